@@ -1,0 +1,3 @@
+UV := .venv/bin/uv
+e:
+	true

@@ -1,0 +1,317 @@
+"""The ``Extension`` resource: a provider, a guard or a transformer that the router can call.
+
+Every bound and default here is the CRD's as well (:mod:`.crd` generates it). Defaults come from contract.md's
+"Time and retry" and "What a workload gets"; docs/decisions says why where we chose.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, StringConstraints, WithJsonSchema
+
+from .model import FreeForm, Model, Rule
+from .names import (
+    NAMESPACE_PATTERN,
+    RESERVED_SUBJECT_PREFIXES,
+    SUBJECT_MAX_LENGTH,
+    SUBJECT_PATTERN,
+    ExtensionType,
+)
+
+FailureMode = Literal["open", "closed", "fallback"]
+
+ObjectName = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$")]
+ResourceName = Annotated[
+    str, StringConstraints(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
+]
+"""The name of a Secret, ConfigMap or ServiceAccount: a DNS subdomain."""
+Namespace = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=NAMESPACE_PATTERN)]
+Subject = Annotated[str, StringConstraints(min_length=3, max_length=SUBJECT_MAX_LENGTH, pattern=SUBJECT_PATTERN)]
+EnvName = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,252}$")]
+Quantity = Annotated[
+    str,
+    StringConstraints(max_length=32, pattern=r"^[0-9]{1,12}(\.[0-9]{1,9})?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"),
+]
+TimeoutMs = Annotated[int, Field(ge=1, le=600_000)]
+Retry = Annotated[int, Field(ge=0, le=5)]
+Key = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
+
+_SECRET_WORDS = r"(?i)(API_?KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)"  # noqa: S105 -- names, not a secret
+
+
+class ExtensionRef(Model):
+    """Names an Extension, of the same namespace unless ``namespace`` says otherwise."""
+
+    name: ObjectName
+    namespace: Namespace | None = None
+
+
+class SlowCall(Model):
+    """When calls count as slow, and how many of them open the breaker."""
+
+    ratio: Annotated[float, Field(ge=0, le=1)] = 0.8
+    """Share of slow calls among the calls of the window that opens the breaker."""
+    min_calls: Annotated[int, Field(ge=1, le=100_000)] = 10
+    """Calls in the window below which slowness opens nothing."""
+    threshold_ratio: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """A call is slow from this share of its step timeout on."""
+
+
+class CircuitBreaker(Model):
+    """Breaker of one extension in one router. Defaults: architecture.md, "Rules of the pipeline"."""
+
+    failure_threshold: Annotated[int, Field(ge=1, le=10_000)] = 5
+    """Failures within the window that may open the breaker."""
+    monitoring_period_ms: Annotated[int, Field(ge=1_000, le=600_000)] = 60_000
+    """Length of the sliding window, milliseconds."""
+    min_failure_ratio: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of failed calls in the window that must be reached too; 0 gives the plain count rule."""
+    recovery_timeout_ms: Annotated[int, Field(ge=100, le=600_000)] = 30_000
+    """How long the breaker stays open the first time; doubles each time it opens again."""
+    max_recovery_timeout_ms: Annotated[int, Field(ge=100, le=3_600_000)] = 300_000
+    """Upper bound of that doubling."""
+    half_open_successes: Annotated[int, Field(ge=1, le=100)] = 3
+    """Successful probes in a row that close the breaker."""
+    slow_call: SlowCall = SlowCall()
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.maxRecoveryTimeoutMs >= self.recoveryTimeoutMs",
+            message="maxRecoveryTimeoutMs must be at least recoveryTimeoutMs",
+            field="maxRecoveryTimeoutMs",
+            holds=lambda self, _: self.max_recovery_timeout_ms >= self.recovery_timeout_ms,
+        ),
+    )
+
+
+class KeyRef(Model):
+    """One key of a Secret or ConfigMap of the same namespace."""
+
+    name: ResourceName
+    key: Key
+    optional: bool | None = None
+
+
+class FieldRef(Model):
+    """A field of the pod, by the downward API."""
+
+    field_path: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+
+
+class EnvSource(Model):
+    """Where the value of a variable comes from; exactly one of the three."""
+
+    secret_key_ref: KeyRef | None = None
+    config_map_key_ref: KeyRef | None = None
+    field_ref: FieldRef | None = None
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="[has(self.secretKeyRef), has(self.configMapKeyRef), has(self.fieldRef)].filter(x, x).size() == 1",
+            message="exactly one of secretKeyRef, configMapKeyRef and fieldRef must be set",
+            field="",
+            holds=lambda self, _: sum(
+                source is not None for source in (self.secret_key_ref, self.config_map_key_ref, self.field_ref)
+            )
+            == 1,
+        ),
+    )
+
+
+class EnvVar(Model):
+    """An environment variable of the workload. Secrets only by ``valueFrom.secretKeyRef``."""
+
+    name: EnvName
+    value: Annotated[str, StringConstraints(max_length=4096)] | None = None
+    value_from: EnvSource | None = None
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="has(self.value) != has(self.valueFrom)",
+            message="exactly one of value and valueFrom must be set",
+            field="",
+            holds=lambda self, _: (self.value is None) != (self.value_from is None),
+        ),
+        Rule(
+            cel=f"!has(self.value) || self.value == '' || !self.name.matches('{_SECRET_WORDS}')",
+            message="a variable whose name speaks of a secret must use valueFrom.secretKeyRef, never value",
+            field="value",
+            holds=lambda self, _: not self.value or not re.search(_SECRET_WORDS, self.name),
+        ),
+    )
+
+
+class LocalRef(Model):
+    """Names a Secret or ConfigMap of the same namespace."""
+
+    name: ResourceName
+    optional: bool | None = None
+
+
+class EnvFrom(Model):
+    """All keys of a Secret or ConfigMap as variables."""
+
+    prefix: Annotated[str, StringConstraints(max_length=64, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    secret_ref: LocalRef | None = None
+    config_map_ref: LocalRef | None = None
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="has(self.secretRef) != has(self.configMapRef)",
+            message="exactly one of secretRef and configMapRef must be set",
+            field="",
+            holds=lambda self, _: (self.secret_ref is None) != (self.config_map_ref is None),
+        ),
+    )
+
+
+ResourceMap = Annotated[
+    dict[Literal["cpu", "memory", "ephemeral-storage"], Quantity],
+    Field(max_length=3),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "maxProperties": 3,
+            "properties": {
+                name: {
+                    "type": "string",
+                    "maxLength": 32,
+                    "pattern": r"^[0-9]{1,12}(\.[0-9]{1,9})?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$",
+                }
+                for name in ("cpu", "memory", "ephemeral-storage")
+            },
+        }
+    ),
+]
+
+
+class Resources(Model):
+    """Compute resources of one replica. Defaults: contract.md, "What a workload gets"."""
+
+    requests: ResourceMap = Field(default_factory=lambda: {"cpu": "100m", "memory": "128Mi"}, validate_default=True)
+    limits: ResourceMap = Field(default_factory=lambda: {"cpu": "500m", "memory": "256Mi"}, validate_default=True)
+
+
+class Probes(Model):
+    """Health probes on the ``metrics`` port. Turn them off for a foreign image that does not serve them."""
+
+    enabled: bool = True
+    liveness_path: Annotated[str, StringConstraints(max_length=256, pattern=r"^/[^\s]*$")] = "/healthz"
+    readiness_path: Annotated[str, StringConstraints(max_length=256, pattern=r"^/[^\s]*$")] = "/readyz"
+    port: Annotated[int, Field(ge=1, le=65_535)] = 9090
+
+
+Argument = Annotated[str, StringConstraints(max_length=4096)]
+
+
+class Workload(Model):
+    """What runs the extension: a Deployment in a cluster, a supervised process on a laptop (by ``command``)."""
+
+    image: Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\s]+$")]
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+    image_pull_secrets: Annotated[tuple[LocalRef, ...], Field(max_length=16)] = ()
+    command: Annotated[tuple[Argument, ...], Field(max_length=64)] = ()
+    args: Annotated[tuple[Argument, ...], Field(max_length=64)] = ()
+    replicas: Annotated[int, Field(ge=0, le=1000)] = 1
+    env: Annotated[tuple[EnvVar, ...], Field(max_length=128)] = ()
+    env_from: Annotated[tuple[EnvFrom, ...], Field(max_length=32)] = ()
+    resources: Resources = Resources()
+    probes: Probes = Probes()
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.env) || self.env.all(e, !(e.name in ['NATS_SUBJECT', 'NATS_QUEUE_GROUP', "
+            "'BEAMLINE_EXTENSION_ID', 'BEAMLINE_EXTENSION_TYPE', 'BEAMLINE_CONFIG']))",
+            message="NATS_SUBJECT, NATS_QUEUE_GROUP, BEAMLINE_EXTENSION_ID, BEAMLINE_EXTENSION_TYPE and BEAMLINE_CONFIG "
+            "are set by Beamline and can't be overridden",
+            field="env",
+            holds=lambda self, _: not {e.name for e in self.env} & RESERVED_ENV,
+        ),
+    )
+
+
+RESERVED_ENV = frozenset(
+    {"NATS_SUBJECT", "NATS_QUEUE_GROUP", "BEAMLINE_EXTENSION_ID", "BEAMLINE_EXTENSION_TYPE", "BEAMLINE_CONFIG"}
+)
+
+
+class ExtensionSpec(Model):
+    """Desired state of an Extension."""
+
+    type: ExtensionType
+    """What the extension does in the pipeline. Immutable."""
+    subject: Subject | None = None
+    """NATS subject it listens on; derived from type and name where absent. Immutable."""
+    timeout_ms: TimeoutMs = 5_000
+    """Time for one attempt, milliseconds."""
+    retry: Retry = 1
+    """Extra attempts on this extension after a retryable error."""
+    retry_on_timeout: bool | None = None
+    """Whether a timeout is retried. Default: true, but false for providers, whose calls cost money."""
+    enabled: bool = True
+    """False takes the extension out of every router and its workload to zero."""
+    suspend: bool = False
+    """True stops reconciling and changes nothing."""
+    failure_mode: FailureMode | None = None
+    """What a failed step does to the request. Default: pre and post ``open``, validator and provider ``closed``."""
+    fallback_ref: ExtensionRef | None = None
+    """The extension that is asked instead, with failureMode ``fallback``."""
+    config: FreeForm = Field(default_factory=dict)
+    """Sent with every request; its shape is the extension's own."""
+    config_schema: FreeForm | None = None
+    """JSON Schema that ``config`` must satisfy."""
+    metadata: FreeForm = Field(default_factory=dict)
+    """Free notes for people and tools; not sent to the extension."""
+    circuit_breaker: CircuitBreaker = CircuitBreaker()
+    concurrency: Annotated[int, Field(ge=1, le=100_000)] = 64
+    """Calls that one router keeps in flight to this extension."""
+    version: (
+        Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None
+    ) = None
+    weight: Annotated[int, Field(ge=0, le=1_000)] = 100
+    """Share of traffic relative to other versions side by side."""
+    allowed_namespaces: Annotated[tuple[Namespace, ...], Field(max_length=64)] = ()
+    """Other namespaces whose RoutingPolicies may refer to this Extension."""
+    deletion_policy: Literal["Delete", "Retain"] = "Delete"
+    """Retain keeps registry row and workload when the object is deleted."""
+    workload: Workload | None = None
+    """What Beamline runs for it; none for an extension that runs elsewhere."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.type == oldSelf.type",
+            message="type is immutable: create another Extension instead",
+            field="type",
+            holds=lambda self, old: self.type == old.type,
+            transition=True,
+        ),
+        Rule(
+            cel="has(self.subject) == has(oldSelf.subject) && (!has(self.subject) || self.subject == oldSelf.subject)",
+            message="subject is immutable: create another Extension instead",
+            field="subject",
+            holds=lambda self, old: self.subject == old.subject,
+            transition=True,
+        ),
+        Rule(
+            cel="!has(self.subject) || !["
+            + ", ".join(f"'{prefix}'" for prefix in RESERVED_SUBJECT_PREFIXES)
+            + "].exists(p, self.subject.startsWith(p))",
+            message="subject must not start with " + ", ".join(RESERVED_SUBJECT_PREFIXES) + ": reserved for Beamline itself",
+            field="subject",
+            holds=lambda self, _: self.subject is None or not self.subject.startswith(RESERVED_SUBJECT_PREFIXES),
+        ),
+        Rule(
+            cel="(has(self.failureMode) && self.failureMode == 'fallback') == has(self.fallbackRef)",
+            message="failureMode fallback and fallbackRef go together: set both or neither",
+            field="fallbackRef",
+            holds=lambda self, _: (self.failure_mode == "fallback") == (self.fallback_ref is not None),
+        ),
+    )
+
+
+def default_failure_mode(ext_type: ExtensionType) -> FailureMode:
+    """pre and post ``open``, validator and provider ``closed`` (architecture.md, "Rules of the pipeline")."""
+    return "open" if ext_type in {"pre", "post"} else "closed"
+

@@ -1,0 +1,96 @@
+"""Names: API group, ids, subjects, queue groups, headers.
+
+An Extension's *id* is its object name with ``-`` replaced by ``_`` (``openai-gpt4`` serves the id ``openai_gpt4``).
+A *subject* is where an extension listens on NATS. Subjects are checked strictly, in the CRD, in the operator and in the
+router, because a NATS client publishes whatever it is given: wildcards, ``$SYS`` and, before nats-py 2.16, CR and LF.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal
+
+GROUP: Final = "beamline.io"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+CATEGORY: Final = "beamline"
+FINALIZER: Final = "beamline.io/registry"
+FIELD_MANAGER: Final = "beamline-operator"
+MANAGED_BY: Final = "beamline"
+
+ExtensionType = Literal["pre", "validator", "provider", "post"]
+EXTENSION_TYPES: Final[tuple[ExtensionType, ...]] = ("pre", "validator", "provider", "post")
+
+Action = Literal["extension_pre", "extension_validator", "select_provider", "extension_post"]
+TYPE_OF_ACTION: Final[dict[str, ExtensionType]] = {
+    "extension_pre": "pre",
+    "extension_validator": "validator",
+    "select_provider": "provider",
+    "extension_post": "post",
+}
+
+# Object names: a DNS label, because the Service, the Deployment and the NATS subject token are made from it.
+NAME_PATTERN: Final = r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"
+NAMESPACE_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+SUBJECT_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}(\.[A-Za-z0-9_-]{1,64}){1,15}$"
+SUBJECT_MAX_LENGTH: Final = 255
+TENANT_PATTERN: Final = r"^[A-Za-z0-9._:-]{1,128}$"
+MODEL_PATTERN: Final = r"^[A-Za-z0-9._:/-]{1,256}$"
+
+# Subjects that belong to Beamline itself; an extension that listened there would intercept requests or hints.
+RESERVED_SUBJECT_PREFIXES: Final = ("beamline.router.", "beamline.registry.", "beamline.operator.", "_INBOX.")
+
+SUBJECT_INVOKE: Final = "beamline.router.v1.invoke"
+SUBJECT_ROUTER_STATUS: Final = "beamline.router.v1.status"
+SUBJECT_ROUTER_HEALTH: Final = "beamline.router.v1.health"
+SUBJECT_ROUTER_PROBE: Final = "beamline.router.v1.probe"
+"""A message here asks every router to publish its status now: an operator that just became leader need not wait."""
+SUBJECT_REGISTRY_CHANGED: Final = "beamline.registry.v1.changed"
+QUEUE_ROUTER: Final = "beamline-router"
+
+HEADER_DEADLINE_MS: Final = "Beamline-Deadline-Ms"
+"""Milliseconds that remain of the request's deadline when the message is sent. Survives clock skew."""
+HEADER_DEADLINE_AT: Final = "Beamline-Deadline-At"
+"""The same deadline as Unix time in milliseconds, for work that waited in a buffer."""
+HEADER_ATTEMPT: Final = "Beamline-Attempt"
+"""1 for the first attempt, 2 for its first retry."""
+HEADER_STREAM: Final = "Beamline-Stream"
+HEADER_REQUEST_ID: Final = "Beamline-Request-Id"
+HEADER_TRACEPARENT: Final = "traceparent"
+HEADER_TRACESTATE: Final = "tracestate"
+HEADER_BAGGAGE: Final = "baggage"
+
+_SUBJECT_STEM: Final[dict[ExtensionType, str]] = {
+    "provider": "beamline.provider",
+    "pre": "beamline.ext.pre",
+    "validator": "beamline.ext.validate",
+    "post": "beamline.ext.post",
+}
+_SUBJECT_RE: Final = re.compile(SUBJECT_PATTERN)
+_MAJOR_VERSION_RE: Final = re.compile(r"^v[0-9]{1,9}$")
+
+
+def object_id(name: str) -> str:
+    """The registry id of an object: ``openai-gpt4`` -> ``openai_gpt4``."""
+    return name.replace("-", "_")
+
+
+def derive_subject(ext_type: ExtensionType, extension_id: str, version: str | None = None) -> str:
+    """The subject of an extension that states none: ``beamline.ext.validate.pii_guard.v1``.
+
+    The last token is the version where that is ``v`` and a number, else ``v1``.
+    """
+    major = version if version is not None and _MAJOR_VERSION_RE.match(version) else "v1"
+    return f"{_SUBJECT_STEM[ext_type]}.{extension_id}.{major}"
+
+
+def subject_fault(subject: str) -> str | None:
+    """What is wrong with ``subject`` as the address of an extension, in words, or None."""
+    if len(subject) > SUBJECT_MAX_LENGTH:
+        return f"must have at most {SUBJECT_MAX_LENGTH} characters, has {len(subject)}"
+    if not _SUBJECT_RE.fullmatch(subject) or subject.endswith("\n"):
+        return "must be 2 to 16 tokens of letters, digits, '_' and '-', joined by dots, without wildcards"
+    for prefix in RESERVED_SUBJECT_PREFIXES:
+        if subject.startswith(prefix):
+            return f"must not start with {prefix!r}, which is reserved for Beamline itself"
+    return None

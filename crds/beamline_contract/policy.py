@@ -1,0 +1,198 @@
+"""The ``RoutingPolicy`` resource: which requests, through which steps, to which provider.
+
+Steps run in order; validators of one ``group`` run side by side. Exactly one step selects the provider: what stands
+before it prepares and checks the request, what stands after it works on the answer.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, StringConstraints
+
+from .extension import CircuitBreaker, ExtensionRef, FailureMode, Retry, TimeoutMs
+from .model import FreeForm, Model, Rule
+from .names import Action
+from .wire import MAX_STEPS
+
+Strategy = Literal["ordered", "weighted", "least_inflight", "latency", "sticky"]
+
+TenantName = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
+EnvironmentName = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9._-]+$")]
+ModelGlob = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9._:/*?-]+$")]
+"""A model name; ``*`` stands for any characters, ``?`` for one."""
+HeaderName = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[a-z0-9-]+$")]
+HeaderValue = Annotated[str, StringConstraints(max_length=256, pattern=r"^[\x20-\x7e]*$")]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$")]
+
+
+class Match(Model):
+    """Which requests the policy takes. Every given criterion must hold; within a list one entry is enough.
+
+    An absent criterion matches everything. Of several matching policies the highest priority wins, then the most
+    specific, then the oldest, then the first by name.
+    """
+
+    tenants: Annotated[tuple[TenantName, ...], Field(max_length=256)] = ()
+    environments: Annotated[tuple[EnvironmentName, ...], Field(max_length=32)] = ()
+    models: Annotated[tuple[ModelGlob, ...], Field(max_length=64)] = ()
+    headers: Annotated[dict[HeaderName, HeaderValue], Field(max_length=16)] = Field(default_factory=dict)
+    """Header name (lower case) to the exact value it must have."""
+    percent: Annotated[int, Field(ge=0, le=100)] = 100
+    """Share of the otherwise matching requests, chosen by a hash of the request's sticky key."""
+
+
+class ProviderChoice(Model):
+    """One candidate of a select_provider step."""
+
+    extension_ref: ExtensionRef
+    weight: Annotated[int, Field(ge=0, le=1_000)] = 1
+    """Share relative to the other candidates, for the weighted strategies."""
+
+
+class FallbackChoice(Model):
+    """One provider to ask when the selected one can't answer."""
+
+    extension_ref: ExtensionRef
+
+
+class Step(Model):
+    """One step of the pipeline. What it leaves out comes from the Extension it runs."""
+
+    action: Action
+    name: Label | None = None
+    """Name in trails, metrics and errors; default: the extension's id."""
+    extension_ref: ExtensionRef | None = None
+    config: FreeForm | None = None
+    """Laid over the Extension's config, key by key at the top level."""
+    timeout_ms: TimeoutMs | None = None
+    retry: Retry | None = None
+    retry_on_timeout: bool | None = None
+    failure_mode: FailureMode | None = None
+    fallback_ref: ExtensionRef | None = None
+    """The extension that is asked instead, with failureMode ``fallback`` (not on select_provider: see fallback)."""
+    mode: Literal["enforce", "shadow"] = "enforce"
+    """A shadow step runs and is recorded, but never changes or delays the answer."""
+    group: Label | None = None
+    """Neighbouring validators of the same group run in parallel."""
+    circuit_breaker: CircuitBreaker | None = None
+    strategy: Strategy | None = None
+    """How select_provider chooses; default ``ordered``, or ``weighted`` where weights differ."""
+    sticky_key: (
+        Annotated[str, StringConstraints(min_length=1, max_length=160, pattern=r"^(tenant|header:[a-z0-9-]{1,128})$")] | None
+    ) = None
+    """What the sticky strategy hashes: ``tenant`` (default) or ``header:NAME``."""
+    providers: Annotated[tuple[ProviderChoice, ...], Field(max_length=16)] = ()
+    fallback: Annotated[tuple[FallbackChoice, ...], Field(max_length=8)] = ()
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="(self.action == 'select_provider') != has(self.extensionRef)",
+            message="extensionRef is required, except on select_provider, which uses providers instead",
+            field="extensionRef",
+            holds=lambda self, _: (self.action == "select_provider") != (self.extension_ref is not None),
+        ),
+        Rule(
+            cel="(self.action == 'select_provider') == (has(self.providers) && self.providers.size() > 0)",
+            message="providers must have at least one entry on select_provider, and be absent on other steps",
+            field="providers",
+            holds=lambda self, _: (self.action == "select_provider") == bool(self.providers),
+        ),
+        Rule(
+            cel="self.action == 'select_provider' || !(has(self.strategy) || has(self.stickyKey) "
+            "|| (has(self.fallback) && self.fallback.size() > 0))",
+            message="strategy, stickyKey and fallback belong to select_provider only",
+            field="strategy",
+            holds=lambda self, _: self.action == "select_provider"
+            or not (self.strategy is not None or self.sticky_key is not None or self.fallback),
+        ),
+        Rule(
+            cel="self.action == 'extension_validator' || !has(self.group)",
+            message="group belongs to extension_validator only: other steps depend on the one before",
+            field="group",
+            holds=lambda self, _: self.action == "extension_validator" or self.group is None,
+        ),
+        Rule(
+            cel="self.action != 'select_provider' || self.mode == 'enforce'",
+            message="mode shadow is not possible on select_provider: the request needs an answer",
+            field="mode",
+            holds=lambda self, _: self.action != "select_provider" or self.mode == "enforce",
+        ),
+        Rule(
+            cel="self.action == 'select_provider' ? !has(self.fallbackRef) && (!has(self.failureMode) || "
+            "self.failureMode == 'closed') : "
+            "(has(self.failureMode) && self.failureMode == 'fallback') == has(self.fallbackRef)",
+            message="failureMode fallback and fallbackRef go together; select_provider is always closed and has fallback instead",
+            field="fallbackRef",
+            holds=lambda self, _: _failure_mode_fits(self),
+        ),
+        Rule(
+            cel="!has(self.providers) || self.providers.size() == 0 || self.providers.exists(p, p.weight > 0)",
+            message="at least one provider must have a weight above 0",
+            field="providers",
+            holds=lambda self, _: not self.providers or any(choice.weight > 0 for choice in self.providers),
+        ),
+    )
+
+
+def _failure_mode_fits(step: Step) -> bool:
+    if step.action == "select_provider":
+        return step.fallback_ref is None and step.failure_mode in {None, "closed"}
+    return (step.failure_mode == "fallback") == (step.fallback_ref is not None)
+
+
+_PROVIDER = "select_provider"
+
+
+def _never_follows(steps: tuple[Step, ...], earlier: set[str], later: set[str]) -> bool:
+    return not any(a.action in earlier and b.action in later for a, b in pairwise(steps))
+
+
+def _never_follows_cel(earlier: str, later: str) -> str:
+    """Neighbours are enough: a list whose neighbours are in order is in order. CEL's cost stays linear."""
+    positions = list(range(1, MAX_STEPS))
+    return (
+        f"{positions}.all(i, i >= self.steps.size() || !(self.steps[i - 1].action in {earlier} "
+        f"&& self.steps[i].action in {later}))"
+    )
+
+
+class RoutingPolicySpec(Model):
+    """Desired state of a RoutingPolicy."""
+
+    match: Match = Match()
+    priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0
+    """Higher wins over lower before anything else is compared."""
+    deadline_ms: TimeoutMs = 60_000
+    """Time for the whole request, milliseconds; it ends the request whatever timeouts and retries would allow."""
+    suspend: bool = False
+    """True stops reconciling and changes nothing."""
+    steps: Annotated[tuple[Step, ...], Field(min_length=1, max_length=16)]
+    fallback: Annotated[tuple[FallbackChoice, ...], Field(max_length=8)] = ()
+    """Providers to ask in order when the selected one can't answer and the step has no fallback of its own."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.steps.filter(s, s.action == 'select_provider').size() == 1",
+            message="steps must hold exactly one select_provider",
+            field="steps",
+            holds=lambda self, _: sum(step.action == _PROVIDER for step in self.steps) == 1,
+        ),
+        Rule(
+            cel=_never_follows_cel(
+                "['select_provider', 'extension_post']", "['extension_pre', 'extension_validator']"
+            ),
+            message="extension_pre and extension_validator must stand before select_provider and extension_post",
+            field="steps",
+            holds=lambda self, _: _never_follows(
+                self.steps, {_PROVIDER, "extension_post"}, {"extension_pre", "extension_validator"}
+            ),
+        ),
+        Rule(
+            cel=_never_follows_cel("['extension_post']", "['select_provider']"),
+            message="extension_post must stand after select_provider",
+            field="steps",
+            holds=lambda self, _: _never_follows(self.steps, {"extension_post"}, {_PROVIDER}),
+        ),
+    )

@@ -1,0 +1,84 @@
+"""The deployments port: run an extension somewhere, and say how it is.
+
+One port, two adapters: Kubernetes (:mod:`.kubernetes`, server-side apply of a Deployment with what belongs to it) and
+the local process (:mod:`.process`, a supervised child). The reconcile core uses it for the workloads of Extensions;
+both adapters pass ``tests/contract/test_deployments.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from beamline_contract.extension import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentRequest:
+    """What shall run. ``env`` is what Beamline adds (contract.md, "What a workload gets"); ``workload.env`` is the author's.
+
+    ``hash`` identifies this desired state: an adapter that already runs it does nothing. ``replicas`` overrides the
+    workload's (0 when the extension is disabled).
+    """
+
+    namespace: str
+    name: str
+    owner_uid: str
+    generation: int
+    workload: Workload
+    replicas: int
+    env: Mapping[str, str]
+    hash: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+class Phase(StrEnum):
+    """How a workload is."""
+
+    ABSENT = "absent"
+    PROGRESSING = "progressing"
+    READY = "ready"
+    FAILED = "failed"
+    SCALED_TO_ZERO = "scaled-to-zero"
+    NOT_RUNNABLE = "not-runnable"
+    """This world can't run it, such as an image without a command on a laptop."""
+    CREDENTIALS_MISSING = "credentials-missing"
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentStatus:
+    """What an adapter observes. ``message`` is a sentence for people; ``hash`` is of the state it speaks of."""
+
+    phase: Phase
+    replicas: int = 0
+    ready_replicas: int = 0
+    message: str = ""
+    hash: str = ""
+    selector: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class DeploymentError(Exception):
+    """The world refused or does not answer; ``retryable`` says whether the same call may succeed later."""
+
+    def __init__(self, message: str, *, retryable: bool = True) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
+class Deployments(Protocol):
+    """Apply is idempotent and returns at once; ``get_status`` says how far it got. Both raise :class:`DeploymentError`."""
+
+    async def deploy(self, request: DeploymentRequest) -> None:
+        """Makes the world run ``request``; the same hash again changes nothing."""
+        ...
+
+    async def get_status(self, namespace: str, name: str) -> DeploymentStatus:
+        """How the workload is; phase ABSENT when there is none."""
+        ...
+
+    async def delete(self, namespace: str, name: str) -> None:
+        """Removes the workload and all that belongs to it; absent is fine."""
+        ...

@@ -1,0 +1,215 @@
+"""The registry as its users see it: three small ports, and what goes through them.
+
+A writer (the operator's leader, or ``beamline up``) projects objects into rows; a reader (a router) asks what changed
+since a revision; anybody entitled reads the audit log. The in-memory fake (:mod:`.memory`) and PostgreSQL
+(:mod:`.postgres`) pass the same suite, ``tests/contract/test_registry.py``.
+
+Order: every batch of writes is one transaction that bumps a single-row counter, so commit order is revision order and
+"what is newer than revision N" misses nothing. Fencing: a write carries the lease epoch of its writer; once a newer
+epoch has been acquired, older writers get :class:`FencedError`, and a generation older than the stored one of the same
+uid changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal, Protocol, TypeAlias
+
+from beamline_contract.objects import Kind
+from beamline_contract.projection import ExtensionRecord, PolicyRecord
+from beamline_contract.reports import HealthDelta
+
+AuditAction = Literal["created", "updated", "deleted", "enabled", "disabled"]
+
+
+class RegistryError(Exception):
+    """Base of what a registry raises."""
+
+
+class RegistryUnavailableError(RegistryError):
+    """The database does not answer, or not in time. The same call may succeed later."""
+
+
+class FencedError(RegistryError):
+    """A newer epoch has been acquired: this writer is no longer the leader and must stop writing."""
+
+
+class SchemaError(RegistryError):
+    """The database's schema is older or newer than this program; the message names the command that helps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upsert:
+    """Puts a record in place of whatever the registry holds under its id. ``changed_by`` goes into the audit log."""
+
+    record: ExtensionRecord | PolicyRecord
+    changed_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Takes a record out and leaves a tombstone. Only where the stored uid is this one (or ``uid`` is empty)."""
+
+    kind: Kind
+    id: str
+    uid: str
+    generation: int
+    changed_by: str
+
+
+Write: TypeAlias = Upsert | Remove
+
+
+class Outcome(StrEnum):
+    """What became of one write."""
+
+    WRITTEN = "written"
+    UNCHANGED = "unchanged"
+    """The registry holds exactly this already (or, for Remove, nothing): no revision, no audit row."""
+    STALE = "stale"
+    """The registry holds a newer generation of the same object."""
+    CONFLICT = "conflict"
+    """The id (of another uid) or the subject is taken by an object that still exists."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """``revision`` is the one at which the stored content last changed; ``holder`` is "namespace/name" on CONFLICT."""
+
+    outcome: Outcome
+    revision: int
+    holder: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """A removed row."""
+
+    kind: Kind
+    id: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """Everything newer than the revision that was asked for, read in one consistent view.
+
+    With ``full`` the records are all there are and replace what the reader holds: the reader was too far behind for
+    the tombstones that are kept, or asked from 0.
+    """
+
+    revision: int
+    full: bool
+    extensions: tuple[ExtensionRecord, ...] = ()
+    policies: tuple[PolicyRecord, ...] = ()
+    removed: tuple[Tombstone, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecord:
+    """One row of the audit log. ``changes`` is ``{field: {"from": ..., "to": ...}}``; ``timestamp`` RFC 3339 UTC."""
+
+    sequence: int
+    kind: Kind
+    object_id: str
+    uid: str
+    generation: int
+    action: AuditAction
+    changed_by: str
+    changes: Mapping[str, Any]
+    timestamp: str
+    previous_hash: str
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Health of an extension. The window sums cover the last five minutes; ``score`` is None without calls there."""
+
+    extension_id: str
+    success_count: int = 0
+    failure_count: int = 0
+    avg_latency_ms: float = 0.0
+    last_success: str | None = None
+    last_failure: str | None = None
+    window_success: int = 0
+    window_failure: int = 0
+
+    @property
+    def score(self) -> float | None:
+        """success / (success + failure) x 100 over the last five minutes (contract.md, "Registry")."""
+        calls = self.window_success + self.window_failure
+        return 100.0 * self.window_success / calls if calls else None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditQuery:
+    """Filters; None means any. Newest first, ``before`` a sequence number for paging."""
+
+    kind: Kind | None = None
+    object_id: str | None = None
+    before: int | None = None
+    limit: int = 100
+
+
+class RegistryReader(Protocol):
+    """What a router needs."""
+
+    async def read(self, since: int) -> Delta:
+        """Everything newer than ``since``; 0 asks for all. Raises :class:`RegistryUnavailableError`."""
+        ...
+
+
+class RegistryWriter(Protocol):
+    """What a reconcile core needs."""
+
+    async def acquire_epoch(self, holder: str) -> int:
+        """A new epoch, higher than any before; fences every earlier holder from now on."""
+        ...
+
+    async def write(self, writes: Sequence[Write], *, epoch: int) -> list[WriteResult]:
+        """All writes in one transaction, one result each, in order.
+
+        Raises :class:`FencedError` (nothing written) or :class:`RegistryUnavailableError` (it is unknown whether it
+        was written: writing again is safe, because equal content is UNCHANGED and audit rows are unique by uid,
+        generation and action).
+        """
+        ...
+
+    async def fold_health(self, deltas: Sequence[HealthDelta], *, epoch: int) -> None:
+        """Adds routers' deltas to ``extension_health``; unknown ids are ignored."""
+        ...
+
+
+class RegistryAudit(Protocol):
+    """What an auditor needs."""
+
+    async def audit(self, query: AuditQuery) -> list[AuditRecord]:
+        """Rows of the audit log, newest first."""
+        ...
+
+    async def verify_audit(self) -> int:
+        """Recomputes the hash chain; returns the number of rows. Raises :class:`AuditBrokenError`."""
+        ...
+
+    async def health(self, extension_id: str) -> Health | None:
+        """Health of one extension, None where it has never been called."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFault:
+    """The first row where the chain does not hold."""
+
+    sequence: int
+    reason: str
+
+
+class AuditBrokenError(RegistryError):
+    """The audit log was edited, shortened or reordered."""
+
+    def __init__(self, fault: AuditFault) -> None:
+        super().__init__(f"audit row {fault.sequence}: {fault.reason}")
+        self.fault = fault

@@ -1,0 +1,89 @@
+"""A request inside the router, and the answer that leaves it.
+
+Front doors validate what came in once and build a :class:`Request`; the pipeline returns an :class:`Answer` or a
+:class:`Failure`. Both carry the trail: one entry per step that ran or was skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from beamline_contract.errors import WireError
+
+
+@dataclass(slots=True)
+class Request:
+    """One validated request. ``deadline`` is monotonic seconds; ``headers`` are lower-case names of the caller's.
+
+    Exactly one of ``prompt`` and ``messages`` is set. ``policy`` names a policy by id and skips matching.
+    """
+
+    request_id: str
+    tenant_id: str
+    deadline: float | None
+    prompt: str | None = None
+    messages: list[dict[str, Any]] | None = None
+    environment: str | None = None
+    model: str | None = None
+    policy: str | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    context: dict[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    trace_id: str = ""
+    traceparent: str | None = None
+    tracestate: str | None = None
+    baggage: str | None = None
+    want_trail: bool = True
+
+
+@dataclass(slots=True)
+class StepTrace:
+    """One entry of the trail. ``outcome``: ok | rejected | skipped | error | shadow; ``ms`` includes all attempts."""
+
+    step: str
+    action: str
+    extension_id: str
+    outcome: str
+    ms: float
+    attempts: int = 1
+    reason: str | None = None
+    breaker: str | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        """The JSON form in ``steps`` of a reply."""
+        wire: dict[str, Any] = {
+            "step": self.step,
+            "action": self.action,
+            "extension_id": self.extension_id,
+            "outcome": self.outcome,
+            "ms": round(self.ms, 3),
+            "attempts": self.attempts,
+        }
+        if self.reason is not None:
+            wire["reason"] = self.reason
+        if self.breaker is not None:
+            wire["breaker"] = self.breaker
+        return wire
+
+
+@dataclass(slots=True)
+class Answer:
+    """What the provider said, after post steps."""
+
+    provider_id: str
+    output: str
+    usage: dict[str, int]
+    metadata: dict[str, Any]
+    trail: list[StepTrace]
+    policy_id: str
+
+
+@dataclass(slots=True)
+class Failure:
+    """The one error of a request that has no answer."""
+
+    error: WireError
+    trail: list[StepTrace]
+    policy_id: str | None = None

@@ -1,0 +1,74 @@
+"""Real parts for every test that wants them: PostgreSQL once per worker, nats-server once per worker or of one's own."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from beamline_cli.local.nats import LocalNats
+from beamline_cli.local.postgres import LocalPostgres
+
+FAST_AND_UNSAFE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[LocalPostgres]:
+    """A running PostgreSQL, shared by the tests of one worker: use ``database_url`` for a database of your own."""
+    folder = Path(tempfile.mkdtemp(prefix="beamline-test-pg-"))
+    server = LocalPostgres(folder / "data", settings=FAST_AND_UNSAFE)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[LocalPostgres]:
+    """A PostgreSQL of this test alone, for tests that stop, freeze or kill it."""
+    folder = Path(tempfile.mkdtemp(prefix="beamline-test-pg-"))
+    server = LocalPostgres(folder / "data", settings=FAST_AND_UNSAFE)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+async def database_url(postgres: LocalPostgres) -> AsyncIterator[str]:
+    """The URL of a fresh, empty database, dropped afterwards."""
+    import asyncpg
+
+    name = f"test_{uuid4().hex[:12]}"
+    connection = await asyncpg.connect(postgres.url())
+    await connection.execute(f"CREATE DATABASE {name}")
+    await connection.close()
+    yield postgres.url(name)
+    connection = await asyncpg.connect(postgres.url())
+    await connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    await connection.close()
+
+
+@pytest.fixture(scope="session")
+def nats_server() -> Iterator[LocalNats]:
+    """A running nats-server, shared by the tests of one worker: use subjects of your own."""
+    server = LocalNats()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_nats() -> Iterator[LocalNats]:
+    """A nats-server of this test alone, for tests that stop, freeze or kill it."""
+    server = LocalNats()
+    server.start()
+    yield server
+    server.stop()
