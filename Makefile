@@ -1,3 +1,58 @@
-UV := .venv/bin/uv
-e:
-	true
+# Every target is one line over a real command; `make help` lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+.DEFAULT_GOAL := help
+.PHONY: help env up test test-fast test-load test-chaos check lint types imports generated lock-fresh docs-sync format crds lock bench clean
+
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/.synced: pyproject.toml uv.lock
+	@$(PYTHON) scripts/bootstrap.py
+
+env: .venv/.synced ## Create or update .venv from the lock file
+
+up: env ## Run the quickstart on this machine, without a cluster
+	@$(BIN)/beamline up examples/quickstart
+
+test: env ## The whole suite, with every real part, and coverage
+	@$(BIN)/python scripts/run_tests.py
+
+test-fast: env ## Unit tests only: no server, a few seconds
+	@$(PYTEST) tests/unit -q
+
+check: lint types imports generated lock-fresh docs-sync ## Everything that needs no server: lint, types, import contracts, generated files, lock, docs
+
+lint: env ## ruff: rules and format
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: env ## mypy, strict
+	@$(BIN)/mypy
+
+imports: env ## Import contracts between and inside the components
+	@$(BIN)/lint-imports
+
+generated: env ## Generated files are fresh
+	@$(BIN)/beamline crds --check crds
+
+lock-fresh: env ## uv.lock agrees with pyproject.toml
+	@$(BIN)/uv lock --check --quiet
+
+docs-sync: env ## Pages exist, links resolve, suites are named in CI
+	@$(BIN)/python scripts/check_docs_sync.py
+
+format: env ## Format the code
+	@$(BIN)/ruff check --fix-only --quiet . ; $(BIN)/ruff format .
+
+crds: env ## Write crds/*.yaml from the models
+	@$(BIN)/beamline crds --write crds
+
+lock: ## Resolve the dependencies again into uv.lock
+	@$(BIN)/uv lock
+
+bench: env ## Benchmarks, as ratios to baselines of the same run
+	@$(BIN)/python -m bench.run
+
+clean: ## Remove what builds and tests leave
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* dist build
