@@ -34,7 +34,7 @@ imports: env ## Import contracts between and inside the components
 	@$(BIN)/lint-imports
 
 generated: env ## Generated files are fresh
-	@$(BIN)/beamline crds --check crds
+	@$(BIN)/beamline crds --check crds && $(BIN)/python scripts/crd_reference.py --check
 
 lock-fresh: env ## uv.lock agrees with pyproject.toml
 	@$(BIN)/uv lock --check --quiet

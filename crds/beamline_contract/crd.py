@@ -1,6 +1,7 @@
-"""The CRDs, generated from the models: structural schemas, bounds, defaults, CEL rules, columns, subresources.
+"""The CRDs, generated from the models: structural schemas, bounds, defaults, rules, columns, subresources.
 
-``beamline crds`` prints them and ``make crds`` writes them beside this package; a check fails when those are stale.
+``beamline crds`` prints them and ``make crds`` writes them beside this package; a check fails when those are
+stale.
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ _COMMON_STATUS: dict[str, Any] = {
         "format": "int64",
         "description": "Registry revision that holds the observed generation.",
     },
-    "programmed": {**_STRING, "description": "Routers that serve the observed generation, of those alive: 2/3."},
+    "programmed": {
+        **_STRING,
+        "description": "Routers that serve the observed generation, of those alive: 2/3.",
+    },
 }
 _STATUS: dict[Kind, dict[str, Any]] = {
     "Extension": {
@@ -67,7 +71,9 @@ _STATUS: dict[Kind, dict[str, Any]] = {
 }
 
 
-def _column(name: str, path: str, kind: str = "string", priority: int = 0, description: str = "") -> dict[str, Any]:
+def _column(
+    name: str, path: str, kind: str = "string", priority: int = 0, description: str = ""
+) -> dict[str, Any]:
     column: dict[str, Any] = {"name": name, "type": kind, "jsonPath": path}
     if priority:
         column["priority"] = priority
@@ -84,7 +90,9 @@ _AGE = _column("Age", ".metadata.creationTimestamp", "date")
 _READY = [
     _column("Ready", _condition_path("Ready", "status")),
     _column("Reason", _condition_path("Ready", "reason")),
-    _column("Programmed", ".status.programmed", description="Routers that serve this generation, of those alive"),
+    _column(
+        "Programmed", ".status.programmed", description="Routers that serve this generation, of those alive"
+    ),
 ]
 _COLUMNS: dict[Kind, list[dict[str, Any]]] = {
     "Extension": [
@@ -194,18 +202,25 @@ def _rules_by_title() -> dict[str, type[Model]]:
 
 
 _KEPT = (
-    "type", "format", "enum", "default", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength",
-    "maxLength", "pattern", "minItems", "maxItems", "maxProperties", "x-kubernetes-preserve-unknown-fields",
+    "type", "format", "enum", "default", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum",
+    "minLength", "maxLength", "pattern", "minItems", "maxItems", "maxProperties",
+    "x-kubernetes-preserve-unknown-fields",
+    "x-kubernetes-int-or-string",
 )  # fmt: skip
 
 
-def _structural(node: Mapping[str, Any], defs: Mapping[str, Any], models: Mapping[str, type[Model]]) -> dict[str, Any]:
+def _structural(
+    node: Mapping[str, Any], defs: Mapping[str, Any], models: Mapping[str, type[Model]]
+) -> dict[str, Any]:
     if "$ref" in node:
         target = defs[node["$ref"].rsplit("/", 1)[1]]
         return {**_structural(target, defs, models), **_scalars(node)}
     if "anyOf" in node:  # the only union in the models is "or absent"
         (inner,) = (option for option in node["anyOf"] if option.get("type") != "null")
-        return {**_structural(inner, defs, models), **_scalars({k: v for k, v in node.items() if k != "default"})}
+        return {
+            **_structural(inner, defs, models),
+            **_scalars({k: v for k, v in node.items() if k != "default"}),
+        }
     if "const" in node:
         node = {**node, "enum": [node["const"]], "type": "string"}
     schema = _scalars(node)
@@ -221,16 +236,18 @@ def _structural(node: Mapping[str, Any], defs: Mapping[str, Any], models: Mappin
     if "items" in node:
         schema["items"] = _structural(node["items"], defs, models)
         schema.setdefault("x-kubernetes-list-type", "atomic")
-    names = node.get("propertyNames")
-    if isinstance(node.get("additionalProperties"), Mapping):
+    if "patternProperties" in node:  # a map whose keys have a pattern, for which OpenAPI 3.0 has no word
+        ((pattern, child),) = node["patternProperties"].items()
+        longest = node["propertyNames"]["maxLength"]
+        schema["additionalProperties"] = _structural(child, defs, models)
+        schema["x-kubernetes-validations"] = [
+            {
+                "rule": f"self.all(key, key.size() <= {longest} && key.matches('{pattern}'))",
+                "message": f"every key must match {pattern} and have at most {longest} characters",
+            }
+        ]
+    elif isinstance(node.get("additionalProperties"), Mapping):
         schema["additionalProperties"] = _structural(node["additionalProperties"], defs, models)
-        if names and "pattern" in names:
-            schema["x-kubernetes-validations"] = [
-                {
-                    "rule": f"self.all(key, key.size() <= {names['maxLength']} && key.matches('{names['pattern']}'))",
-                    "message": f"every key must match {names['pattern']} and have at most {names['maxLength']} characters",
-                }
-            ]
     model = models.get(str(node.get("title", "")))
     if model is not None and model.RULES and schema.get("type") == "object":
         schema["x-kubernetes-validations"] = [_validation(rule) for rule in model.RULES]
@@ -246,9 +263,17 @@ def _validation(rule: Any) -> dict[str, Any]:
 
 def _scalars(node: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: node[name] for name in _KEPT if name in node}
-    if kept.get("default", 0) in (None, [], {}):  # an absent list is an empty one: stored objects stay short
-        del kept["default"]
+    if "default" in kept:
+        kept["default"] = _without_empties(kept["default"])
+        if kept["default"] in (None, [], {}):  # an absent list is an empty one: stored objects stay short
+            del kept["default"]
     if "description" in node:
         kept["description"] = " ".join(str(node["description"]).replace("``", "").split())
     return kept
 
+
+def _without_empties(default: Any) -> Any:
+    if not isinstance(default, Mapping):
+        return default
+    pruned = {name: _without_empties(value) for name, value in default.items()}
+    return {name: value for name, value in pruned.items() if value not in (None, [], {})}

@@ -1,8 +1,8 @@
 """The closed list of errors, in gRPC's words, and the one table that maps them to HTTP.
 
-Every failure that leaves a component is one :class:`WireError`: a code from :class:`ErrorCode`, a sentence for people,
-whether the same request may be tried again, and where it happened. The sentence never holds a prompt, a key, or an
-upstream's raw text.
+Every failure that leaves a component is one :class:`WireError`: a code from :class:`ErrorCode`, a sentence
+for people, whether the same request may be tried again, and where it happened. The sentence never holds a
+prompt, a key, or an upstream's raw text.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ CLIENT_FAULTS: Final = frozenset(
         ErrorCode.VALIDATION_REJECTED,
     }
 )
-"""Answers that say nothing about the extension's health: they never move a breaker and never cause a fallback."""
+"""Answers that say nothing about the extension's health: they never move a breaker nor cause a fallback."""
 
 FOREIGN_CODES: Final[dict[str, ErrorCode]] = {
     "internal_error": ErrorCode.INTERNAL,
@@ -89,8 +89,8 @@ MAX_MESSAGE_LENGTH: Final = 1024
 class WireError:
     """One failure, as it travels in ``{"error": {...}}``.
 
-    ``retry_after_ms`` is None where nobody said how long to wait. ``attempts`` counts calls made, 0 when refused
-    before any.
+    ``retry_after_ms`` is None where nobody said how long to wait. ``attempts`` counts calls made, 0 when
+    refused before any.
     """
 
     code: ErrorCode
@@ -117,7 +117,9 @@ class WireError:
         raw = data.get("code")
         code = ErrorCode.INTERNAL
         if isinstance(raw, str):
-            code = ErrorCode(raw) if raw in ErrorCode.__members__ else FOREIGN_CODES.get(raw, ErrorCode.INTERNAL)
+            code = (
+                ErrorCode(raw) if raw in ErrorCode.__members__ else FOREIGN_CODES.get(raw, ErrorCode.INTERNAL)
+            )
         message = data.get("message")
         retryable = data.get("retryable")
         retry_after = data.get("retry_after_ms")
@@ -147,10 +149,10 @@ class WireError:
 
     @property
     def http_status(self) -> int:
-        """Status for ``POST /v1/route``; INVALID_ARGUMENT may ask for 413 or 415 by ``details["http_status"]``."""
+        """Status for ``POST /v1/route``; ``details["http_status"]`` may make 400 a 413 or 415."""
         if self.code is ErrorCode.INVALID_ARGUMENT:
             wanted = self.details.get("http_status")
-            if wanted in {413, 415}:
+            if wanted in (413, 415):  # a tuple: what an extension sent may not be hashable
                 return int(wanted)
         return HTTP_STATUS[self.code]
 

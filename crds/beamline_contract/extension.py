@@ -7,11 +7,11 @@ Every bound and default here is the CRD's as well (:mod:`.crd` generates it). De
 from __future__ import annotations
 
 import re
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, get_args
 
-from pydantic import Field, StringConstraints, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainValidator, StringConstraints, WithJsonSchema
 
-from .model import FreeForm, Model, Rule
+from .model import FreeForm, Model, Rule, map_as_the_api_server_reads
 from .names import (
     NAMESPACE_PATTERN,
     RESERVED_SUBJECT_PREFIXES,
@@ -22,18 +22,44 @@ from .names import (
 
 FailureMode = Literal["open", "closed", "fallback"]
 
-ObjectName = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$")]
+ObjectName = Annotated[
+    str, StringConstraints(min_length=1, max_length=63, pattern=r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$")
+]
 ResourceName = Annotated[
     str, StringConstraints(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
 ]
 """The name of a Secret, ConfigMap or ServiceAccount: a DNS subdomain."""
 Namespace = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=NAMESPACE_PATTERN)]
-Subject = Annotated[str, StringConstraints(min_length=3, max_length=SUBJECT_MAX_LENGTH, pattern=SUBJECT_PATTERN)]
-EnvName = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,252}$")]
-Quantity = Annotated[
-    str,
-    StringConstraints(max_length=32, pattern=r"^[0-9]{1,12}(\.[0-9]{1,9})?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"),
+Subject = Annotated[
+    str, StringConstraints(min_length=3, max_length=SUBJECT_MAX_LENGTH, pattern=SUBJECT_PATTERN)
 ]
+EnvName = Annotated[
+    str, StringConstraints(min_length=1, max_length=253, pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,252}$")
+]
+_QUANTITY = (
+    r"^([0-9]{1,15}(\.[0-9]{0,9})?|\.[0-9]{1,9})(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]{1,2})?$"
+)
+_QUANTITY_LENGTH: Final = 32
+_QUANTITY_MAX: Final = 10**15
+_QUANTITY_SCHEMA = {
+    "x-kubernetes-int-or-string": True,
+    "minimum": 0,
+    "maximum": _QUANTITY_MAX,
+    "maxLength": _QUANTITY_LENGTH,
+    "pattern": _QUANTITY,
+}
+
+
+def _quantity(value: Any) -> int | str:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _QUANTITY_MAX:
+        return value
+    if isinstance(value, str) and len(value) <= _QUANTITY_LENGTH and re.fullmatch(_QUANTITY, value):
+        return value
+    raise ValueError("must be a quantity such as 1, '500m', '0.5' or '256Mi'")
+
+
+Quantity = Annotated[int | str, PlainValidator(_quantity), WithJsonSchema(_QUANTITY_SCHEMA)]
+"""A quantity that is not negative: an integer, or text with a decimal, binary or exponent suffix."""
 TimeoutMs = Annotated[int, Field(ge=1, le=600_000)]
 Retry = Annotated[int, Field(ge=0, le=5)]
 Key = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
@@ -109,13 +135,17 @@ class EnvSource(Model):
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            cel="[has(self.secretKeyRef), has(self.configMapKeyRef), has(self.fieldRef)].filter(x, x).size() == 1",
+            cel="[has(self.secretKeyRef), has(self.configMapKeyRef), has(self.fieldRef)]"
+            ".filter(x, x).size() == 1",
             message="exactly one of secretKeyRef, configMapKeyRef and fieldRef must be set",
             field="",
-            holds=lambda self, _: sum(
-                source is not None for source in (self.secret_key_ref, self.config_map_key_ref, self.field_ref)
-            )
-            == 1,
+            holds=lambda self, _: (
+                sum(
+                    source is not None
+                    for source in (self.secret_key_ref, self.config_map_key_ref, self.field_ref)
+                )
+                == 1
+            ),
         ),
     )
 
@@ -153,7 +183,9 @@ class LocalRef(Model):
 class EnvFrom(Model):
     """All keys of a Secret or ConfigMap as variables."""
 
-    prefix: Annotated[str, StringConstraints(max_length=64, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    prefix: Annotated[str, StringConstraints(max_length=64, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = (
+        None
+    )
     secret_ref: LocalRef | None = None
     config_map_ref: LocalRef | None = None
 
@@ -167,21 +199,14 @@ class EnvFrom(Model):
     )
 
 
+_ComputeResource = Literal["cpu", "memory", "ephemeral-storage"]
 ResourceMap = Annotated[
-    dict[Literal["cpu", "memory", "ephemeral-storage"], Quantity],
-    Field(max_length=3),
+    dict[_ComputeResource, Quantity],
+    BeforeValidator(lambda data: map_as_the_api_server_reads(data, get_args(_ComputeResource))),
     WithJsonSchema(
         {
             "type": "object",
-            "maxProperties": 3,
-            "properties": {
-                name: {
-                    "type": "string",
-                    "maxLength": 32,
-                    "pattern": r"^[0-9]{1,12}(\.[0-9]{1,9})?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$",
-                }
-                for name in ("cpu", "memory", "ephemeral-storage")
-            },
+            "properties": {name: dict(_QUANTITY_SCHEMA) for name in get_args(_ComputeResource)},
         }
     ),
 ]
@@ -190,33 +215,42 @@ ResourceMap = Annotated[
 class Resources(Model):
     """Compute resources of one replica. Defaults: contract.md, "What a workload gets"."""
 
-    requests: ResourceMap = Field(default_factory=lambda: {"cpu": "100m", "memory": "128Mi"}, validate_default=True)
-    limits: ResourceMap = Field(default_factory=lambda: {"cpu": "500m", "memory": "256Mi"}, validate_default=True)
+    requests: ResourceMap = {"cpu": "100m", "memory": "128Mi"}  # noqa: RUF012 -- pydantic copies it
+    limits: ResourceMap = {"cpu": "500m", "memory": "256Mi"}  # noqa: RUF012 -- pydantic copies it
 
 
 class Probes(Model):
     """Health probes on the ``metrics`` port. Turn them off for a foreign image that does not serve them."""
 
     enabled: bool = True
-    liveness_path: Annotated[str, StringConstraints(max_length=256, pattern=r"^/[^\s]*$")] = "/healthz"
-    readiness_path: Annotated[str, StringConstraints(max_length=256, pattern=r"^/[^\s]*$")] = "/readyz"
+    liveness_path: Annotated[str, StringConstraints(max_length=256, pattern=r"^/[!-~]*$")] = "/healthz"
+    readiness_path: Annotated[str, StringConstraints(max_length=256, pattern=r"^/[!-~]*$")] = "/readyz"
     port: Annotated[int, Field(ge=1, le=65_535)] = 9090
 
 
+RESERVED_ENV = frozenset(
+    {
+        "NATS_SUBJECT",
+        "NATS_QUEUE_GROUP",
+        "BEAMLINE_EXTENSION_ID",
+        "BEAMLINE_EXTENSION_TYPE",
+        "BEAMLINE_CONFIG",
+    }
+)
 Argument = Annotated[str, StringConstraints(max_length=4096)]
 
 
 class Workload(Model):
-    """What runs the extension: a Deployment in a cluster, a supervised process on a laptop (by ``command``)."""
+    """What runs the extension: a Deployment in a cluster, on a laptop a process (by ``command``)."""
 
-    image: Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\s]+$")]
+    image: Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[!-~]+$")]
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
-    image_pull_secrets: Annotated[tuple[LocalRef, ...], Field(max_length=16)] = ()
-    command: Annotated[tuple[Argument, ...], Field(max_length=64)] = ()
-    args: Annotated[tuple[Argument, ...], Field(max_length=64)] = ()
+    image_pull_secrets: Annotated[tuple[LocalRef, ...], Field(strict=False, max_length=16)] = ()
+    command: Annotated[tuple[Argument, ...], Field(strict=False, max_length=64)] = ()
+    args: Annotated[tuple[Argument, ...], Field(strict=False, max_length=64)] = ()
     replicas: Annotated[int, Field(ge=0, le=1000)] = 1
-    env: Annotated[tuple[EnvVar, ...], Field(max_length=128)] = ()
-    env_from: Annotated[tuple[EnvFrom, ...], Field(max_length=32)] = ()
+    env: Annotated[tuple[EnvVar, ...], Field(strict=False, max_length=128)] = ()
+    env_from: Annotated[tuple[EnvFrom, ...], Field(strict=False, max_length=32)] = ()
     resources: Resources = Resources()
     probes: Probes = Probes()
 
@@ -224,17 +258,13 @@ class Workload(Model):
         Rule(
             cel="!has(self.env) || self.env.all(e, !(e.name in ['NATS_SUBJECT', 'NATS_QUEUE_GROUP', "
             "'BEAMLINE_EXTENSION_ID', 'BEAMLINE_EXTENSION_TYPE', 'BEAMLINE_CONFIG']))",
-            message="NATS_SUBJECT, NATS_QUEUE_GROUP, BEAMLINE_EXTENSION_ID, BEAMLINE_EXTENSION_TYPE and BEAMLINE_CONFIG "
+            message="NATS_SUBJECT, NATS_QUEUE_GROUP, BEAMLINE_EXTENSION_ID, BEAMLINE_EXTENSION_TYPE and "
+            "BEAMLINE_CONFIG "
             "are set by Beamline and can't be overridden",
             field="env",
             holds=lambda self, _: not {e.name for e in self.env} & RESERVED_ENV,
         ),
     )
-
-
-RESERVED_ENV = frozenset(
-    {"NATS_SUBJECT", "NATS_QUEUE_GROUP", "BEAMLINE_EXTENSION_ID", "BEAMLINE_EXTENSION_TYPE", "BEAMLINE_CONFIG"}
-)
 
 
 class ExtensionSpec(Model):
@@ -255,7 +285,10 @@ class ExtensionSpec(Model):
     suspend: bool = False
     """True stops reconciling and changes nothing."""
     failure_mode: FailureMode | None = None
-    """What a failed step does to the request. Default: pre and post ``open``, validator and provider ``closed``."""
+    """What a failed step does to the request.
+
+    Default: pre and post ``open``, validator and provider ``closed``.
+    """
     fallback_ref: ExtensionRef | None = None
     """The extension that is asked instead, with failureMode ``fallback``."""
     config: FreeForm = Field(default_factory=dict)
@@ -268,11 +301,15 @@ class ExtensionSpec(Model):
     concurrency: Annotated[int, Field(ge=1, le=100_000)] = 64
     """Calls that one router keeps in flight to this extension."""
     version: (
-        Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None
+        Annotated[
+            str, StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+        ]
+        | None
     ) = None
+    """Version of this extension; ``v`` and a number also ends a derived subject."""
     weight: Annotated[int, Field(ge=0, le=1_000)] = 100
     """Share of traffic relative to other versions side by side."""
-    allowed_namespaces: Annotated[tuple[Namespace, ...], Field(max_length=64)] = ()
+    allowed_namespaces: Annotated[tuple[Namespace, ...], Field(strict=False, max_length=64)] = ()
     """Other namespaces whose RoutingPolicies may refer to this Extension."""
     deletion_policy: Literal["Delete", "Retain"] = "Delete"
     """Retain keeps registry row and workload when the object is deleted."""
@@ -288,7 +325,8 @@ class ExtensionSpec(Model):
             transition=True,
         ),
         Rule(
-            cel="has(self.subject) == has(oldSelf.subject) && (!has(self.subject) || self.subject == oldSelf.subject)",
+            cel="has(self.subject) == has(oldSelf.subject) && "
+            "(!has(self.subject) || self.subject == oldSelf.subject)",
             message="subject is immutable: create another Extension instead",
             field="subject",
             holds=lambda self, old: self.subject == old.subject,
@@ -298,9 +336,13 @@ class ExtensionSpec(Model):
             cel="!has(self.subject) || !["
             + ", ".join(f"'{prefix}'" for prefix in RESERVED_SUBJECT_PREFIXES)
             + "].exists(p, self.subject.startsWith(p))",
-            message="subject must not start with " + ", ".join(RESERVED_SUBJECT_PREFIXES) + ": reserved for Beamline itself",
+            message="subject must not start with "
+            + ", ".join(RESERVED_SUBJECT_PREFIXES)
+            + ": reserved for Beamline itself",
             field="subject",
-            holds=lambda self, _: self.subject is None or not self.subject.startswith(RESERVED_SUBJECT_PREFIXES),
+            holds=lambda self, _: (
+                self.subject is None or not self.subject.startswith(RESERVED_SUBJECT_PREFIXES)
+            ),
         ),
         Rule(
             cel="(has(self.failureMode) && self.failureMode == 'fallback') == has(self.fallbackRef)",
@@ -314,4 +356,3 @@ class ExtensionSpec(Model):
 def default_failure_mode(ext_type: ExtensionType) -> FailureMode:
     """pre and post ``open``, validator and provider ``closed`` (architecture.md, "Rules of the pipeline")."""
     return "open" if ext_type in {"pre", "post"} else "closed"
-

@@ -1,8 +1,9 @@
 """Names: API group, ids, subjects, queue groups, headers.
 
-An Extension's *id* is its object name with ``-`` replaced by ``_`` (``openai-gpt4`` serves the id ``openai_gpt4``).
-A *subject* is where an extension listens on NATS. Subjects are checked strictly, in the CRD, in the operator and in the
-router, because a NATS client publishes whatever it is given: wildcards, ``$SYS`` and, before nats-py 2.16, CR and LF.
+An Extension's *id* is its object name with ``-`` replaced by ``_`` (``openai-gpt4`` serves the id
+``openai_gpt4``). A *subject* is where an extension listens on NATS. Subjects are checked strictly, in the
+CRD, in the operator and in the router, because a NATS client publishes whatever it is given: wildcards,
+``$SYS`` and, before nats-py 2.16, CR and LF.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ SUBJECT_INVOKE: Final = "beamline.router.v1.invoke"
 SUBJECT_ROUTER_STATUS: Final = "beamline.router.v1.status"
 SUBJECT_ROUTER_HEALTH: Final = "beamline.router.v1.health"
 SUBJECT_ROUTER_PROBE: Final = "beamline.router.v1.probe"
-"""A message here asks every router to publish its status now: an operator that just became leader need not wait."""
+"""A message here asks every router to publish its status now: a new leader need not wait."""
 SUBJECT_REGISTRY_CHANGED: Final = "beamline.registry.v1.changed"
 QUEUE_ROUTER: Final = "beamline-router"
 
@@ -80,7 +81,7 @@ def derive_subject(ext_type: ExtensionType, extension_id: str, version: str | No
 
     The last token is the version where that is ``v`` and a number, else ``v1``.
     """
-    major = version if version is not None and _MAJOR_VERSION_RE.match(version) else "v1"
+    major = version if version is not None and _MAJOR_VERSION_RE.fullmatch(version) else "v1"
     return f"{_SUBJECT_STEM[ext_type]}.{extension_id}.{major}"
 
 

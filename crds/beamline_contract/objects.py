@@ -17,7 +17,11 @@ from .policy import RoutingPolicySpec
 Kind: TypeAlias = Literal["Extension", "RoutingPolicy"]
 KINDS: Final[tuple[Kind, ...]] = ("Extension", "RoutingPolicy")
 PLURAL: Final[dict[Kind, str]] = {"Extension": "extensions", "RoutingPolicy": "routingpolicies"}
-NAME_RULE: Final = "metadata.name must be a DNS label: lower case letters, digits and '-', starting with a letter, at most 63"
+NAME_RULE: Final = (
+    "metadata.name must be a DNS label: lower case letters, digits and '-', starting with a letter, "
+    "at most 63"
+)
+_TOP_LEVEL: Final = frozenset({"apiVersion", "kind", "metadata", "spec", "status"})
 _NAME_RE: Final = re.compile(NAME_PATTERN)
 
 
@@ -34,7 +38,10 @@ class ObjectKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ObjectMeta:
-    """The part of Kubernetes metadata that decisions need. ``created_at`` is RFC 3339 UTC, so it sorts as text."""
+    """The part of Kubernetes metadata that decisions need.
+
+    ``created_at`` is RFC 3339 UTC, so it sorts as text.
+    """
 
     name: str
     namespace: str = "default"
@@ -98,7 +105,10 @@ BeamlineObject: TypeAlias = Extension | RoutingPolicy
 
 @dataclass(frozen=True, slots=True)
 class BrokenObject:
-    """An object that exists but breaks its rules: kept so that its status can say so. ``spec`` is as written."""
+    """An object that exists but breaks its rules: kept so that its status can say so.
+
+    ``spec`` is as written.
+    """
 
     kind: Kind
     metadata: ObjectMeta
@@ -112,9 +122,12 @@ class BrokenObject:
 
 
 def parse_metadata(raw: Mapping[str, Any], default_namespace: str = "default") -> ObjectMeta:
-    """Reads a manifest's or an API object's ``metadata``. Absent fields keep the defaults of :class:`ObjectMeta`."""
+    """Reads a manifest's or an API object's ``metadata``.
+
+    Absent fields keep the defaults of :class:`ObjectMeta`.
+    """
     managed = [entry for entry in raw.get("managedFields") or () if not entry.get("subresource")]
-    newest = max(managed, key=lambda entry: str(entry.get("time") or ""), default={})
+    newest: Mapping[str, Any] = max(managed, key=lambda entry: str(entry.get("time") or ""), default={})
     return ObjectMeta(
         name=str(raw.get("name", "")),
         namespace=str(raw.get("namespace") or default_namespace),
@@ -135,8 +148,8 @@ def parse_object(
 ) -> BeamlineObject:
     """A manifest, or an object from the API server, as a valid object.
 
-    ``old`` is the version before, for the rules on immutable fields. Raises :class:`InvalidObjectError` with every
-    fault at once, each with the path of its field.
+    ``old`` is the version before, for the rules on immutable fields. Raises :class:`InvalidObjectError` with
+    every fault at once, each with the path of its field.
     """
     kind = document.get("kind")
     faults: list[Fault] = []
@@ -145,6 +158,9 @@ def parse_object(
     if kind not in KINDS:
         faults.append(Fault("kind", f"must be one of {', '.join(KINDS)}, got {kind!r}"))
         raise InvalidObjectError(tuple(faults))
+    faults.extend(
+        Fault(str(name), "is not a field of this object") for name in document if name not in _TOP_LEVEL
+    )
     raw_metadata = document.get("metadata")
     if not isinstance(raw_metadata, Mapping):
         raise InvalidObjectError((*faults, Fault("metadata", "is required")))
@@ -157,7 +173,7 @@ def parse_object(
     status = document.get("status") or {}
     model = ExtensionSpec if kind == "Extension" else RoutingPolicySpec
     try:
-        spec = model.model_validate(raw_spec)
+        spec = model.model_validate(dict(raw_spec), by_alias=True, by_name=False)
     except ValidationError as error:
         raise InvalidObjectError((*faults, *faults_of_validation(error, "spec"))) from error
     faults.extend(faults_of(spec, old.spec if old is not None else None, "spec"))

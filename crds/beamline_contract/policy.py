@@ -1,7 +1,7 @@
 """The ``RoutingPolicy`` resource: which requests, through which steps, to which provider.
 
-Steps run in order; validators of one ``group`` run side by side. Exactly one step selects the provider: what stands
-before it prepares and checks the request, what stands after it works on the answer.
+Steps run in order; validators of one ``group`` run side by side. Exactly one step selects the provider: what
+stands before it prepares and checks the request, what stands after it works on the answer.
 """
 
 from __future__ import annotations
@@ -9,35 +9,41 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from .extension import CircuitBreaker, ExtensionRef, FailureMode, Retry, TimeoutMs
-from .model import FreeForm, Model, Rule
+from .model import FreeForm, Model, Rule, map_as_the_api_server_reads
 from .names import Action
 from .wire import MAX_STEPS
 
 Strategy = Literal["ordered", "weighted", "least_inflight", "latency", "sticky"]
 
-TenantName = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
+TenantName = Annotated[
+    str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:-]{1,128}$")
+]
 EnvironmentName = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9._-]+$")]
 ModelGlob = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9._:/*?-]+$")]
 """A model name; ``*`` stands for any characters, ``?`` for one."""
 HeaderName = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[a-z0-9-]+$")]
 HeaderValue = Annotated[str, StringConstraints(max_length=256, pattern=r"^[\x20-\x7e]*$")]
-Label = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$")]
+Label = Annotated[
+    str, StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$")
+]
 
 
 class Match(Model):
     """Which requests the policy takes. Every given criterion must hold; within a list one entry is enough.
 
-    An absent criterion matches everything. Of several matching policies the highest priority wins, then the most
-    specific, then the oldest, then the first by name.
+    An absent criterion matches everything. Of several matching policies the highest priority wins, then the
+    most specific, then the oldest, then the first by name.
     """
 
-    tenants: Annotated[tuple[TenantName, ...], Field(max_length=256)] = ()
-    environments: Annotated[tuple[EnvironmentName, ...], Field(max_length=32)] = ()
-    models: Annotated[tuple[ModelGlob, ...], Field(max_length=64)] = ()
-    headers: Annotated[dict[HeaderName, HeaderValue], Field(max_length=16)] = Field(default_factory=dict)
+    tenants: Annotated[tuple[TenantName, ...], Field(strict=False, max_length=256)] = ()
+    environments: Annotated[tuple[EnvironmentName, ...], Field(strict=False, max_length=32)] = ()
+    models: Annotated[tuple[ModelGlob, ...], Field(strict=False, max_length=64)] = ()
+    headers: Annotated[
+        dict[HeaderName, HeaderValue], Field(max_length=16), BeforeValidator(map_as_the_api_server_reads)
+    ] = Field(default_factory=dict)
     """Header name (lower case) to the exact value it must have."""
     percent: Annotated[int, Field(ge=0, le=100)] = 100
     """Share of the otherwise matching requests, chosen by a hash of the request's sticky key."""
@@ -71,7 +77,7 @@ class Step(Model):
     retry_on_timeout: bool | None = None
     failure_mode: FailureMode | None = None
     fallback_ref: ExtensionRef | None = None
-    """The extension that is asked instead, with failureMode ``fallback`` (not on select_provider: see fallback)."""
+    """The extension that is asked instead, with failureMode ``fallback`` (select_provider: see fallback)."""
     mode: Literal["enforce", "shadow"] = "enforce"
     """A shadow step runs and is recorded, but never changes or delays the answer."""
     group: Label | None = None
@@ -80,11 +86,15 @@ class Step(Model):
     strategy: Strategy | None = None
     """How select_provider chooses; default ``ordered``, or ``weighted`` where weights differ."""
     sticky_key: (
-        Annotated[str, StringConstraints(min_length=1, max_length=160, pattern=r"^(tenant|header:[a-z0-9-]{1,128})$")] | None
+        Annotated[
+            str,
+            StringConstraints(min_length=1, max_length=160, pattern=r"^(tenant|header:[a-z0-9-]{1,128})$"),
+        ]
+        | None
     ) = None
     """What the sticky strategy hashes: ``tenant`` (default) or ``header:NAME``."""
-    providers: Annotated[tuple[ProviderChoice, ...], Field(max_length=16)] = ()
-    fallback: Annotated[tuple[FallbackChoice, ...], Field(max_length=8)] = ()
+    providers: Annotated[tuple[ProviderChoice, ...], Field(strict=False, max_length=16)] = ()
+    fallback: Annotated[tuple[FallbackChoice, ...], Field(strict=False, max_length=8)] = ()
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -104,8 +114,10 @@ class Step(Model):
             "|| (has(self.fallback) && self.fallback.size() > 0))",
             message="strategy, stickyKey and fallback belong to select_provider only",
             field="strategy",
-            holds=lambda self, _: self.action == "select_provider"
-            or not (self.strategy is not None or self.sticky_key is not None or self.fallback),
+            holds=lambda self, _: (
+                self.action == "select_provider"
+                or not (self.strategy is not None or self.sticky_key is not None or self.fallback)
+            ),
         ),
         Rule(
             cel="self.action == 'extension_validator' || !has(self.group)",
@@ -123,12 +135,14 @@ class Step(Model):
             cel="self.action == 'select_provider' ? !has(self.fallbackRef) && (!has(self.failureMode) || "
             "self.failureMode == 'closed') : "
             "(has(self.failureMode) && self.failureMode == 'fallback') == has(self.fallbackRef)",
-            message="failureMode fallback and fallbackRef go together; select_provider is always closed and has fallback instead",
+            message="failureMode fallback and fallbackRef go together; "
+            "select_provider is always closed and has fallback instead",
             field="fallbackRef",
             holds=lambda self, _: _failure_mode_fits(self),
         ),
         Rule(
-            cel="!has(self.providers) || self.providers.size() == 0 || self.providers.exists(p, p.weight > 0)",
+            cel="!has(self.providers) || self.providers.size() == 0 || "
+            "self.providers.exists(p, p.weight > 0)",
             message="at least one provider must have a weight above 0",
             field="providers",
             holds=lambda self, _: not self.providers or any(choice.weight > 0 for choice in self.providers),
@@ -165,12 +179,13 @@ class RoutingPolicySpec(Model):
     priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0
     """Higher wins over lower before anything else is compared."""
     deadline_ms: TimeoutMs = 60_000
-    """Time for the whole request, milliseconds; it ends the request whatever timeouts and retries would allow."""
+    """Time for the whole request, milliseconds; it ends it whatever timeouts and retries would allow."""
     suspend: bool = False
     """True stops reconciling and changes nothing."""
-    steps: Annotated[tuple[Step, ...], Field(min_length=1, max_length=16)]
-    fallback: Annotated[tuple[FallbackChoice, ...], Field(max_length=8)] = ()
-    """Providers to ask in order when the selected one can't answer and the step has no fallback of its own."""
+    steps: Annotated[tuple[Step, ...], Field(strict=False, min_length=1, max_length=16)]
+    """What happens to a request, in order; exactly one step selects the provider."""
+    fallback: Annotated[tuple[FallbackChoice, ...], Field(strict=False, max_length=8)] = ()
+    """Providers to ask in order when the selected one can't answer and the step names no fallback."""
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -183,7 +198,8 @@ class RoutingPolicySpec(Model):
             cel=_never_follows_cel(
                 "['select_provider', 'extension_post']", "['extension_pre', 'extension_validator']"
             ),
-            message="extension_pre and extension_validator must stand before select_provider and extension_post",
+            message="extension_pre and extension_validator must stand before select_provider and "
+            "extension_post",
             field="steps",
             holds=lambda self, _: _never_follows(
                 self.steps, {_PROVIDER, "extension_post"}, {"extension_pre", "extension_validator"}

@@ -1,7 +1,8 @@
-"""How an object is written down in the registry, and the shapes that operator, registry and router share there.
+"""How an object is written down in the registry, and the shapes that the components share there.
 
-A RoutingPolicy is stored in the spelling of the source documents: ``steps: [{action, extension_id | provider_id, ...}]``
-and ``fallback: [ids]``. References become ids here, so a router never sees a Kubernetes name.
+A RoutingPolicy is stored in the spelling of the source documents: ``steps: [{action, extension_id |
+provider_id, ...}]`` and ``fallback: [ids]``. References become ids here, so a router never sees a Kubernetes
+name.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from .policy import FallbackChoice, Step
 class ExtensionRecord:
     """A row of ``extensions``. ``spec`` is the camelCase spec with defaults, without ``workload``.
 
-    ``revision`` is 0 until the registry has assigned one; ``created_at`` is the object's creation time, RFC 3339.
+    ``revision`` is 0 until the registry has assigned one; ``created_at`` is the object's creation time, RFC
+    3339.
     """
 
     id: str
@@ -125,7 +127,8 @@ def _step_document(step: Step) -> dict[str, Any]:
         document["provider_id"] = object_id(step.providers[0].extension_ref.name)
     else:
         document["providers"] = [
-            {"provider_id": object_id(choice.extension_ref.name), "weight": choice.weight} for choice in step.providers
+            {"provider_id": object_id(choice.extension_ref.name), "weight": choice.weight}
+            for choice in step.providers
         ]
     if step.strategy is not None:
         document["strategy"] = step.strategy
@@ -178,7 +181,8 @@ def effective_failure_mode(record: ExtensionRecord) -> str:
 def complexity(document: Mapping[str, Any]) -> int:
     """Complexity score of a policy document: steps + 2 x validators in series + 3 x fallbacks + nesting.
 
-    Nesting counts the groups, which are the only thing that nests. Source: contract.md, "Tests and docs by name".
+    Nesting counts the groups, which are the only thing that nests. Source: contract.md, "Tests and docs by
+    name".
     """
     steps = document.get("steps", [])
     validators = [step for step in steps if step["action"] == "extension_validator"]
@@ -191,4 +195,3 @@ def complexity(document: Mapping[str, Any]) -> int:
 
 
 COMPLEXITY_WARNING = 10
-

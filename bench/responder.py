@@ -1,0 +1,28 @@
+"""A step that costs nothing: answers every message on a subject with the same bytes. A process of its own.
+
+``python -m bench.responder URL SUBJECT QUEUE REPLY``
+"""
+
+from __future__ import annotations
+
+import sys
+
+from bench.wire import Wire
+
+
+async def serve(url: str, subject: str, queue: str, reply: bytes) -> None:
+    def answer(_subject: bytes, inbox: bytes, _payload: bytes) -> None:
+        if inbox:
+            wire.publish(inbox, b"", reply)
+
+    wire = await Wire.connect(url, answer)
+    wire.subscribe(subject, queue)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    await wire.ended
+
+
+if __name__ == "__main__":
+    import uvloop
+
+    uvloop.run(serve(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4].encode()))

@@ -1,0 +1,1 @@
+"""Commands, grouped by what they touch. Each module adds its own to the application."""

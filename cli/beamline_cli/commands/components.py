@@ -1,0 +1,103 @@
+"""``beamline operator``, ``beamline router``, ``beamline extension``: one component as this process.
+
+They are configured by environment variables, as containers are.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from beamline_cli.faults import CliError, ExitCode
+from beamline_cli.output import Format, as_json, as_yaml, say
+
+extension = typer.Typer(
+    name="extension",
+    help="The extensions that ship with Beamline.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands of this module."""
+    app.command(name="operator")(operator)
+    app.command(name="router")(router)
+    app.add_typer(extension)
+
+
+def router() -> None:
+    """Run a router in this process until SIGTERM.
+
+    Environment: BEAMLINE_DATABASE_URL, NATS_URL, NATS_CREDENTIALS_FILE, BEAMLINE_HTTP_HOST, BEAMLINE_HTTP_PORT,
+    BEAMLINE_POLL_SECONDS, BEAMLINE_SNAPSHOT_FILE, BEAMLINE_MAX_IN_FLIGHT, BEAMLINE_ACCESS_LOG, BEAMLINE_GRACE_SECONDS,
+    LOG_LEVEL, LOG_SILENT.
+    """
+    from pydantic import ValidationError
+
+    from beamline_router.app import main
+
+    try:
+        raise typer.Exit(main())
+    except ValidationError as error:
+        raise CliError(_settings_sentence(error), ExitCode.CONFIGURATION) from error
+
+
+def operator() -> None:
+    """Run the operator in this process until SIGTERM.
+
+    Environment: KUBECONFIG or the pod's service account, BEAMLINE_DATABASE_URL, NATS_URL, NATS_CREDENTIALS_FILE,
+    LOG_LEVEL, LOG_SILENT, METRICS_PORT.
+    """
+    from pydantic import ValidationError
+
+    from beamline_operator.app import main
+
+    try:
+        raise typer.Exit(main())
+    except ValidationError as error:
+        raise CliError(_settings_sentence(error), ExitCode.CONFIGURATION) from error
+
+
+@extension.command(name="run")
+def run_extension(
+    name: Annotated[str, typer.Argument(help="Name, as `beamline extension list` shows it.")],
+) -> None:
+    """Serve one extension from this process until SIGTERM.
+
+    Environment: NATS_URL, NATS_SUBJECT, NATS_QUEUE_GROUP, NATS_CREDENTIALS_FILE, BEAMLINE_EXTENSION_ID,
+    BEAMLINE_CONFIG, METRICS_PORT, LOG_LEVEL, LOG_SILENT.
+    """
+    from beamline_extensions.catalogue import UnknownExtensionError, run
+
+    try:
+        run(name)
+    except UnknownExtensionError as error:
+        raise CliError(str(error), ExitCode.USAGE) from error
+
+
+@extension.command(name="list")
+def list_extensions(
+    output: Annotated[Format, typer.Option("--output", "-o", help="How to print.")] = Format.TABLE,
+) -> None:
+    """List the extensions that ship with Beamline."""
+    from beamline_extensions.catalogue import names
+
+    found = list(names())
+    if output is Format.JSON:
+        say(as_json(found))
+    elif output is Format.YAML:
+        say(as_yaml(found))
+    else:
+        for name in found:
+            say(name)
+
+
+def _settings_sentence(error: Exception) -> str:
+    """Every wrong setting with its variable, in one sentence."""
+    from pydantic import ValidationError
+
+    assert isinstance(error, ValidationError)
+    wrong = [f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors()]
+    return f"wrong settings in the environment: {'; '.join(wrong)}"

@@ -1,0 +1,361 @@
+"""The operator process: settings, what is started in which order, and how it ends.
+
+Start: check the cluster and the schema (a refusal is one sentence and exit code 78), then health server and NATS, then
+compete for the Lease. Leading means: a new epoch of the registry, a full list into the cache, kopf's watches, the
+controller. Losing the Lease, or the registry to a newer epoch, or the watch, ends leading in the opposite order; the
+process then competes again. SIGTERM does the same once and releases the Lease, so that a standby takes over at once.
+
+A standby is ready: it does what it is there for. PostgreSQL or NATS being away makes nothing unready either, because a
+restart would not bring them back; both are in the conditions of every object and in the metrics.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import structlog
+from beamline_contract.names import GROUP
+from beamline_contract.objects import KINDS
+from beamline_registry.port import RegistryError, RegistryUnavailableError
+from beamline_registry.postgres import PostgresRegistry
+from beamline_sdk import logs
+from beamline_sdk.deployment.kube_api import KubeApi, KubeError
+from beamline_sdk.deployment.kubernetes import LABEL_SELECTOR, KubernetesDeployments
+from beamline_sdk.health import HealthServer, HealthServerError
+from beamline_sdk.link import LinkSettings
+from pydantic import Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from .core.controller import RESYNC_S, Controller
+from .core.ports import StoreError
+from .core.reconciler import Reconciler
+from .core.settings import ReconcileSettings
+from .edges.health_fold import HealthFold
+from .edges.kopf_edge import KopfWatch
+from .edges.kube_store import KubeStore
+from .edges.lease import Lease, LeaseTimes
+from .edges.metrics import OperatorMetrics, Readings
+from .edges.nats_hints import NatsHints
+from .edges.preflight import Refusal, check_cluster, check_schema
+
+EXIT_OK: Final = 0
+EXIT_UNAVAILABLE: Final = 69
+"""sysexits EX_UNAVAILABLE: the API server does not answer at the start."""
+EXIT_CONFIG: Final = 78
+"""sysexits EX_CONFIG: somebody has to change something first."""
+_NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+_log = structlog.get_logger()
+
+
+class OperatorSettings(BaseSettings):
+    """Environment of the operator: prefix ``BEAMLINE_``, and the plain names that all components share."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="BEAMLINE_", populate_by_name=True, extra="ignore", frozen=True, env_ignore_empty=True
+    )
+
+    database_url: str
+    """PostgreSQL, as ``postgresql://user:password@host:port/beamline``."""
+    namespaces: Annotated[str, NoDecode] = ""
+    """Namespaces to serve, separated by commas; empty serves all."""
+    kubeconfig: Annotated[str | None, Field(validation_alias="KUBECONFIG")] = None
+    """Empty: the pod's ServiceAccount, else ``~/.kube/config``."""
+    kube_context: str | None = None
+    lease_namespace: str | None = None
+    """Default: the operator's own namespace, else the first that it serves, else ``default``."""
+    lease_name: str = "beamline-operator"
+    lease_duration_s: Annotated[float, Field(gt=0)] = 15.0
+    lease_renew_s: Annotated[float, Field(gt=0)] = 10.0
+    lease_retry_s: Annotated[float, Field(gt=0)] = 2.0
+    workers: Annotated[int, Field(ge=1, le=256)] = 16
+    resync_s: Annotated[float, Field(gt=0)] = RESYNC_S
+    workload_nats_url: str | None = None
+    """NATS as workloads reach it; default: as the operator does."""
+    workload_nats_credentials_file: str | None = None
+    workload_log_level: str = "info"
+    allowed_images: str = ""
+    """Prefixes of images that workloads may use, separated by commas; empty allows all."""
+    identity: str = ""
+    nats_url: Annotated[str, Field(validation_alias="NATS_URL")] = "nats://127.0.0.1:4222"
+    nats_credentials_file: Annotated[str | None, Field(validation_alias="NATS_CREDENTIALS_FILE")] = None
+    metrics_port: Annotated[int, Field(validation_alias="METRICS_PORT", ge=0, le=65_535)] = 9090
+    """0 chooses a free one."""
+    metrics_host: str = "0.0.0.0"  # noqa: S104 -- probes come from outside the pod
+    log_level: Annotated[str, Field(validation_alias="LOG_LEVEL")] = "info"
+    log_silent: Annotated[bool, Field(validation_alias="LOG_SILENT")] = False
+
+    @property
+    def scope(self) -> tuple[str, ...]:
+        """The namespaces to serve; empty for all."""
+        return _words(self.namespaces)
+
+    @property
+    def own_identity(self) -> str:
+        """Unique per process: the pod's name and the process id."""
+        return self.identity or f"{socket.gethostname()}-{os.getpid()}"
+
+    @property
+    def own_namespace(self) -> str:
+        """Where the Lease lives."""
+        if self.lease_namespace:
+            return self.lease_namespace
+        if _NAMESPACE_FILE.is_file():
+            return _NAMESPACE_FILE.read_text().strip()
+        return self.scope[0] if self.scope else "default"
+
+    def reconcile_settings(self, environment: Mapping[str, str]) -> ReconcileSettings:
+        """What the core is told; ``OTEL_*`` of ``environment`` is passed on to workloads."""
+        return ReconcileSettings(
+            nats_url=self.workload_nats_url or self.nats_url,
+            nats_credentials_file=self.workload_nats_credentials_file,
+            log_level=self.workload_log_level,
+            passed_env={name: value for name, value in environment.items() if name.startswith("OTEL_")},
+            allowed_images=_words(self.allowed_images),
+        )
+
+
+class Operator:
+    """One operator: what it is made of, and one term of leadership after the other."""
+
+    def __init__(self, settings: OperatorSettings, api: KubeApi, registry: PostgresRegistry) -> None:
+        self.settings = settings
+        self.epoch = 0
+        self.watch: KopfWatch | None = None
+        self.controller: Controller | None = None
+        self.api = api
+        self.registry = registry
+        self.lease = Lease(
+            api,
+            settings.own_namespace,
+            settings.lease_name,
+            settings.own_identity,
+            times=LeaseTimes(settings.lease_duration_s, settings.lease_renew_s, settings.lease_retry_s),
+        )
+        self.store = KubeStore(
+            api, namespaces=settings.scope, identity=settings.own_identity, allowed=lambda: self.lease.valid
+        )
+        self.deployments = KubernetesDeployments(api, watched=True)
+        self.hints = NatsHints(LinkSettings(settings.nats_url, "beamline-operator", settings.nats_credentials_file))
+        self.fold = HealthFold(registry, lambda: self.epoch)
+        self.metrics = OperatorMetrics(self._readings())
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Competes for the Lease and leads, until ``stop``."""
+        while not stop.is_set():
+            if not await _unless(stop, self.lease.acquire()):
+                break
+            try:
+                await self._lead(stop)
+            except (RegistryError, StoreError, KubeError, RuntimeError) as error:
+                _log.warning("operator.term_ended", reason=str(error))
+                await _unless(stop, asyncio.sleep(1.0))
+        await self.lease.release()
+
+    async def _lead(self, stop: asyncio.Event) -> None:
+        """One term. Returns when it is over, with everything it started stopped again."""
+        over = asyncio.Event()
+        async with AsyncExitStack() as stack:
+            holder = asyncio.create_task(self._hold(over), name="lease")
+            stack.push_async_callback(_cancel, holder)
+            self.epoch = await self._new_epoch(over)
+            if over.is_set():
+                return
+            reconciler = Reconciler(
+                self.store,
+                self.deployments,
+                self.registry,
+                self.hints,
+                epoch=lambda: self.epoch,
+                settings=self.settings.reconcile_settings(os.environ),
+                now=lambda: datetime.now(UTC),
+            )
+            controller = Controller(
+                reconciler,
+                self.store,
+                self.hints,
+                self.registry,
+                workers=self.settings.workers,
+                resync_s=self.settings.resync_s,
+                refresh=self._refresh,
+                on_fenced=over.set,
+                observe=self.metrics.observe,
+            )
+            await self._refresh()
+            self.store.on_change = controller.enqueue
+            self.hints.on_report = controller.on_router_report
+            self.hints.on_health = self.fold.add
+            stack.callback(self._disconnect)
+            await self.hints.probe()
+            self.controller = controller
+            await controller.start()
+            stack.push_async_callback(controller.stop)
+            self.watch = KopfWatch(
+                self.api,
+                namespaces=self.settings.scope,
+                on_object=lambda document, deleted: _ignore(self.store.observe(document, deleted=deleted)),
+                on_deployment=partial(self._on_deployment, controller),
+            )
+            self.watch.on_failure = lambda reason: over.set()
+            stack.push_async_callback(self.watch.stop)
+            await self.watch.start()
+            await self._refresh()  # what happened between the first list and the opening of the watches
+            folding = asyncio.create_task(self.fold.run(), name="health-fold")
+            stack.push_async_callback(_cancel, folding)
+            _log.info("operator.leading", epoch=self.epoch, identity=self.settings.own_identity)
+            await _unless(stop, over.wait())
+
+    async def _new_epoch(self, over: asyncio.Event) -> int:
+        """Waits for PostgreSQL where it is away: nothing can be decided without it being fenced first."""
+        while not over.is_set():
+            try:
+                return await self.registry.acquire_epoch(self.settings.own_identity)
+            except RegistryUnavailableError as error:
+                _log.warning("operator.registry_unavailable", error=str(error))
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(over.wait(), 2.0)
+        return 0
+
+    async def _hold(self, over: asyncio.Event) -> None:
+        await self.lease.hold()
+        over.set()
+
+    async def _refresh(self) -> None:
+        """The truth, listed: kopf does not tell of deletions that happened while a watch was broken."""
+        await self.store.relist()
+        found: list[Mapping[str, Any]] = []
+        for namespace in self.settings.scope or ("",):
+            where = f"namespaces/{namespace}/" if namespace else ""
+            path = f"/apis/apps/v1/{where}deployments"
+            try:
+                found += [item async for item in self.api.items(path, {"labelSelector": LABEL_SELECTOR})]
+            except KubeError as error:
+                raise StoreError(f"deployments can't be listed: {error}", retryable=error.retryable) from error
+        self.deployments.relist(found)
+
+    def _on_deployment(self, controller: Controller, document: Mapping[str, Any], deleted: bool) -> None:
+        self.deployments.observe(document, deleted=deleted)
+        controller.enqueue_workload(document["metadata"]["namespace"], document["metadata"]["name"])
+
+    def _disconnect(self) -> None:
+        self.store.on_change = _ignore
+        self.hints.on_report = _ignore
+        self.hints.on_health = _ignore
+        self.controller = None
+
+    def _readings(self) -> Readings:
+        return Readings(
+            queue_depth=lambda: len(self.controller.queue) if self.controller is not None else 0,
+            leading=lambda: self.lease.valid,
+            routers=lambda: len(self.hints.routers()),
+            objects=lambda: {kind: len(self.store.list(kind)) for kind in KINDS},
+            api_calls=lambda: self.api.calls,
+            drift_repairs=lambda: self.controller.drift_repairs if self.controller is not None else 0,
+            watch_events=lambda: self.watch.events if self.watch is not None else 0,
+            watch_age_s=self._watch_age,
+        )
+
+    def _watch_age(self) -> float | None:
+        last = self.watch.last_event if self.watch is not None else None
+        return asyncio.get_running_loop().time() - last if last is not None else None
+
+
+async def run(
+    settings: OperatorSettings, *, stop: asyncio.Event | None = None, ready: asyncio.Event | None = None
+) -> None:
+    """Runs one operator until ``stop``. Sets ``ready`` once probes are answered.
+
+    Raises :class:`Refusal` where somebody has to do something first, ``KubeError`` where the API server does not answer.
+    """
+    stop = stop or asyncio.Event()
+    async with AsyncExitStack() as stack:
+        api = await KubeApi.connect(settings.kubeconfig, settings.kube_context)
+        stack.push_async_callback(api.close)
+        await check_cluster(api, settings.scope)
+        if (sentence := await check_schema(settings.database_url)) is not None:
+            raise Refusal(sentence)
+        registry = await PostgresRegistry.connect(settings.database_url, application="beamline-operator")
+        stack.push_async_callback(registry.close)
+        operator = Operator(settings, api, registry)
+        health = HealthServer(
+            settings.metrics_port,
+            host=settings.metrics_host,
+            ready=lambda: None,
+            live=lambda: operator.watch.failure if operator.watch is not None and operator.lease.valid else None,
+            registry=operator.metrics.registry,
+        )
+        await health.start()
+        stack.push_async_callback(health.stop)
+        await operator.hints.start()
+        stack.push_async_callback(operator.hints.stop)
+        _log.info("operator.started", port=health.port, scope=list(settings.scope) or "all", group=GROUP)
+        if ready is not None:
+            ready.set()
+        await operator.serve(stop)
+    _log.info("operator.stopped")
+
+
+def main() -> int:
+    """The process: reads the environment, runs until SIGTERM or SIGINT, returns the exit code."""
+    settings = OperatorSettings()  # type: ignore[call-arg]  # the environment gives what has no default
+    logs.configure("operator", level=settings.log_level, silent=settings.log_silent)
+    try:
+        asyncio.run(_until_signalled(settings))
+    except (Refusal, HealthServerError) as error:
+        sys.stderr.write(f"beamline operator: {error}\n")
+        return EXIT_CONFIG
+    except RegistryError as error:
+        sys.stderr.write(f"beamline operator: {error}: check BEAMLINE_DATABASE_URL\n")
+        return EXIT_CONFIG
+    except KubeError as error:
+        sys.stderr.write(f"beamline operator: {error}\n")
+        return EXIT_CONFIG if error.reason == "NoCredentials" else EXIT_UNAVAILABLE
+    return EXIT_OK
+
+
+async def _until_signalled(settings: OperatorSettings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await run(settings, stop=stop)
+
+
+async def _unless(stop: asyncio.Event, work: Any) -> bool:
+    """Runs ``work`` unless ``stop`` comes first, which cancels it. Whether it came to its end; raises what it raised."""
+    task = asyncio.ensure_future(work)
+    waiter = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        finished = task.done() and not task.cancelled()
+        await _cancel(waiter)
+        if not finished:
+            await _cancel(task)
+    if finished:
+        task.result()
+    return finished
+
+
+async def _cancel(task: asyncio.Future[Any]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _ignore(_: object) -> None:
+    """Nobody is interested."""
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())

@@ -1,0 +1,107 @@
+"""The one writer: carries out a plan and tells what came of each step as a value.
+
+The order inside a plan is fixed: finalizer on, registry, workload, finalizer off. A fault in the registry does not
+keep the workload from being applied, and the other way round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import structlog
+from beamline_contract.conditions import EventReason
+from beamline_contract.objects import ObjectKey
+from beamline_registry.port import FencedError, InvalidRecordError, Outcome, RegistryError, Remove, Upsert, Write
+from beamline_sdk.deployment.port import DeploymentError, DeploymentRequest, Deployments
+
+from .batcher import Batcher
+from .ledger import Ledger
+from .plan import Plan
+from .ports import Event, ObjectStore
+from .view import Attempts, Row
+
+_log = structlog.get_logger()
+
+
+class Actor:
+    """Writes to store, registry and deployments."""
+
+    def __init__(self, store: ObjectStore, deployments: Deployments | None, batcher: Batcher, ledger: Ledger) -> None:
+        self._store = store
+        self._deployments = deployments
+        self._batcher = batcher
+        self._ledger = ledger
+
+    async def carry_out(self, key: ObjectKey, plan: Plan, attempts: Attempts) -> Attempts:
+        """The attempts after this plan.
+
+        Raises :class:`FencedError` where another operator took over, and ``StoreError`` where the finalizer could not
+        be written: without it nothing may enter the registry.
+        """
+        if plan.finalizer is True:
+            await self._store.set_finalizer(key, True)
+            attempts = replace(attempts, finalizer=True)
+        if plan.writes:
+            attempts = await self.write(key, plan.writes, attempts)
+        if plan.deploy is not None:
+            attempts = await self._deploy(key, plan.deploy, attempts)
+        if plan.undeploy:
+            attempts = await self._undeploy(key, attempts)
+        if plan.finalizer is False:
+            await self._store.set_finalizer(key, False)
+            self._ledger.forget(key)
+            attempts = replace(attempts, finalizer=False)
+        return attempts
+
+    async def publish(self, key: ObjectKey, old: Mapping[str, Any], plan: Plan) -> bool:
+        """Writes the status where it says something new, then the events. Whether it wrote."""
+        changed = dict(old) != dict(plan.status)
+        if changed:
+            await self._store.write_status(key, plan.status)
+        for event in plan.events:
+            await self._store.record_event(key, event)
+        return changed
+
+    async def write(self, key: ObjectKey, writes: tuple[Write, ...], attempts: Attempts) -> Attempts:
+        """Writes in one transaction; an unreachable registry is a value, a lost lease is raised."""
+        try:
+            result = (await self._batcher.submit(*writes))[-1]
+        except FencedError:
+            raise
+        except InvalidRecordError as error:
+            _log.warning("reconcile.registry_refused", object=str(key), error=str(error))
+            return replace(attempts, registry_refusal=str(error))
+        except RegistryError as error:
+            _log.warning("reconcile.registry_fault", object=str(key), error=str(error))
+            return replace(attempts, registry_fault=str(error) or type(error).__name__)
+        write = writes[-1]
+        if isinstance(write, Upsert) and result.outcome in {Outcome.WRITTEN, Outcome.UNCHANGED}:
+            self._ledger.put(key, Row(write.record, result.revision))
+        if isinstance(write, Remove) and result.outcome is not Outcome.STALE:
+            self._ledger.forget(key)
+            if result.outcome is Outcome.WRITTEN:
+                removed = Event(EventReason.REMOVED, f"Removed from the registry (revision {result.revision}).")
+                await self._store.record_event(key, removed)
+        return replace(attempts, write=result, evicted=len(writes) > 1)
+
+    async def _deploy(self, key: ObjectKey, request: DeploymentRequest, attempts: Attempts) -> Attempts:
+        assert self._deployments is not None, "no plan deploys where there is nothing to deploy with"
+        try:
+            await self._deployments.deploy(request)
+        except DeploymentError as error:
+            _log.warning("reconcile.deploy_fault", object=str(key), error=str(error), retryable=error.retryable)
+            return replace(attempts, deploy_fault=str(error), deploy_retryable=error.retryable)
+        applied = f"Applied the workload of generation {request.generation}: {request.workload.image} x {request.replicas}."
+        await self._store.record_event(key, Event(EventReason.WORKLOAD_APPLIED, applied))
+        return replace(attempts, deployed=request.hash)
+
+    async def _undeploy(self, key: ObjectKey, attempts: Attempts) -> Attempts:
+        if self._deployments is not None:
+            try:
+                await self._deployments.delete(key.namespace, key.name)
+            except DeploymentError as error:
+                _log.warning("reconcile.undeploy_fault", object=str(key), error=str(error))
+                return replace(attempts, deploy_fault=str(error), deploy_retryable=error.retryable)
+        return replace(attempts, undeployed=True)

@@ -1,0 +1,84 @@
+"""Ready: all conditions folded into the one that people and tools wait for. Its reason is that of the first culprit."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from beamline_contract.conditions import ConditionType, Reason
+from beamline_contract.names import object_id
+
+from ..view import Decided, Finding, View, no, unknown, yes
+
+_NEEDED: Final = (
+    ConditionType.ACCEPTED,
+    ConditionType.RESOLVED_REFS,
+    ConditionType.SYNCED,
+    ConditionType.WORKLOAD_READY,
+    ConditionType.PROGRAMMED,
+)
+
+
+def is_not_being_deleted(view: View, _: Decided) -> Finding | None:
+    """On its way out."""
+    if not view.object.metadata.deleting:
+        return None
+    return no(Reason.DELETING, "The object is being deleted; it leaves the registry first, then its workload goes.")
+
+
+def is_not_suspended(view: View, _: Decided) -> Finding | None:
+    """Nobody can promise anything about an object that is not acted upon."""
+    if not view.suspended:
+        return None
+    return unknown(Reason.SUSPENDED, "spec.suspend is true: nothing is changed until it is false.")
+
+
+def nothing_fails(_: View, decided: Decided) -> Finding | None:
+    """The first condition that is False, in their order."""
+    for condition in _NEEDED:
+        finding = decided.get(condition)
+        if finding is not None and finding.status == "False":
+            return no(finding.reason, f"{condition}: {finding.message}")
+    return None
+
+
+def nothing_is_unknown(_: View, decided: Decided) -> Finding | None:
+    """The first condition that is Unknown, in their order."""
+    for condition in _NEEDED:
+        finding = decided.get(condition)
+        if finding is not None and finding.status == "Unknown":
+            return unknown(finding.reason, f"{condition}: {finding.message}")
+    return None
+
+
+def is_enabled(view: View, _: Decided) -> Finding | None:
+    """A disabled extension has what it asks for: to be in no router's table."""
+    if view.enabled:
+        return None
+    return yes(Reason.DISABLED, "spec.enabled is false: in no router's table, workload at zero.")
+
+
+def takes_requests(view: View, _: Decided) -> Finding | None:
+    """Ready, but not as its author may think: the routers remark that no request gets here."""
+    for notice in view.notices(object_id(view.object.metadata.name)):
+        if notice.reason == "MatchesNothing":
+            return yes(Reason.MATCHES_NOTHING, notice.message)
+        if notice.reason == "Overridden":
+            other = f" ({notice.other_id})" if notice.other_id and notice.other_id not in notice.message else ""
+            return yes(Reason.OVERRIDDEN, f"{notice.message}{other}")
+    return None
+
+
+def ready(_: View, __: Decided) -> Finding:
+    """Nothing speaks against it."""
+    return yes(Reason.READY, "Everything that the object asks for is so.")
+
+
+CHECKS: Final = (
+    is_not_being_deleted,
+    is_not_suspended,
+    nothing_fails,
+    nothing_is_unknown,
+    is_enabled,
+    takes_requests,
+    ready,
+)

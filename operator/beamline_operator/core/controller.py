@@ -1,0 +1,234 @@
+"""Runs the reconciler: which keys, when, and how many at a time.
+
+Tasks: ``workers`` workers that take keys from the queue, and one that compares everything with everything on a timer.
+``start`` returns at once; ``stop`` lets each worker finish the key in its hands (bounded), waits for registry writes
+that are under way, and drops the rest: what was dropped is found again by the next start.
+
+What wakes a key: the store (:meth:`Controller.enqueue`), another object (the reconciler's ``notify``), a router's
+report (:meth:`Controller.on_router_report`), its own timer, the full compare. What woke it is never passed on.
+
+The full compare repairs what was missed, in all directions: rows without an object are removed, objects whose row is
+missing or not theirs are written again, and every object is looked at once, spread over a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
+
+import structlog
+from beamline_contract.objects import KINDS, Kind, ObjectKey
+from beamline_contract.reports import RouterStatus
+from beamline_registry.port import FencedError, RegistryError, RegistryWriter, Remove
+
+from .ports import Hints, ObjectStore, StoreError
+from .queue import Clock, WorkQueue
+from .reconciler import Reconciler, RetryLater
+
+RESYNC_S: Final = 300.0
+SPREAD_S: Final = 10.0
+"""A change that touches every object, such as a router that comes or goes, is spread over up to this long."""
+STOP_GRACE_S: Final = 10.0
+_SWEEP: Final = "beamline-operator (orphan sweep)"
+
+_log = structlog.get_logger()
+
+
+class Controller:
+    """Drives a :class:`Reconciler`.
+
+    ``refresh`` makes the store list its objects afresh, before each full compare. ``on_fenced`` is called once when
+    another operator turns out to have taken over. ``observe`` is told key, result and seconds of each reconcile.
+    """
+
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        store: ObjectStore,
+        hints: Hints,
+        registry: RegistryWriter,
+        *,
+        workers: int = 4,
+        resync_s: float = RESYNC_S,
+        refresh: Callable[[], Awaitable[None]] | None = None,
+        on_fenced: Callable[[], None] | None = None,
+        observe: Callable[[ObjectKey, str, float], None] | None = None,
+        clock: Clock | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._reconciler = reconciler
+        self._store = store
+        self._hints = hints
+        self._registry = registry
+        self._workers = workers
+        self._resync_s = resync_s
+        self._refresh = refresh
+        self._on_fenced = on_fenced
+        self._observe = observe
+        self._jitter = jitter
+        self._reports: dict[str, RouterStatus] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._fenced = False
+        self.queue = WorkQueue(clock, jitter=jitter)
+        self.drift_repairs = 0
+        reconciler.notify = self.enqueue
+
+    def enqueue(self, key: ObjectKey) -> None:
+        """Something happened to ``key``, or may have."""
+        self.queue.add(key)
+
+    def enqueue_workload(self, namespace: str, name: str) -> None:
+        """The workload of an Extension changed."""
+        key = ObjectKey("Extension", namespace, name)
+        if self._store.get(key) is not None:
+            self.queue.add(key)
+
+    def enqueue_dependents(self, extension: ObjectKey) -> None:
+        """Everything that refers to ``extension`` is looked at again."""
+        for key in self._reconciler.index.referrers(extension):
+            self.queue.add(key)
+
+    def on_router_report(self, status: RouterStatus) -> None:
+        """A router reported, or is gone (``leaving``). Wakes the objects for which that makes a difference."""
+        before = self._reports.pop(status.instance, None)
+        if not status.leaving:
+            self._reports[status.instance] = status
+        if before is None or status.leaving:
+            if before is not None or not status.leaving:
+                self._spread(key for key, _ in self._reconciler.ledger.items())
+            return
+        changed = set(self._reconciler.ledger.changed_between(before.revision, status.revision))
+        remarks = set(_remarks(before)) ^ set(_remarks(status))
+        for kind, identifier, _ in remarks:
+            holder = self._reconciler.index.holder_of_id(kind, identifier)
+            if holder is not None:
+                changed.add(holder)
+        for key in changed:
+            self.queue.add(key)
+
+    async def start(self) -> None:
+        """Enqueues every object that exists and starts working. Call it once the store has its objects."""
+        for key in self._reconciler.learn():
+            self.queue.add(key)
+        self._fenced = False
+        self._reports = {status.instance: status for status in self._hints.routers()}
+        self._tasks = [
+            asyncio.create_task(self._work(), name=f"reconcile-{number}") for number in range(self._workers)
+        ]
+        self._tasks.append(asyncio.create_task(self._resync(), name="full-compare"))
+
+    async def stop(self) -> None:
+        """Ends all tasks; a key in a worker's hands is finished, for at most ten seconds."""
+        tasks, self._tasks = self._tasks, []
+        self.queue.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.queue.wait_idle(), STOP_GRACE_S)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._reconciler.batcher.stop(), STOP_GRACE_S)
+        self.queue.close()
+
+    async def compare(self) -> int:
+        """One full compare. Returns how many rows had to be repaired. Raises ``RegistryError``."""
+        inventory = await self._registry.inventory()
+        present = set(self._present())
+        rows = {ObjectKey(row.kind, row.namespace, row.name): row for row in inventory}
+        repaired = 0
+        for key, row in rows.items():
+            if key in present or row.retained:
+                continue
+            _log.warning("drift.orphan_row", object=str(key), id=row.id)
+            remove = Remove(row.kind, row.id, row.uid, row.generation, changed_by=_SWEEP)
+            await self._reconciler.batcher.submit(remove)
+            repaired += 1
+        for key, known in self._reconciler.ledger.items():
+            held = rows.get(key)
+            if held is None or (held.uid, held.generation) != (known.record.uid, known.record.generation):
+                _log.warning("drift.row_missing", object=str(key))
+                self._reconciler.ledger.forget(key)
+                self.queue.add(key)
+                repaired += 1
+        self.drift_repairs += repaired
+        self._spread(self._reconciler.learn())
+        return repaired
+
+    def _present(self) -> Iterable[ObjectKey]:
+        for kind in KINDS:
+            for stored in self._store.list(kind):
+                yield stored.key
+
+    def _spread(self, keys: Iterable[ObjectKey]) -> None:
+        """Looks at many keys without a herd: a thousand a second at most, over at most :data:`SPREAD_S`."""
+        chosen = list(keys)
+        window = min(SPREAD_S, len(chosen) / 1000)
+        for key in chosen:
+            self.queue.add_after(key, window * self._jitter())
+
+    async def _resync(self) -> None:
+        while True:
+            await asyncio.sleep(self._resync_s * (0.8 + 0.4 * self._jitter()))
+            try:
+                if self._refresh is not None:
+                    await self._refresh()
+                await self.compare()
+            except StoreError as error:
+                _log.warning("drift.refresh_failed", error=str(error))
+            except FencedError:
+                self._lose()
+            except RegistryError as error:
+                _log.warning("drift.compare_failed", error=str(error))
+
+    async def work_on(self, key: ObjectKey) -> None:
+        """One reconcile of a key that was taken from the queue."""
+        started = asyncio.get_running_loop().time()
+        result = "error"
+        try:
+            result = await self._one(key)
+        finally:
+            self.queue.done(key)
+            if self._observe is not None:
+                self._observe(key, result, asyncio.get_running_loop().time() - started)
+
+    async def _work(self) -> None:
+        while True:
+            await self.work_on(await self.queue.get())
+
+    async def _one(self, key: ObjectKey) -> str:
+        if self._fenced:
+            return "fenced"
+        try:
+            wake = await self._reconciler.reconcile(key)
+        except RetryLater as error:
+            delay = self.queue.retry(key)
+            _log.info("reconcile.later", object=str(key), reason=str(error), delay_s=round(delay, 2))
+            return "retry"
+        except FencedError:
+            self._lose()
+            return "fenced"
+        except Exception:  # noqa: BLE001 -- one object must never stop the others; it is logged and retried
+            _log.exception("reconcile.crashed", object=str(key))
+            self.queue.retry(key)
+            return "error"
+        self.queue.forget(key)
+        if wake is not None:
+            self.queue.add_after(key, wake)
+        return "ok"
+
+    def _lose(self) -> None:
+        if not self._fenced:
+            self._fenced = True
+            _log.warning("controller.fenced")
+            if self._on_fenced is not None:
+                self._on_fenced()
+
+
+def _remarks(status: RouterStatus) -> Iterable[tuple[Kind, str, str]]:
+    for refusal in status.refused:
+        yield (refusal.kind, refusal.id, f"{refusal.generation} {refusal.field} {refusal.reason}")
+    for notice in status.notices:
+        yield (notice.kind, notice.id, f"{notice.reason} {notice.message}")

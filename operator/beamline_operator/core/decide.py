@@ -1,0 +1,126 @@
+"""The decision: from a view to a plan. Pure, and the same view gives the same plan.
+
+One decision asks for everything that can be done now; what depends on its outcome is asked for by the next decision
+of the same pass, which sees it in ``view.attempts``. So no order of failures needs a branch of its own.
+"""
+
+from __future__ import annotations
+
+from beamline_contract.conditions import ConditionType, Reason
+from beamline_contract.names import FIELD_MANAGER, FINALIZER, object_id
+from beamline_registry.port import Outcome, Remove, Upsert, Write
+
+from .checks import judge
+from .checks.synced import is_acceptable
+from .plan import Plan
+from .settings import ReconcileSettings
+from .status import assemble, events
+from .view import Decided, View
+from .workload import released
+
+
+def decide(view: View, settings: ReconcileSettings) -> Plan:
+    """What is to be done about one object."""
+    decided = judge(view)
+    if view.object.metadata.deleting:
+        return _farewell(view, decided)
+    status = assemble(view, decided)
+    if view.suspended:
+        return Plan(status)
+    told = events(view, decided)
+    deploy = view.desired if _wants_deploy(view, decided) else None
+    acceptable = is_acceptable(view, decided) is None
+    return Plan(
+        status=status,
+        finalizer=True if (acceptable or deploy is not None) and not view.has_finalizer else None,
+        writes=_upsert(view) if acceptable else (),
+        deploy=deploy,
+        undeploy=_wants_undeploy(view, decided),
+        events=told,
+        requeue=_requeue(view, decided, settings),
+        failed=_failure(view),
+    )
+
+
+def _requeue(view: View, decided: Decided, settings: ReconcileSettings) -> float | None:
+    """What no event announces: the end of a rollout, and the end of a row that keeps this object out."""
+    workload = decided.get(ConditionType.WORKLOAD_READY)
+    if workload is not None and workload.reason is Reason.WORKLOAD_PROGRESSING:
+        return settings.workload_poll_s
+    if view.attempts.write is not None and view.attempts.write.outcome is Outcome.CONFLICT:
+        return settings.conflict_poll_s
+    return None
+
+
+def _upsert(view: View) -> tuple[Write, ...]:
+    attempts = view.attempts
+    tried = attempts.write is not None or attempts.registry_fault is not None or attempts.registry_refusal is not None
+    if view.record is None or view.in_registry:
+        return ()
+    upsert = Upsert(view.record, changed_by=view.object.metadata.changed_by or "unknown")
+    if not tried:
+        return (upsert,)
+    result = attempts.write
+    holder = result.holder if result is not None and result.outcome is Outcome.CONFLICT else None
+    if holder == f"{view.record.namespace}/{view.record.name}" and not attempts.evicted:
+        # The row of an earlier object with this very name: retained by it, or its end was missed.
+        return (Remove(view.kind, view.record.id, "", 0, changed_by=FIELD_MANAGER), upsert)
+    return ()
+
+
+def _wants_deploy(view: View, decided: Decided) -> bool:
+    """A workload is applied as soon as its object is accepted: it needs neither the registry nor a router."""
+    if view.desired is None or not decided[ConditionType.ACCEPTED].holds or view.attempts.deploy_fault is not None:
+        return False
+    running = view.workload.hash if view.workload is not None else ""
+    return view.desired.hash not in {running, view.attempts.deployed}
+
+
+def _wants_undeploy(view: View, decided: Decided) -> bool:
+    """A workload that is no longer asked for goes; ``status.workloadHash`` says that there was one."""
+    if view.extension is None or view.desired is not None or not decided[ConditionType.ACCEPTED].holds:
+        return False
+    tried = view.attempts.undeployed or view.attempts.deploy_fault is not None
+    return bool(view.object.status.get("workloadHash")) and not tried
+
+
+def _farewell(view: View, decided: Decided) -> Plan:
+    """Row first, then workload, then the finalizer: it is never released before the registry is clean."""
+    status = assemble(view, decided)
+    ours = FINALIZER in view.object.metadata.finalizers and view.attempts.finalizer is not False
+    failed = _failure(view)
+    if failed is not None or not (ours or view.row is not None):
+        return Plan(status, failed=failed)
+    if view.retained:
+        return _farewell_retained(view, status)
+    if view.attempts.write is None:
+        meta = view.object.metadata
+        remove = Remove(view.kind, object_id(meta.name), meta.uid, meta.generation, changed_by=FIELD_MANAGER)
+        return Plan(status, writes=(remove,))
+    if view.attempts.write.outcome is Outcome.STALE:
+        return Plan(status, failed="the registry holds a newer generation of an object that is being deleted")
+    if _had_workload(view) and not view.attempts.undeployed:
+        return Plan(status, undeploy=True)
+    return Plan(status, finalizer=False if ours else None)
+
+
+def _farewell_retained(view: View, status: dict[str, object]) -> Plan:
+    if view.desired is not None and view.object.status.get("workloadHash"):
+        orphaned = released(view.desired)
+        if orphaned.hash != view.attempts.deployed:
+            return Plan(status, deploy=orphaned)
+    return Plan(status, finalizer=False if FINALIZER in view.object.metadata.finalizers else None)
+
+
+def _had_workload(view: View) -> bool:
+    return view.kind == "Extension" and (view.desired is not None or bool(view.object.status.get("workloadHash")))
+
+
+def _failure(view: View) -> str | None:
+    if view.attempts.registry_fault is not None:
+        return view.attempts.registry_fault
+    if view.attempts.deploy_fault is not None and view.attempts.deploy_retryable:
+        return view.attempts.deploy_fault
+    if view.attempts.write is not None and view.attempts.write.outcome is Outcome.STALE:
+        return "the registry holds a newer generation"
+    return None

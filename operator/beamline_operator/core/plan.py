@@ -1,0 +1,36 @@
+"""What a decision asks for. A plan is data: the reconciler carries it out and decides again with what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from beamline_registry.port import Write
+from beamline_sdk.deployment.port import DeploymentRequest
+
+from .ports import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """At most one step of work, in the order of the fields, and the status as it stands before it.
+
+    ``writes`` go into one transaction, in order. ``finalizer`` is True to put ours on, False to take it off, None to leave it. ``requeue`` is the number of seconds
+    until the object wants to be looked at again whatever happens; None waits for the next event. ``failed`` says that
+    something did not answer, and is a reason to come back with a growing delay.
+    """
+
+    status: Mapping[str, Any]
+    finalizer: bool | None = None
+    writes: tuple[Write, ...] = ()
+    deploy: DeploymentRequest | None = None
+    undeploy: bool = False
+    events: tuple[Event, ...] = field(default=())
+    requeue: float | None = None
+    failed: str | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Nothing to do but to say how things are."""
+        return self.finalizer is None and not self.writes and self.deploy is None and not self.undeploy

@@ -1,0 +1,157 @@
+"""One object from whatever state it is in to what it asks for: gather, decide, act, until there is nothing left to do.
+
+:meth:`Reconciler.reconcile` is level-based: it does not know what woke it, and running it twice writes nothing twice.
+It must not run twice *at the same time* for one key; the controller's queue sees to that. It may be cancelled or killed
+at any await: what was done is found again by the next pass, in the registry (UNCHANGED), the workload's hash, the
+finalizer and the status.
+
+Outcomes: the number of seconds until the object wants to be looked at again, None for "when something happens",
+:class:`RetryLater` where something did not answer, ``FencedError`` where another operator took over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+import structlog
+from beamline_contract.objects import KINDS, ObjectKey
+from beamline_registry.port import RegistryWriter, Remove
+from beamline_sdk.deployment.port import DeploymentError, Deployments
+
+from .act import Actor
+from .batcher import Batcher
+from .decide import decide
+from .gather import Gatherer
+from .index import ObjectIndex
+from .ledger import Ledger
+from .ports import Hints, ObjectStore, StoreError
+from .settings import ReconcileSettings
+from .status import first_sight
+from .view import Attempts, Row, View
+
+MAX_STEPS = 6
+"""Decisions in one pass. The longest way, a deletion, takes four; more would be a plan that never comes to rest."""
+
+_log = structlog.get_logger()
+
+
+class RetryLater(Exception):  # noqa: N818 -- a scheduling decision, not a fault of the program
+    """Something did not answer; the same reconcile may succeed later."""
+
+
+class Reconciler:
+    """Reconciles objects of one store into one registry and one world of workloads.
+
+    ``notify`` is called with every other key whose verdict may have changed; the controller puts its queue there.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        deployments: Deployments | None,
+        registry: RegistryWriter,
+        hints: Hints,
+        *,
+        epoch: Callable[[], int],
+        settings: ReconcileSettings,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._store = store
+        self._deployments = deployments
+        self._epoch = epoch
+        self._settings = settings
+        self._now = now
+        self.index = ObjectIndex()
+        self.ledger = Ledger()
+        self.batcher = Batcher(registry, hints, epoch)
+        self.notify: Callable[[ObjectKey], None] = _nobody
+        self._gatherer = Gatherer(
+            store, deployments, hints, index=self.index, ledger=self.ledger, settings=settings
+        )
+        self._actor = Actor(store, deployments, self.batcher, self.ledger)
+
+    def learn(self) -> set[ObjectKey]:
+        """Takes in every object of the store at once, and returns all keys that want to be reconciled."""
+        present = {stored.key: stored for kind in KINDS for stored in self._store.list(kind)}
+        affected: set[ObjectKey] = set(present)
+        for key in self.index.keys() - set(present):
+            affected |= self.index.update(key, None) | {key}
+        for key, stored in present.items():
+            affected |= self.index.update(key, stored)
+        return affected | {key for key, _ in self.ledger.items()}
+
+    async def reconcile(self, key: ObjectKey) -> float | None:
+        """Seconds until ``key`` wants to be woken again, None for "not before something happens".
+
+        Raises :class:`RetryLater` and ``FencedError``.
+        """
+        self.ledger.at_epoch(self._epoch())
+        affected = self.index.update(key, self._store.get(key))
+        try:
+            return await self._passes(key)
+        except StoreError as error:
+            if error.retryable:
+                raise RetryLater(str(error)) from error
+            _log.error("reconcile.store_refused", object=str(key), error=str(error))
+            return None
+        finally:
+            for other in affected:  # only now: a row that this object gives up is free for them
+                self.notify(other)
+
+    async def _passes(self, key: ObjectKey) -> float | None:
+        attempts = Attempts()
+        view = await self._gatherer.gather(key, attempts, self._now())
+        if view is None:
+            await self._bury(key)
+            return None
+        if not view.object.status.get("conditions") and not view.object.metadata.deleting:
+            await self._store.write_status(key, first_sight(view))
+        for _ in range(MAX_STEPS):
+            plan = decide(view, self._settings)
+            if plan.idle:
+                await self._actor.publish(key, _stored_status(self._store, view), plan)
+                if plan.failed is not None:
+                    raise RetryLater(plan.failed)
+                return plan.requeue
+            attempts = await self._actor.carry_out(key, plan, attempts)
+            if attempts.finalizer is False:
+                return None
+            view = await self._gatherer.gather(key, attempts, self._now())
+            if view is None:
+                raise RetryLater("the object went away while it was reconciled")
+            attempts = view.attempts
+        raise RetryLater(f"no rest after {MAX_STEPS} steps")
+
+    async def _bury(self, key: ObjectKey) -> None:
+        """An object that is gone without having said good-bye: a file that was removed, a finalizer torn off by hand."""
+        row = self.ledger.get(key)
+        if row is None or row.record.namespace != key.namespace or _retained(row):
+            self.ledger.forget(key)
+            return
+        record = row.record
+        remove = Remove(key.kind, record.id, record.uid, record.generation, changed_by=_GONE)
+        attempts = await self._actor.write(key, (remove,), Attempts())
+        if attempts.registry_fault is not None:
+            raise RetryLater(attempts.registry_fault)
+        if key.kind == "Extension" and self._deployments is not None:
+            try:
+                await self._deployments.delete(key.namespace, key.name)
+            except DeploymentError as error:
+                raise RetryLater(str(error)) from error
+
+
+_GONE = "beamline-operator (the object is gone)"
+
+
+def _retained(row: Row) -> bool:
+    return getattr(row.record, "spec", {}).get("deletionPolicy") == "Retain"
+
+
+def _stored_status(store: ObjectStore, view: View) -> dict[str, object]:
+    current = store.get(view.object.key)
+    return dict((current or view.object).status)
+
+
+def _nobody(_: ObjectKey) -> None:
+    """Nobody listens."""

@@ -1,0 +1,160 @@
+"""From findings to the ``status`` of an object, and from one status to the next to the events worth telling.
+
+A condition keeps its ``lastTransitionTime`` until its status changes. A status that says nothing new is equal to the
+old one, byte for byte, and is not written: an idle cluster writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from beamline_contract.conditions import ConditionType, EventReason, Reason
+from beamline_contract.names import object_id
+from beamline_contract.objects import BrokenObject, Extension, RoutingPolicy
+from beamline_contract.projection import COMPLEXITY_WARNING, PolicyRecord, complexity
+
+from .checks.programmed import serving_routers
+from .ports import Event
+from .view import Decided, Finding, View, unknown
+
+MAX_MESSAGE: Final = 4096
+MAX_WARNINGS: Final = 32
+_KEPT: Final = ("breaker", "lastError")
+"""Written by the fold of routers' health reports, not by the conditions."""
+
+
+def first_sight(view: View) -> dict[str, Any]:
+    """What a new object says at once: kstatus reads an object without conditions as ready."""
+    seen = unknown(Reason.OBSERVED, "The object was seen for the first time; nothing is known yet.")
+    return {
+        "observedGeneration": view.generation,
+        "conditions": _conditions(view, {ConditionType.READY: seen}),
+    }
+
+
+def assemble(view: View, decided: Decided) -> dict[str, Any]:
+    """The whole status."""
+    old = view.object.status
+    status: dict[str, Any] = {name: old[name] for name in _KEPT if name in old}
+    if isinstance(view.object, BrokenObject) or view.suspended:
+        status = {name: value for name, value in old.items() if name != "conditions"}
+    status["observedGeneration"] = view.generation
+    status["id"] = object_id(view.object.metadata.name)
+    status["conditions"] = _conditions(view, decided)
+    if view.suspended:
+        return status
+    if view.in_registry and view.row is not None:
+        status["revision"] = view.row.revision
+        if view.routers:
+            serving, alive = serving_routers(view)
+            status["programmed"] = f"{serving}/{alive}"
+    if isinstance(view.object, Extension):
+        status |= _extension_status(view, view.object)
+    elif isinstance(view.object, RoutingPolicy):
+        status |= _policy_status(view, view.object)
+    return status
+
+
+def _extension_status(view: View, extension: Extension) -> dict[str, Any]:
+    status: dict[str, Any] = {"subject": extension.subject}
+    observed = view.workload
+    if view.desired is not None and observed is not None:
+        status["replicas"] = observed.replicas
+        status["readyReplicas"] = observed.ready_replicas
+        if observed.selector:
+            status["selector"] = observed.selector
+        if observed.hash:
+            status["workloadHash"] = observed.hash
+    elif "workloadHash" in extension.status and not view.attempts.undeployed:
+        status["workloadHash"] = extension.status["workloadHash"]
+    return status
+
+
+def _policy_status(view: View, policy: RoutingPolicy) -> dict[str, Any]:
+    assert isinstance(view.record, PolicyRecord)
+    score = complexity(view.record.policy)
+    warnings = [notice.message for notice in view.notices(policy.id) if notice.reason != "Complex"]
+    if score > COMPLEXITY_WARNING:
+        warnings.append(
+            f"complexity {score} is above {COMPLEXITY_WARNING}: put validators into one group, or use fewer steps or fallbacks"
+        )
+    providers = [object_id(choice.extension_ref.name) for step in policy.spec.steps for choice in step.providers]
+    status: dict[str, Any] = {"complexity": score, "providers": ",".join(providers)[:1024]}
+    if warnings:
+        status["warnings"] = [warning[:1024] for warning in warnings[:MAX_WARNINGS]]
+    return status
+
+
+def _conditions(view: View, decided: Decided) -> list[dict[str, Any]]:
+    before = conditions_of(view.object.status)
+    stamp = timestamp(view.now)
+    conditions: list[dict[str, Any]] = []
+    for kind in ConditionType:
+        old = before.get(kind)
+        finding = decided.get(kind)
+        if view.suspended and kind in _FROZEN_WHILE_SUSPENDED:
+            if old is not None:
+                conditions.append(dict(old))
+            continue
+        if finding is None:
+            continue
+        changed = old is None or old.get("status") != finding.status
+        conditions.append(
+            {
+                "type": kind.value,
+                "status": finding.status,
+                "observedGeneration": view.generation,
+                "lastTransitionTime": stamp if changed or old is None else old["lastTransitionTime"],
+                "reason": finding.reason.value,
+                "message": finding.message[:MAX_MESSAGE],
+            }
+        )
+    return conditions
+
+
+_FROZEN_WHILE_SUSPENDED: Final = frozenset(
+    {ConditionType.SYNCED, ConditionType.WORKLOAD_READY, ConditionType.PROGRAMMED}
+)
+
+
+def conditions_of(status: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Conditions by type."""
+    return {str(item.get("type")): item for item in status.get("conditions") or ()}
+
+
+def timestamp(moment: datetime) -> str:
+    """RFC 3339 UTC in whole seconds, as Kubernetes writes it."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+_TOLD: Final[tuple[tuple[ConditionType, str, Reason | None, EventReason], ...]] = (
+    (ConditionType.ACCEPTED, "False", None, EventReason.REJECTED),
+    (ConditionType.SYNCED, "True", None, EventReason.SYNCED),
+    (ConditionType.WORKLOAD_READY, "False", Reason.WORKLOAD_FAILED, EventReason.WORKLOAD_FAILED),
+    (ConditionType.PROGRAMMED, "False", Reason.REFUSED, EventReason.REFUSED),
+    (ConditionType.PROGRAMMED, "True", None, EventReason.PROGRAMMED),
+)
+
+
+def events(view: View, decided: Decided) -> tuple[Event, ...]:
+    """What changed between the old conditions and these, as far as it is worth an event."""
+    if view.suspended:
+        return ()
+    before = conditions_of(view.object.status)
+    told = []
+    for kind, wanted, reason, event in _TOLD:
+        finding = decided.get(kind)
+        if finding is None or finding.status != wanted or reason not in {None, finding.reason}:
+            continue
+        if _is_news(before.get(kind), finding, view.generation):
+            told.append(Event(event, finding.message[:1024], "Normal" if finding.holds else "Warning"))
+    return tuple(told)
+
+
+def _is_news(old: Mapping[str, Any] | None, finding: Finding, generation: int) -> bool:
+    if old is None:
+        return True
+    same = (old.get("status"), old.get("reason")) == (finding.status, finding.reason)
+    return not same or old.get("observedGeneration") != generation

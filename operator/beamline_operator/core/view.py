@@ -1,0 +1,178 @@
+"""What is known about one object when it is decided upon. Everything is frozen and read before the first decision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeAlias
+
+from beamline_contract.conditions import ConditionType, Reason
+from beamline_contract.extension import ExtensionRef
+from beamline_contract.names import FINALIZER
+from beamline_contract.objects import BrokenObject, Extension, Kind, ObjectKey, RoutingPolicy
+from beamline_contract.projection import ExtensionRecord, PolicyRecord
+from beamline_contract.reports import Notice, RouterStatus
+from beamline_registry.port import WriteResult
+from beamline_sdk.deployment.port import DeploymentRequest, DeploymentStatus
+
+from .ports import StoredObject
+
+Record: TypeAlias = ExtensionRecord | PolicyRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What this process knows the registry to hold for an object: the record it wrote, and at which revision."""
+
+    record: Record
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """An older object that claims the same thing: ``claim`` is ``id`` or ``subject``, ``value`` the disputed one."""
+
+    key: ObjectKey
+    claim: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One reference of an object and where it leads.
+
+    ``rival`` is the object that holds the target's claim where the target itself lost it; ``namesake`` is the object
+    of another namespace that has the referenced id where the target does not exist.
+    """
+
+    path: str
+    ref: ExtensionRef
+    wanted: str
+    target_key: ObjectKey
+    target: StoredObject | None
+    rival: Rival | None = None
+    namesake: ObjectKey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """What has been tried in this pass and how it went; empty at its start."""
+
+    write: WriteResult | None = None
+    evicted: bool = False
+    """The row of an earlier object with the same name was removed first."""
+    registry_fault: str | None = None
+    """The registry did not answer."""
+    registry_refusal: str | None = None
+    """The registry can't hold the record, whenever it is asked."""
+    deployed: str | None = None
+    """Hash of the workload that was applied."""
+    deploy_fault: str | None = None
+    deploy_retryable: bool = True
+    undeployed: bool = False
+    finalizer: bool | None = None
+    """Whether our finalizer was put on (True) or taken off (False)."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything a decision may rest on."""
+
+    object: StoredObject
+    now: datetime
+    record: Record | None
+    """The row that this generation asks for; None for a broken object."""
+    row: Row | None
+    """The row as last written by this process."""
+    rival: Rival | None = None
+    references: tuple[Reference, ...] = ()
+    desired: DeploymentRequest | None = None
+    workload: DeploymentStatus | None = None
+    routers: tuple[RouterStatus, ...] = ()
+    attempts: Attempts = Attempts()
+    allowed_images: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> Kind:
+        return self.object.kind
+
+    @property
+    def generation(self) -> int:
+        return self.object.metadata.generation
+
+    @property
+    def extension(self) -> Extension | None:
+        return self.object if isinstance(self.object, Extension) else None
+
+    @property
+    def policy(self) -> RoutingPolicy | None:
+        return self.object if isinstance(self.object, RoutingPolicy) else None
+
+    @property
+    def suspended(self) -> bool:
+        return not isinstance(self.object, BrokenObject) and self.object.spec.suspend
+
+    @property
+    def enabled(self) -> bool:
+        return not isinstance(self.object, Extension) or self.object.spec.enabled
+
+    @property
+    def in_registry(self) -> bool:
+        """Whether the registry is known to hold exactly what this generation asks for."""
+        return self.row is not None and self.record is not None and self.row.record == self.record
+
+    @property
+    def retained(self) -> bool:
+        """Whether deletion leaves row and workload behind."""
+        spec = self.object.spec
+        stated = spec.get("deletionPolicy") if isinstance(spec, Mapping) else getattr(spec, "deletion_policy", None)
+        return stated == "Retain"
+
+    @property
+    def has_finalizer(self) -> bool:
+        if self.attempts.finalizer is not None:
+            return self.attempts.finalizer
+        return FINALIZER in self.object.metadata.finalizers
+
+    def notices(self, object_id: str) -> tuple[Notice, ...]:
+        """What routers remark about this object, without repeats, in a stable order."""
+        found = {
+            (notice.reason, notice.message): notice
+            for router in self.routers
+            for notice in router.notices
+            if notice.kind == self.kind and notice.id == object_id
+        }
+        return tuple(found[name] for name in sorted(found))
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The verdict of one check: becomes a condition. ``status`` is True, False or Unknown, as Kubernetes spells them."""
+
+    status: str
+    reason: Reason
+    message: str
+
+    @property
+    def holds(self) -> bool:
+        return self.status == "True"
+
+
+Decided: TypeAlias = Mapping[ConditionType, Finding]
+"""The conditions decided so far; a check may look at those before its own."""
+
+
+def yes(reason: Reason, message: str) -> Finding:
+    """A condition that holds."""
+    return Finding("True", reason, message)
+
+
+def no(reason: Reason, message: str) -> Finding:
+    """A condition that does not hold."""
+    return Finding("False", reason, message)
+
+
+def unknown(reason: Reason, message: str) -> Finding:
+    """A condition nobody can tell yet."""
+    return Finding("Unknown", reason, message)

@@ -1,0 +1,179 @@
+"""kopf as the source of events, and nothing else.
+
+kopf knows how to keep watches alive: lists in pages, bookmarks, 410, silent streams, rotating credentials. That is all
+it is asked for. Its handlers here are plain spies (``on.event``): they write no annotation, no finalizer and no progress
+to any object, and peering is off (the Lease decides who leads).
+
+It runs in a thread with a loop of its own, for two reasons: when kopf stops, it cancels every task of its loop that it
+did not find there at its start, and in the main thread it takes over SIGTERM. Events cross over by
+``call_soon_threadsafe``, in order. A kopf that dies is reported by :attr:`KopfWatch.failure`; the process then ends
+and is restarted, because a blind operator is worse than none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import kopf
+import structlog
+from beamline_contract.names import GROUP, VERSION
+from beamline_contract.objects import PLURAL
+from beamline_sdk.deployment.kube_api import KubeApi
+from beamline_sdk.deployment.kubernetes import LABEL_SELECTOR
+
+START_TIMEOUT_S: Final = 30.0
+STOP_TIMEOUT_S: Final = 10.0
+PAGE: Final = 500
+
+_log = structlog.get_logger()
+
+
+class KopfWatch:
+    """Watches both custom resources and the Deployments that Beamline made.
+
+    ``on_object`` and ``on_deployment`` get (document, deleted) in the loop that called :meth:`start`.
+    """
+
+    def __init__(
+        self,
+        api: KubeApi,
+        *,
+        namespaces: Sequence[str] = (),
+        on_object: Callable[[Mapping[str, Any], bool], None],
+        on_deployment: Callable[[Mapping[str, Any], bool], None],
+    ) -> None:
+        self.failure: str | None = None
+        self.on_failure: Callable[[str], None] = lambda reason: None
+        self.events = 0
+        self.last_event: float | None = None
+        self._api = api
+        self._namespaces = tuple(namespaces)
+        self._on_object = on_object
+        self._on_deployment = on_deployment
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._inner: asyncio.AbstractEventLoop | None = None
+        self._inner_stop: asyncio.Event | None = None
+
+    async def start(self) -> None:
+        """Returns once kopf is up; its watches open right after. Raises ``RuntimeError`` where it does not start."""
+        self._loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, args=(ready,), name="kopf", daemon=True)
+        self._thread.start()
+        try:
+            await asyncio.wait_for(ready.wait(), START_TIMEOUT_S)
+        except TimeoutError:
+            raise RuntimeError("kopf did not start within 30 seconds") from None
+        if self.failure is not None:
+            raise RuntimeError(self.failure)
+
+    async def stop(self) -> None:
+        """Ends the watches and the thread."""
+        if self._inner is not None and self._inner_stop is not None and not self._inner.is_closed():
+            self._inner.call_soon_threadsafe(self._inner_stop.set)
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join, STOP_TIMEOUT_S)
+            self._thread = None
+
+    def _run(self, ready: asyncio.Event) -> None:
+        logging.getLogger("kopf").setLevel(logging.WARNING)
+        # It warns that it can't take over the signals, which is what its own thread is for.
+        logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
+        try:
+            asyncio.run(self._operate(ready))
+        except Exception as error:  # noqa: BLE001 -- the thread's last words, whatever they are
+            self._fail(f"the watch ended: {error}", ready)
+        else:
+            if self._inner_stop is None or not self._inner_stop.is_set():
+                self._fail("the watch ended by itself", ready)
+
+    async def _operate(self, ready: asyncio.Event) -> None:
+        self._inner = asyncio.get_running_loop()
+        self._inner_stop = asyncio.Event()
+        started = asyncio.Event()
+        tell = asyncio.create_task(self._tell_when(started, ready))
+        try:
+            await kopf.operator(
+                registry=self._registry(),
+                settings=_settings(),
+                standalone=True,
+                clusterwide=not self._namespaces,
+                namespaces=self._namespaces,
+                stop_flag=self._inner_stop,
+                ready_flag=started,
+            )
+        finally:
+            tell.cancel()
+
+    async def _tell_when(self, started: asyncio.Event, ready: asyncio.Event) -> None:
+        await started.wait()
+        self._cross(ready.set)
+
+    def _registry(self) -> kopf.OperatorRegistry:
+        registry = kopf.OperatorRegistry()
+
+        async def spy(event: Any, **_: Any) -> None:
+            self._cross(self._deliver, self._on_object, dict(event["object"]), event["type"] == "DELETED")
+
+        async def spy_deployment(event: Any, **_: Any) -> None:
+            self._cross(self._deliver, self._on_deployment, dict(event["object"]), event["type"] == "DELETED")
+
+        async def login(**_: Any) -> kopf.ConnectionInfo:
+            return kopf.ConnectionInfo(**await _credentials(self._api))
+
+        for plural in PLURAL.values():
+            kopf.on.event(GROUP, VERSION, plural, registry=registry, id=f"watch-{plural}")(spy)
+        kopf.on.event("apps", "v1", "deployments", registry=registry, id="watch-deployments")(spy_deployment)
+        kopf.on.login(registry=registry, id="login")(login)
+        return registry
+
+    def _deliver(self, to: Callable[[Mapping[str, Any], bool], None], document: Mapping[str, Any], deleted: bool) -> None:
+        self.events += 1
+        self.last_event = asyncio.get_running_loop().time()
+        try:
+            to(document, deleted)
+        except Exception:  # noqa: BLE001 -- one strange object must not stop the stream of the others
+            _log.exception("watch.event_failed", kind=document.get("kind"))
+
+    def _cross(self, callback: Callable[..., None], *args: Any) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(callback, *args)
+
+    def _fail(self, reason: str, ready: asyncio.Event) -> None:
+        self.failure = reason
+        _log.error("watch.failed", reason=reason)
+        self._cross(ready.set)
+        self._cross(self.on_failure, reason)
+
+
+def _settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.peering.standalone = True
+    settings.scanning.disabled = True
+    settings.watching.chunk_size = PAGE
+    settings.watching.label_selectors["deployments"] = LABEL_SELECTOR
+    settings.queueing.batch_window = 0.001
+    settings.queueing.idle_timeout = 1.0
+    return settings
+
+
+async def _credentials(api: KubeApi) -> dict[str, Any]:
+    """What kopf needs to log in, from the client that is logged in already; asked for again when a token expired."""
+    configuration = api.configuration
+    token = await configuration.get_api_key_with_prefix("BearerToken")
+    scheme, _, value = (token or "").rpartition(" ")
+    return {
+        "server": configuration.host,
+        "ca_path": configuration.ssl_ca_cert,
+        "insecure": not configuration.verify_ssl,
+        "certificate_path": configuration.cert_file,
+        "private_key_path": configuration.key_file,
+        "scheme": scheme or None,
+        "token": value or None,
+    }

@@ -1,0 +1,242 @@
+"""The object store of a cluster: a cache that watch events and lists fill, and writes to the API server.
+
+Reads never leave the process. The cache takes in, in any order, events of a watch (:meth:`KubeStore.observe`), a full
+list (:meth:`KubeStore.relist`) and the answers to our own writes; of two versions of one object the newer stays. A
+deletion is remembered until the next list, so that a list that began before it does not bring the object back. The
+list matters: kopf never reports a deletion that happened while its watch was broken.
+
+Writes: the whole ``status`` as a merge patch on the status subresource, with fields that are no longer there set to
+null; the finalizer as a merge patch guarded by the resourceVersion; events to ``events.k8s.io/v1``, where a repeat
+within ten minutes only counts up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import structlog
+from beamline_contract.model import InvalidObjectError
+from beamline_contract.names import API_VERSION, FIELD_MANAGER, FINALIZER, GROUP, VERSION
+from beamline_contract.objects import KINDS, PLURAL, BrokenObject, Kind, ObjectKey, parse_metadata, parse_object
+from beamline_sdk.deployment.kube_api import MERGE, KubeApi, KubeError
+
+from ..core.ports import Event, StoredObject, StoreError
+
+EVENT_AGGREGATION_S: Final = 600
+_CONFLICT_RETRIES: Final = 4
+
+_log = structlog.get_logger()
+
+
+class KubeStore:
+    """Objects of one API server, of all namespaces or of some."""
+
+    def __init__(
+        self,
+        api: KubeApi,
+        *,
+        namespaces: Sequence[str] = (),
+        identity: str = FIELD_MANAGER,
+        allowed: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.on_change: Callable[[ObjectKey], None] = lambda key: None
+        self._api = api
+        self._namespaces = tuple(namespaces)
+        self._identity = identity
+        self._allowed = allowed
+        self._objects: dict[ObjectKey, StoredObject] = {}
+        self._gone: dict[ObjectKey, int] = {}
+
+    def get(self, key: ObjectKey) -> StoredObject | None:
+        return self._objects.get(key)
+
+    def list(self, kind: Kind) -> Sequence[StoredObject]:
+        return [stored for key, stored in self._objects.items() if key.kind == kind]
+
+    def observe(self, document: Mapping[str, Any], *, deleted: bool = False) -> ObjectKey:
+        """Takes in one object as the API server told it, and says so to ``on_change``."""
+        stored = parse_stored(document)
+        key, version = stored.key, _version(stored.metadata.resource_version)
+        known = self._objects.get(key)
+        if deleted:
+            self._gone[key] = version
+            if known is not None and _version(known.metadata.resource_version) <= version:
+                del self._objects[key]
+            self.on_change(key)
+            return key
+        newest = _version(known.metadata.resource_version) if known is not None else self._gone.get(key, -1)
+        if version > newest:
+            self._objects[key] = stored
+            self.on_change(key)
+        return key
+
+    async def relist(self) -> None:
+        """Reads everything from the API server and corrects the cache. Raises :class:`StoreError`."""
+        for kind in KINDS:
+            before = {key for key in self._objects if key.kind == kind}
+            listed: set[ObjectKey] = set()
+            for path in self._collections(kind):
+                try:
+                    async for document in self._api.items(path):
+                        listed.add(self.observe({"apiVersion": API_VERSION, "kind": kind, **document}))
+                except KubeError as error:
+                    raise StoreError(f"{PLURAL[kind]}.{GROUP} can't be listed: {error}", retryable=error.retryable) from error
+            for key in before - listed:
+                if await self._api_lacks(key):
+                    self._objects.pop(key, None)
+                    self.on_change(key)
+        self._gone.clear()
+
+    async def write_status(self, key: ObjectKey, status: Mapping[str, Any]) -> None:
+        current = self._objects.get(key)
+        if current is None:
+            return
+        removed = {name: None for name in current.status if name not in status}
+        await self._patch(key, {"status": {**removed, **status}}, subresource="/status")
+
+    async def set_finalizer(self, key: ObjectKey, present: bool) -> None:
+        for _ in range(_CONFLICT_RETRIES):
+            current = self._objects.get(key)
+            if current is None or (FINALIZER in current.metadata.finalizers) == present:
+                return
+            others = [name for name in current.metadata.finalizers if name != FINALIZER]
+            metadata = {
+                "finalizers": [*others, FINALIZER] if present else others,
+                "resourceVersion": current.metadata.resource_version,
+            }
+            if await self._patch(key, {"metadata": metadata}, conflict_is_fine=True):
+                return
+            await self._refresh(key)
+        raise StoreError(f"the finalizer of {key} can't be written: the object changes all the time")
+
+    async def record_event(self, key: ObjectKey, event: Event) -> None:
+        """Same object, generation, reason and message within ten minutes is one event that counts."""
+        current = self._objects.get(key)
+        if current is None or not self._allowed():
+            return
+        now = datetime.now(UTC)
+        digest = hashlib.sha256(
+            f"{current.metadata.uid} {event.reason} {event.message} {int(now.timestamp()) // EVENT_AGGREGATION_S}".encode()
+        ).hexdigest()[:16]
+        path = f"/apis/events.k8s.io/v1/namespaces/{key.namespace}/events"
+        name = f"{key.name}.{digest}"
+        stamp = now.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        try:
+            await self._api.request("POST", path, body=self._event(key, current, event, name=name, stamp=stamp))
+        except KubeError as error:
+            if error.status != 409:
+                _log.debug("event.lost", object=str(key), reason=str(event.reason), error=str(error))
+                return
+            try:
+                known = await self._api.request("GET", f"{path}/{name}")
+                count = int((known.get("series") or {}).get("count", 1)) + 1
+                series = {"series": {"count": count, "lastObservedTime": stamp}}
+                await self._api.request("PATCH", f"{path}/{name}", body=series, content_type=MERGE)
+            except KubeError as again:
+                _log.debug("event.lost", object=str(key), reason=str(event.reason), error=str(again))
+
+    def _event(self, key: ObjectKey, stored: StoredObject, event: Event, *, name: str, stamp: str) -> dict[str, Any]:
+        return {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"name": name, "namespace": key.namespace},
+            "eventTime": stamp,
+            "reportingController": f"{GROUP}/operator",
+            "reportingInstance": self._identity[:128],
+            "action": "Reconcile",
+            "reason": event.reason.value,
+            "type": event.type,
+            "note": event.message[:1024],
+            "regarding": {
+                "apiVersion": API_VERSION,
+                "kind": key.kind,
+                "namespace": key.namespace,
+                "name": key.name,
+                "uid": stored.metadata.uid,
+                "resourceVersion": stored.metadata.resource_version,
+            },
+        }
+
+    async def _patch(
+        self, key: ObjectKey, body: Mapping[str, Any], *, subresource: str = "", conflict_is_fine: bool = False
+    ) -> bool:
+        """Whether it was written; an object that is gone counts as written."""
+        if not self._allowed():
+            raise StoreError("the lease is lost: this operator must not write", retryable=False)
+        try:
+            document = await self._api.request(
+                "PATCH",
+                _path(key) + subresource,
+                body=body,
+                content_type=MERGE,
+                params={"fieldManager": FIELD_MANAGER},
+            )
+        except KubeError as error:
+            if error.status == 404:
+                return True
+            if error.status == 409 and conflict_is_fine:
+                return False
+            raise StoreError(f"{key} can't be written: {error}", retryable=error.retryable) from error
+        self._take(document, released=body)
+        return True
+
+    def _take(self, document: Mapping[str, Any], released: Mapping[str, Any]) -> None:
+        """The answer to our own write is news to the cache, but no reason to look at the object again."""
+        stored = parse_stored(document)
+        if stored.metadata.deleting and not stored.metadata.finalizers and "metadata" in released:
+            self._objects.pop(stored.key, None)
+            return
+        known = self._objects.get(stored.key)
+        if known is not None and _version(stored.metadata.resource_version) > _version(known.metadata.resource_version):
+            self._objects[stored.key] = stored
+
+    async def _refresh(self, key: ObjectKey) -> None:
+        try:
+            document = await self._api.find(_path(key))
+        except KubeError as error:
+            raise StoreError(f"{key} can't be read: {error}", retryable=error.retryable) from error
+        if document is None:
+            self._objects.pop(key, None)
+        else:
+            self._objects[key] = parse_stored(document)
+
+    async def _api_lacks(self, key: ObjectKey) -> bool:
+        try:
+            return await self._api.find(_path(key)) is None
+        except KubeError:
+            return False
+
+    def _collections(self, kind: Kind) -> tuple[str, ...]:
+        root = f"/apis/{GROUP}/{VERSION}"
+        if not self._namespaces:
+            return (f"{root}/{PLURAL[kind]}",)
+        return tuple(f"{root}/namespaces/{namespace}/{PLURAL[kind]}" for namespace in self._namespaces)
+
+
+def parse_stored(document: Mapping[str, Any]) -> StoredObject:
+    """An object of the API server; one that breaks its rules (it was stored before they were) is kept as broken."""
+    try:
+        return parse_object(document)
+    except InvalidObjectError as error:
+        metadata = parse_metadata(document.get("metadata") or {})
+        spec, status = document.get("spec"), document.get("status")
+        return BrokenObject(
+            kind="RoutingPolicy" if document.get("kind") == "RoutingPolicy" else "Extension",
+            metadata=metadata,
+            faults=error.faults,
+            spec=spec if isinstance(spec, Mapping) else {},
+            status=status if isinstance(status, Mapping) else {},
+        )
+
+
+def _path(key: ObjectKey) -> str:
+    return f"/apis/{GROUP}/{VERSION}/namespaces/{key.namespace}/{PLURAL[key.kind]}/{key.name}"
+
+
+def _version(text: str) -> int:
+    return int(text) if text.isdigit() else 0
+
+

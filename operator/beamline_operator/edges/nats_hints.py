@@ -1,0 +1,163 @@
+"""Hints over NATS: what changed goes out, what routers serve comes in.
+
+Nothing here is truth. A hint that is lost costs a router's poll interval, a report that is lost the next one. So NATS
+may be away at any time: :meth:`NatsHints.start` returns at once and connects in the background, and after every
+reconnect the last revision is told again and all routers are asked for their status.
+
+A router that has not reported for :data:`STATUS_TTL_S` is forgotten, and ``on_report`` hears of it as a report that it
+is leaving. Health reports are handed to ``on_health`` once each: a repeat is recognised by instance and sequence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+import structlog
+from beamline_contract.names import (
+    SUBJECT_REGISTRY_CHANGED,
+    SUBJECT_ROUTER_HEALTH,
+    SUBJECT_ROUTER_PROBE,
+    SUBJECT_ROUTER_STATUS,
+)
+from beamline_contract.reports import STATUS_TTL_S, Changed, Report, RouterHealth, RouterStatus
+from beamline_sdk import link
+from beamline_sdk.link import LinkSettings
+from nats import errors as nats_errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from pydantic import ValidationError
+
+SWEEP_S: Final = 1.0
+
+_R = TypeVar("_R", bound=Report)
+_log = structlog.get_logger()
+
+
+class NatsHints:
+    """The hints port on NATS. ``clock`` is monotonic seconds."""
+
+    def __init__(
+        self,
+        settings: LinkSettings,
+        *,
+        on_report: Callable[[RouterStatus], None] = lambda status: None,
+        on_health: Callable[[RouterHealth], None] = lambda health: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.on_report = on_report
+        self.on_health = on_health
+        self._settings = settings
+        self._clock = clock
+        self._routers: dict[str, tuple[float, RouterStatus]] = {}
+        self._sequences: dict[str, int] = {}
+        self._revision = 0
+        self._nc: Client | None = None
+        self._subscriptions: list[Subscription] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def connected(self) -> bool:
+        """Whether NATS can be reached now."""
+        return self._nc is not None and bool(self._nc.is_connected)
+
+    async def start(self) -> None:
+        """Starts connecting; never waits and never fails because NATS is away."""
+        self._tasks = [
+            asyncio.create_task(self._connect(), name="nats-connect"),
+            asyncio.create_task(self._sweep(), name="router-ttl"),
+        ]
+
+    async def stop(self) -> None:
+        """Closes the connection."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._nc is not None:
+            await link.close(self._nc, subscriptions=self._subscriptions)
+            self._nc = None
+
+    async def changed(self, revision: int) -> None:
+        """Tells every router; never raises."""
+        self._revision = max(self._revision, revision)
+        await self._publish(SUBJECT_REGISTRY_CHANGED, Changed(revision=revision).model_dump_json().encode())
+
+    def routers(self) -> Sequence[RouterStatus]:
+        """Routers that reported within the last :data:`STATUS_TTL_S`."""
+        oldest = self._clock() - STATUS_TTL_S
+        return [status for seen, status in self._routers.values() if seen >= oldest]
+
+    async def probe(self) -> None:
+        """Asks every router to report now."""
+        await self._publish(SUBJECT_ROUTER_PROBE, b"{}")
+
+    def take_status(self, payload: bytes) -> None:
+        """One message from a router; what can't be read is dropped."""
+        status = _read(RouterStatus, payload)
+        if status is None:
+            return
+        if status.leaving:
+            self._routers.pop(status.instance, None)
+        else:
+            self._routers[status.instance] = (self._clock(), status)
+        self.on_report(status)
+
+    def take_health(self, payload: bytes) -> None:
+        """One health report; a repeat is dropped."""
+        health = _read(RouterHealth, payload)
+        if health is None or health.sequence <= self._sequences.get(health.instance, -1):
+            return
+        self._sequences[health.instance] = health.sequence
+        self.on_health(health)
+
+    def forget_silent(self) -> None:
+        """Forgets routers whose last report is too old, and says so."""
+        oldest = self._clock() - STATUS_TTL_S
+        for instance, (seen, status) in list(self._routers.items()):
+            if seen < oldest:
+                del self._routers[instance]
+                self._sequences.pop(instance, None)
+                _log.info("router.silent", instance=instance)
+                self.on_report(status.model_copy(update={"leaving": True}))
+
+    async def _connect(self) -> None:
+        self._nc = await link.connect(self._settings, on_reconnect=self._greet)
+        self._subscriptions = [
+            await self._nc.subscribe(SUBJECT_ROUTER_STATUS, cb=self._on_status),
+            await self._nc.subscribe(SUBJECT_ROUTER_HEALTH, cb=self._on_health),
+        ]
+        await self._greet()
+
+    async def _greet(self) -> None:
+        if self._revision:
+            await self.changed(self._revision)
+        await self.probe()
+
+    async def _on_status(self, message: Msg) -> None:
+        self.take_status(message.data)
+
+    async def _on_health(self, message: Msg) -> None:
+        self.take_health(message.data)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self.forget_silent()
+
+    async def _publish(self, subject: str, payload: bytes) -> None:
+        if self._nc is None:
+            return
+        with contextlib.suppress(nats_errors.Error, OSError):
+            await self._nc.publish(subject, payload)
+
+
+def _read(model: type[_R], payload: Any) -> _R | None:
+    try:
+        return model.model_validate_json(payload)
+    except ValidationError as error:
+        _log.warning("router.report_unreadable", model=model.__name__, faults=error.error_count())
+        return None

@@ -1,0 +1,93 @@
+"""What must be so before an operator starts, each refusal one sentence with what helps.
+
+The rights are asked for, not tried out: a SelfSubjectAccessReview per verb tells at the start what would otherwise be a
+403 in the middle of the night.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from beamline_contract.names import GROUP, VERSION
+from beamline_contract.objects import PLURAL
+from beamline_registry import migrate
+from beamline_registry.port import RegistryDeniedError, RegistryUnavailableError
+from beamline_sdk.deployment.kube_api import KubeApi, KubeError
+
+APPLY_CRDS: Final = "kubectl apply -f crds/"
+NEEDED: Final[tuple[tuple[str, str, str, tuple[str, ...]], ...]] = (
+    (GROUP, "extensions", "", ("list", "watch", "patch")),
+    (GROUP, "extensions", "status", ("patch",)),
+    (GROUP, "routingpolicies", "", ("list", "watch", "patch")),
+    (GROUP, "routingpolicies", "status", ("patch",)),
+    ("apps", "deployments", "", ("get", "list", "watch", "create", "patch", "delete")),
+    ("", "serviceaccounts", "", ("get", "create", "patch", "delete")),
+    ("", "services", "", ("get", "create", "patch", "delete")),
+    ("networking.k8s.io", "networkpolicies", "", ("get", "create", "patch", "delete")),
+    ("", "pods", "", ("list",)),
+    ("events.k8s.io", "events", "", ("create",)),
+)
+"""(group, resource, subresource, verbs): what the operator does in the namespaces that it serves."""
+
+
+class Refusal(Exception):  # noqa: N818 -- not a fault of the program: somebody has to do something first
+    """The operator can't run; the message is one sentence with the command that helps."""
+
+
+async def check_cluster(api: KubeApi, namespaces: Sequence[str]) -> None:
+    """CRDs and rights. Raises :class:`Refusal`, or ``KubeError`` where the API server does not answer."""
+    try:
+        found = await api.request("GET", f"/apis/{GROUP}/{VERSION}")
+    except KubeError as error:
+        if error.status == 404:
+            raise Refusal(f"the API server does not know {GROUP}/{VERSION}: run `{APPLY_CRDS}`") from error
+        if error.status in {401, 403}:
+            raise Refusal(f"the API server refuses these credentials: {error}") from error
+        raise
+    served = {str(resource["name"]) for resource in found.get("resources", ())}
+    for plural in PLURAL.values():
+        if missing := {plural, f"{plural}/status"} - served:
+            raise Refusal(f"the API server does not serve {', '.join(sorted(missing))}: run `{APPLY_CRDS}`")
+    await _check_rights(api, namespaces)
+
+
+async def _check_rights(api: KubeApi, namespaces: Sequence[str]) -> None:
+    for namespace in namespaces or ("",):
+        denied = [
+            f"{verb} {resource}{f'/{sub}' if sub else ''}{f'.{group}' if group else ''}"
+            for group, resource, sub, verbs in NEEDED
+            for verb in verbs
+            if not await _allowed(api, namespace, (group, resource, sub), verb)
+        ]
+        if denied:
+            where = f"namespace {namespace}" if namespace else "all namespaces"
+            raise Refusal(
+                f"the operator's account may not {', '.join(denied[:5])} in {where}"
+                f"{f' (and {len(denied) - 5} more)' if len(denied) > 5 else ''}: bind the chart's role to it"
+            )
+
+
+async def _allowed(api: KubeApi, namespace: str, what: tuple[str, str, str], verb: str) -> bool:
+    group, resource, subresource = what
+    attributes = {"verb": verb, "group": group, "resource": resource, "subresource": subresource, "namespace": namespace}
+    review = await api.request(
+        "POST",
+        "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+        body={
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes},
+        },
+    )
+    return bool(review.get("status", {}).get("allowed"))
+
+
+async def check_schema(database_url: str) -> str | None:
+    """None where the schema fits, else the sentence. A database that does not answer is no refusal: it may come."""
+    try:
+        return await migrate.check(database_url)
+    except RegistryDeniedError as error:
+        return f"{error}: check BEAMLINE_DATABASE_URL"
+    except RegistryUnavailableError:
+        return None

@@ -1,0 +1,1 @@
+"""A post step that masks personal data in answers."""

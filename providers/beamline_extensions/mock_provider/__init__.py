@@ -1,0 +1,1 @@
+"""A provider that answers without a model: for tests, demonstrations and faults on purpose."""

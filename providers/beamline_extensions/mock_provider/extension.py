@@ -1,0 +1,112 @@
+"""A provider without a model: echoes, answers by a script, and fails on purpose.
+
+Everything is read from the configuration that the request carries, so a change in the custom resource holds
+from the next request on. Two things are kept between requests, for each distinct configuration: the position
+in a script and the generator of a seed. A new configuration starts them anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import OrderedDict
+from typing import Any, Final
+
+from beamline_contract.errors import ErrorCode
+from beamline_sdk import ExtensionError, ExtensionRequest, Provider, ProviderReply, Setup
+
+from .answers import answer, tokens
+from .config import MockConfig, ScriptedAnswer
+
+_KEPT: Final = 128
+_MAX_LATENCY_MS: Final = 600_000
+
+
+class _Run:
+    """What one configuration has done so far."""
+
+    def __init__(self, config: MockConfig) -> None:
+        self.config = config
+        self.random = random.Random(config.seed)  # noqa: S311 -- faults on purpose, no secret
+        self._position = 0
+
+    def next_entry(self) -> ScriptedAnswer:
+        script = self.config.script
+        entry = script[min(self._position, len(script) - 1)]
+        self._position += 1
+        if self._position == len(script) and self.config.script_end == "repeat":
+            self._position = 0
+        return entry
+
+
+class MockProvider(Provider[MockConfig]):
+    """Answers "Mock response to: ..." and whatever else its configuration asks for."""
+
+    name = "mock_provider"
+    version = "1.0.0"
+    description = "Echoes the prompt; latency, faults and scripts are set in its configuration."
+    config_model = MockConfig
+
+    def __init__(self) -> None:
+        self._id = self.name
+        self._runs: OrderedDict[int, _Run] = OrderedDict()
+
+    async def initialize(self, setup: Setup) -> None:
+        self._id = setup.extension_id
+
+    async def handle(self, request: ExtensionRequest, config: MockConfig) -> ProviderReply:
+        run = self._run_of(config)
+        entry = run.next_entry() if config.mode == "scripted" else None
+        await _wait(_latency_ms(request, config, entry))
+        if config.stall_rate and run.random.random() < config.stall_rate:
+            await _wait(config.stall_ms)
+        if entry is not None and entry.error is not None:
+            raise ExtensionError(
+                entry.error, entry.message, retryable=entry.retryable, retry_after_ms=entry.retry_after_ms
+            )
+        if config.error_rate and run.random.random() < config.error_rate:
+            raise ExtensionError(
+                config.error_code,
+                config.error_message,
+                retryable=config.retryable,
+                retry_after_ms=config.retry_after_ms,
+            )
+        scripted = entry.output if entry is not None else None
+        output = (
+            scripted if scripted is not None else answer(request, config, request.provider_id or self._id)
+        )
+        return ProviderReply(
+            output=output,
+            prompt_tokens=tokens(*request.texts()),
+            completion_tokens=tokens(output),
+            model=config.model,
+            finish_reason=entry.finish_reason if entry is not None else "stop",
+        )
+
+    def _run_of(self, config: MockConfig) -> _Run:
+        # Equal configurations are one object in the runtime; holding it keeps its id from being reused.
+        run = self._runs.get(id(config))
+        if run is None:
+            run = self._runs[id(config)] = _Run(config)
+            if len(self._runs) > _KEPT:
+                self._runs.popitem(last=False)
+        return run
+
+
+def _latency_ms(request: ExtensionRequest, config: MockConfig, entry: ScriptedAnswer | None) -> float:
+    asked: Any = request.parameters.get("latency_ms")
+    if asked is not None:
+        if isinstance(asked, bool) or not isinstance(asked, int | float) or not 0 <= asked <= _MAX_LATENCY_MS:
+            raise ExtensionError(
+                ErrorCode.INVALID_ARGUMENT,
+                f"parameters.latency_ms must be a number from 0 to {_MAX_LATENCY_MS}",
+            )
+        return float(asked)
+    if entry is not None and entry.latency_ms is not None:
+        return entry.latency_ms
+    return config.latency_ms
+
+
+async def _wait(milliseconds: float) -> None:
+    if milliseconds > 0:
+        await asyncio.sleep(milliseconds / 1000)

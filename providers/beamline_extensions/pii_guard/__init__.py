@@ -1,0 +1,1 @@
+"""A validator that refuses prompts with personal data in them."""

@@ -1,0 +1,313 @@
+"""The work of one endpoint: from the bytes of a request to the bytes of its answer.
+
+nats-py hands over one message at a time, so :meth:`Calls.accept` must return at once: it starts a task. At
+most ``concurrency`` tasks exist; a task that has answered takes the next request that waits, in order of
+arrival. At most ``backlog`` requests wait, and further ones are refused at once: an answer now is worth more
+than one too late.
+
+Before any work the deadline is checked, at the moment the work would start and not when the message came:
+what waited too long is refused unexecuted. During the work the same deadline is a timeout.
+
+Whatever happens, exactly one answer is sent: the author's result, or an error of the closed list. Text of an
+unexpected exception stays here, because it may hold a prompt or a key: the caller reads INTERNAL, the log
+reads type and place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import orjson
+import structlog
+
+from beamline_contract.errors import ErrorCode, WireError
+from beamline_contract.names import HEADER_ATTEMPT, HEADER_TRACEPARENT, HEADER_TRACESTATE
+from beamline_contract.wire import MAX_REPLY_BYTES
+
+from .config import ConfigCache, InvalidConfigError
+from .deadline import BadDeadlineError, remaining_ms
+from .extension import Extension
+from .logs import place_of
+from .metrics import RuntimeMetrics
+from .request import ExtensionRequest, MalformedRequestError, decode
+from .results import ExtensionError, Patch, ProviderReply, Verdict
+
+log = structlog.get_logger()
+
+OVERLOAD_RETRY_MS: Final = 100
+_MAX_HEADER_CHARS: Final = 512
+_HEADER_RESERVE: Final = 64
+_FAULT_LOG_SECONDS: Final = 1.0
+_NO_HEADERS: Final[Mapping[str, str]] = {}
+
+
+class Message(Protocol):
+    """What is needed of a NATS message."""
+
+    data: bytes
+    reply: str
+    headers: dict[str, str] | None
+
+
+class Publish(Protocol):
+    """Sends an answer. Raises what it likes when it can't."""
+
+    def __call__(self, subject: str, payload: bytes, *, headers: dict[str, str] | None) -> Awaitable[None]:
+        """Sends ``payload`` to ``subject``."""
+        ...
+
+
+@dataclass(slots=True)
+class CallStats:
+    """Counters for ``$SRV.STATS``. ``processing_ns`` is the sum over all requests."""
+
+    requests: int = 0
+    errors: int = 0
+    last_error: str = ""
+    processing_ns: int = 0
+
+
+class Calls:
+    """Answers the requests of one extension. ``tasks`` is the live set of those at work, for the shutdown."""
+
+    def __init__(
+        self,
+        extension: Extension[Any, Any],
+        *,
+        extension_id: str,
+        publish: Publish,
+        metrics: RuntimeMetrics,
+        default_config: Mapping[str, Any],
+        concurrency: int,
+        backlog: int,
+        clock_skew_ms: float = 0.0,
+        max_reply_bytes: int = MAX_REPLY_BYTES,
+    ) -> None:
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.stats = CallStats()
+        self.max_reply_bytes = max_reply_bytes
+        self._extension = extension
+        self._extension_id = extension_id
+        self._publish = publish
+        self._metrics = metrics
+        self._default_config = default_config
+        self._configs: ConfigCache[Any] = ConfigCache(extension.config_model)
+        self._concurrency = concurrency
+        self._backlog = backlog
+        self._skew_ms = clock_skew_ms
+        self._waiting: deque[tuple[Message, float]] = deque()
+        self._fault_logged_at = -_FAULT_LOG_SECONDS
+        self._faults_unlogged = 0
+
+    async def accept(self, message: Message) -> None:
+        """Takes one request. Returns before it is answered."""
+        self.stats.requests += 1
+        if not message.reply:
+            self._metrics.refused("malformed")  # nobody would read the answer, so nobody shall pay for it
+            return
+        received = time.monotonic()
+        if len(self.tasks) < self._concurrency:
+            task = asyncio.create_task(self._work(message, received))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+            self._metrics.in_flight.set(len(self.tasks))
+        elif len(self._waiting) < self._backlog:
+            self._waiting.append((message, received))
+            self._metrics.waiting.set(len(self._waiting))
+        else:
+            self._metrics.refused("overloaded")
+            error = WireError.of(
+                ErrorCode.RESOURCE_EXHAUSTED,
+                f"{self._extension_id} has {self._concurrency} requests in work and {self._backlog} waiting",
+                retry_after_ms=OVERLOAD_RETRY_MS,
+            )
+            await self._send(message, self._failed(error))
+
+    async def _work(self, message: Message, received: float) -> None:
+        try:
+            while True:
+                await self._send(message, await self._answer(message, received))
+                if not self._waiting:
+                    break
+                message, received = self._waiting.popleft()
+                self._metrics.waiting.set(len(self._waiting))
+        except asyncio.CancelledError:
+            error = WireError.of(ErrorCode.UNAVAILABLE, f"{self._extension_id} is shutting down")
+            await self._send(message, self._failed(error))
+            while self._waiting:
+                waiting, _ = self._waiting.popleft()
+                await self._send(waiting, self._failed(error))
+            raise
+        finally:
+            self._metrics.in_flight.set(len(self.tasks) - 1)
+
+    async def _answer(self, message: Message, received: float) -> bytes:
+        headers = message.headers or _NO_HEADERS
+        started = time.monotonic()
+        waited_ms = (started - received) * 1000
+        try:
+            left_ms = (
+                remaining_ms(headers, unix_ms=time.time() * 1000 - waited_ms, skew_ms=self._skew_ms)
+                - waited_ms
+            )
+            if left_ms <= 0:
+                self._metrics.refused("expired")
+                return self._failed(
+                    WireError.of(
+                        ErrorCode.DEADLINE_EXCEEDED,
+                        f"the deadline had passed {-left_ms:.0f} ms before {self._extension_id} could start",
+                        retryable=False,
+                    )
+                )
+            request = decode(message.data, self._extension.kind)
+            raw = self._default_config if request.config is None else request.config
+            config = self._configs.get(raw)
+        except (MalformedRequestError, BadDeadlineError) as error:
+            self._metrics.refused("malformed")
+            return self._failed(WireError.of(ErrorCode.INVALID_ARGUMENT, str(error)))
+        except InvalidConfigError as error:
+            self._metrics.refused("malformed")
+            # The caller can't repair this and another try won't: a fault of the extension as it is set up.
+            return self._failed(
+                WireError(
+                    ErrorCode.INTERNAL,
+                    f"the configuration of {self._extension_id} is not valid: {error}",
+                    details={"config": list(error.faults)},
+                )
+            )
+        request.headers = headers
+        request.deadline = started + left_ms / 1000
+        if HEADER_ATTEMPT in headers:
+            request.attempt = _attempt(headers[HEADER_ATTEMPT])
+        return await self._executed(request, config, left_ms / 1000, started)
+
+    async def _executed(self, request: ExtensionRequest, config: Any, left_s: float, started: float) -> bytes:
+        status, tokens, error = "ok", None, None
+        reply = b""
+        try:
+            async with asyncio.timeout(left_s) as limit:
+                result = await self._extension.handle(request, config)
+            seconds = time.monotonic() - started
+            reply, status, tokens = self._encoded(request, result, seconds)
+        except ExtensionError as failure:
+            error = failure.to_wire_error()
+        except TimeoutError as failure:
+            if not limit.expired():
+                error = self._fault(request, failure)
+            else:
+                error = WireError.of(
+                    ErrorCode.DEADLINE_EXCEEDED, f"{self._extension_id} did not finish in time"
+                )
+        except Exception as failure:  # noqa: BLE001 -- whatever an author's code raises is answered
+            error = self._fault(request, failure)
+        seconds = time.monotonic() - started
+        self.stats.processing_ns += int(seconds * 1e9)
+        if error is not None:
+            status, reply = "error", self._failed(error)
+        self._metrics.executed(status, seconds, tokens)
+        log.debug(
+            "request.answered",
+            extension_id=self._extension_id,
+            trace_id=request.trace_id[:128],
+            tenant_id=request.tenant_id[:128],
+            latency_ms=round(seconds * 1000, 3),
+            status=status,
+            error=None if error is None else error.code.value,
+        )
+        return reply
+
+    def _encoded(
+        self, request: ExtensionRequest, result: object, seconds: float
+    ) -> tuple[bytes, str, tuple[int, int] | None]:
+        """The bytes of a result, its status, and a provider's tokens. Raises :class:`ExtensionError`,
+        TypeError.
+        """
+        status, tokens = "ok", None
+        match self._extension.kind, result:
+            case "provider", ProviderReply():
+                wire = result.to_wire(
+                    request.provider_id or self._extension_id, _trace_id(request), seconds * 1000
+                )
+                tokens = (result.prompt_tokens, result.completion_tokens)
+            case "validator", Verdict():
+                wire = result.to_wire()
+                status = "ok" if result.passed else "rejected"
+            case "pre" | "post", Patch():
+                wire = result.to_wire()
+            case "pre" | "post", None:
+                wire = {}
+            case kind, other:
+                raise _WrongResultError(f"a {kind} returned {type(other).__name__}")
+        reply = orjson.dumps(wire)
+        if len(reply) > self.max_reply_bytes - _HEADER_RESERVE - 2 * _MAX_HEADER_CHARS:
+            raise ExtensionError(
+                ErrorCode.INTERNAL,
+                f"the answer of {self._extension_id} is larger than 1 MiB",
+                retryable=False,
+            )
+        return reply, status, tokens
+
+    def _fault(self, request: ExtensionRequest, failure: Exception) -> WireError:
+        now = time.monotonic()
+        if now - self._fault_logged_at >= _FAULT_LOG_SECONDS:
+            log.error(
+                "extension.failed",
+                extension_id=self._extension_id,
+                trace_id=request.trace_id[:128],
+                tenant_id=request.tenant_id[:128],
+                error=type(failure).__name__,
+                at=place_of(failure),
+                unlogged=self._faults_unlogged,
+            )
+            self._fault_logged_at, self._faults_unlogged = now, 0
+        else:
+            self._faults_unlogged += 1
+        return WireError.of(ErrorCode.INTERNAL, f"{self._extension_id} failed")
+
+    def _failed(self, error: WireError) -> bytes:
+        self.stats.errors += 1
+        self.stats.last_error = error.code.value
+        try:
+            return orjson.dumps({"error": error.at(extension_id=self._extension_id).to_wire()})
+        except TypeError:  # details that are no JSON
+            bare = WireError(error.code, error.message, error.retryable, error.retry_after_ms)
+            return orjson.dumps({"error": bare.to_wire()})
+
+    async def _send(self, message: Message, reply: bytes) -> None:
+        try:
+            await self._publish(message.reply, reply, headers=_trace_headers(message.headers))
+        except Exception as error:  # noqa: BLE001 -- whoever asked is gone with the connection
+            log.debug("reply.lost", extension_id=self._extension_id, error=type(error).__name__)
+
+
+class _WrongResultError(TypeError):
+    """The author's function returned something its kind does not return."""
+
+
+def _trace_headers(headers: Mapping[str, str] | None) -> dict[str, str] | None:
+    """The trace context of the request, for its reply; None where there is none."""
+    if not headers or HEADER_TRACEPARENT not in headers:
+        return None
+    kept = {
+        name: headers[name]
+        for name in (HEADER_TRACEPARENT, HEADER_TRACESTATE)
+        if name in headers and len(headers[name]) <= _MAX_HEADER_CHARS and headers[name].isascii()
+    }
+    return kept or None
+
+
+def _trace_id(request: ExtensionRequest) -> str:
+    """The request's trace id; of a caller that only sent ``traceparent``, the one in there."""
+    if request.trace_id:
+        return request.trace_id
+    parts = request.headers.get(HEADER_TRACEPARENT, "").split("-")
+    return parts[1] if len(parts) >= 4 and len(parts[1]) == 32 else ""
+
+
+def _attempt(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 4 else 1

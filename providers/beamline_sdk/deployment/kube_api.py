@@ -1,0 +1,165 @@
+"""The Kubernetes API in plain JSON: one method, one error.
+
+The ``kubernetes`` package's async client brings what is hard to get right, credentials (kubeconfig with exec
+plug-ins, the rotating ServiceAccount token) and TLS. Its typed models are left out: they cost more than the
+request, and server-side apply wants exactly the fields that were written.
+
+Every request is bounded (:data:`TIMEOUT_S`) and never retried here: whoever asked decides when to ask again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio import client, config
+
+TIMEOUT_S: Final = 10.0
+_client: Any = client
+_config: Any = config  # half of the package is typed, and not the half that is used here
+PAGE: Final = 500
+JSON: Final = "application/json"
+MERGE: Final = "application/merge-patch+json"
+APPLY: Final = "application/apply-patch+yaml"
+
+
+class KubeError(Exception):
+    """What the API server answered instead of success. ``status`` is 0 where it did not answer at all."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same request may succeed later: no answer, 409, 429 and 5xx."""
+        return self.status in {0, 409, 429} or self.status >= 500
+
+
+class KubeApi:
+    """One API server. Close it with :meth:`close`. ``calls`` counts requests by verb and status code."""
+
+    def __init__(self, configuration: Any) -> None:
+        self.configuration = configuration
+        self.calls: dict[tuple[str, int], int] = {}
+        self._client: Any = _client.ApiClient(configuration)
+
+    @classmethod
+    async def connect(cls, kubeconfig: str | None = None, context: str | None = None) -> KubeApi:
+        """By ``kubeconfig``, else by the pod's ServiceAccount, else by the default kubeconfig.
+
+        Raises :class:`KubeError` where there are no credentials.
+        """
+        configuration = _client.Configuration()
+        configuration.retries = None
+        try:
+            if kubeconfig is None:
+                try:
+                    _config.load_incluster_config(client_configuration=configuration)
+                    return cls(configuration)
+                except _config.ConfigException:
+                    pass
+            await _config.load_kube_config(
+                config_file=kubeconfig, context=context, client_configuration=configuration, persist_config=False
+            )
+        except (_config.ConfigException, OSError) as error:
+            raise KubeError(0, "NoCredentials", f"no credentials for a Kubernetes API server: {error}") from error
+        return cls(configuration)
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self._client.close()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        content_type: str = JSON,
+        params: Mapping[str, str | int] | None = None,
+    ) -> dict[str, Any]:
+        """The JSON answer. Raises :class:`KubeError`."""
+        url = self.configuration.host + path + (f"?{urlencode(params)}" if params else "")
+        headers = {"Accept": JSON, "Content-Type": content_type, "User-Agent": "beamline"}
+        for auth in (await self.configuration.auth_settings()).values():
+            if auth["in"] == "header" and auth["value"]:
+                headers[auth["key"]] = auth["value"]
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                response = await self._client.rest_client.request(method, url, headers=headers, body=body)
+                text = await response.read()
+        except (TimeoutError, OSError, aiohttp.ClientError) as error:
+            self._count(method, 0)
+            raise KubeError(0, "Unreachable", f"the API server does not answer: {str(error) or 'timeout'}") from error
+        self._count(method, response.status)
+        document = _parse(text)
+        if response.status >= 400:
+            raise KubeError(
+                response.status,
+                str(document.get("reason") or response.reason),
+                str(document.get("message") or response.reason),
+            )
+        return document
+
+    async def items(self, path: str, params: Mapping[str, str | int] | None = None) -> AsyncIterator[dict[str, Any]]:
+        """Every object of a collection, page by page. Raises :class:`KubeError`."""
+        token = ""
+        while True:
+            page: dict[str, str | int] = {**(params or {}), "limit": PAGE}
+            if token:
+                page["continue"] = token
+            answer = await self.request("GET", path, params=page)
+            for item in answer.get("items") or ():
+                yield item
+            token = str(answer.get("metadata", {}).get("continue") or "")
+            if not token:
+                return
+
+    async def apply(
+        self, path: str, document: Mapping[str, Any], *, field_manager: str, force: bool = True
+    ) -> dict[str, Any]:
+        """Server-side apply; the object as it is afterwards. Raises :class:`KubeError`."""
+        return await self.request(
+            "PATCH",
+            path,
+            body=dict(document),
+            content_type=APPLY,
+            params={"fieldManager": field_manager, "force": "true" if force else "false"},
+        )
+
+    async def find(self, path: str) -> dict[str, Any] | None:
+        """One object, None where there is none. Raises :class:`KubeError`."""
+        try:
+            return await self.request("GET", path)
+        except KubeError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def delete(self, path: str, *, uid: str | None = None) -> None:
+        """Deletes one object and what it owns, in the background; absent is fine. Raises :class:`KubeError`."""
+        options: dict[str, Any] = {"propagationPolicy": "Background"}
+        if uid is not None:
+            options["preconditions"] = {"uid": uid}
+        try:
+            await self.request("DELETE", path, body=options)
+        except KubeError as error:
+            if error.status != 404:
+                raise
+
+    def _count(self, method: str, status: int) -> None:
+        self.calls[method, status] = self.calls.get((method, status), 0) + 1
+
+
+def _parse(text: bytes | str) -> dict[str, Any]:
+    try:
+        document = json.loads(text) if text else {}
+    except ValueError:
+        document = {"message": text[:200].decode(errors="replace") if isinstance(text, bytes) else text[:200]}
+    return document if isinstance(document, dict) else {"message": str(document)[:200]}

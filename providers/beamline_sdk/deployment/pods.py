@@ -1,0 +1,100 @@
+"""How a Deployment is, in words: pure functions over what the API server says.
+
+Kubernetes' own messages carry counters and pod names that change all the time; the sentences here change only when
+the situation does, because each change is a write to the Extension's status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from .port import DeploymentStatus, Phase
+
+_IMAGE: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"})
+_CONFIG: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+_CRASH: Final = frozenset({"CrashLoopBackOff"})
+MAX_DETAIL: Final = 300
+
+
+def conditions_of(deployment: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Conditions by type."""
+    return {str(item.get("type")): item for item in deployment.get("status", {}).get("conditions") or ()}
+
+
+def settled(deployment: Mapping[str, Any]) -> bool:
+    """Whether every wanted replica runs the newest revision and is available."""
+    status = deployment.get("status", {})
+    wanted = deployment.get("spec", {}).get("replicas", 1)
+    return bool(
+        status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
+        and status.get("replicas", 0) == wanted
+        and status.get("updatedReplicas", 0) == wanted
+        and status.get("availableReplicas", 0) == wanted
+    )
+
+
+def phase_of(deployment: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> tuple[Phase, str]:
+    """The phase, and a sentence where there is something to say. ``pods`` is looked at only while not settled."""
+    wanted = deployment.get("spec", {}).get("replicas", 1)
+    if settled(deployment):
+        return (Phase.READY, "") if wanted else (Phase.SCALED_TO_ZERO, "")
+    if not wanted:
+        return Phase.PROGRESSING, "The last replicas are stopping."
+    conditions = conditions_of(deployment)
+    failure = conditions.get("ReplicaFailure", {})
+    if failure.get("status") == "True":
+        return Phase.FAILED, f"Pods can't be created: {str(failure.get('message', ''))[:MAX_DETAIL]}"
+    fatal, waiting = trouble(pods)
+    if fatal:
+        return Phase.FAILED, fatal
+    if conditions.get("Progressing", {}).get("reason") == "ProgressDeadlineExceeded":
+        return Phase.FAILED, waiting or "The rollout made no progress within its deadline; see `kubectl describe` of the Deployment."
+    return Phase.PROGRESSING, waiting
+
+
+def status_of(deployment: Mapping[str, Any], pods: Iterable[Mapping[str, Any]], hash_annotation: str) -> DeploymentStatus:
+    """The port's status of a Deployment that exists."""
+    phase, message = phase_of(deployment, pods)
+    status = deployment.get("status", {})
+    labels = deployment.get("spec", {}).get("selector", {}).get("matchLabels", {})
+    return DeploymentStatus(
+        phase=phase,
+        replicas=status.get("replicas", 0),
+        ready_replicas=status.get("readyReplicas", 0),
+        message=message,
+        hash=str(deployment["metadata"].get("annotations", {}).get(hash_annotation, "")),
+        selector=",".join(f"{name}={value}" for name, value in sorted(labels.items())),
+    )
+
+
+def trouble(pods: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
+    """(what keeps pods from ever becoming ready, what they wait for), each a sentence or empty."""
+    waiting = ""
+    for pod in pods:
+        if pod.get("metadata", {}).get("deletionTimestamp"):
+            continue
+        status = pod.get("status", {})
+        for container in status.get("containerStatuses") or ():
+            fatal = _fatal(container)
+            if fatal:
+                return fatal, ""
+        for condition in status.get("conditions") or ():
+            if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
+                waiting = "No node can take a pod: " + str(condition.get("message", ""))[:MAX_DETAIL]
+    return "", waiting
+
+
+def _fatal(container: Mapping[str, Any]) -> str:
+    waiting = container.get("state", {}).get("waiting") or {}
+    reason = str(waiting.get("reason", ""))
+    if reason in _IMAGE:
+        return f"The image {container.get('image', '')} can't be pulled: check its name and imagePullSecrets."
+    if reason in _CONFIG:
+        return f"The container can't be started: {str(waiting.get('message', reason))[:MAX_DETAIL]}"
+    if reason in _CRASH:
+        last = container.get("lastState", {}).get("terminated") or {}
+        said = str(last.get("message") or last.get("reason") or "").strip()[-MAX_DETAIL:]
+        code = last.get("exitCode")
+        return f"The container exits again and again (code {code}){': ' + said if said else ''}. See its logs."
+    return ""

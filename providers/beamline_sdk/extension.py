@@ -1,0 +1,208 @@
+"""What an extension author writes: a function with a decorator, or a class with a lifecycle.
+
+The short form, for what has no state::
+
+    @pre
+    async def shout(request: ExtensionRequest, config: Shout) -> Patch: ...
+
+The long form, for what opens connections or keeps something: a class of one of the four kinds. Its life is
+
+    initialize -> start -> handle, as often as asked -> stop
+
+``initialize`` may refuse with :class:`NotReadyError` and is then called again later; ``start`` is called
+once, right before the first request; ``health_check`` runs on a timer beside the requests; ``stop`` runs
+after the last answer has been sent, is bounded, and can't fail: what it raises is logged and forgotten.
+
+``handle`` is called concurrently, as often as the runtime's limit allows, always on the one event loop: it
+must not block. Work that is too slow for that belongs in ``asyncio.to_thread``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, TypeVar, cast, overload
+
+from prometheus_client import CollectorRegistry
+from pydantic import BaseModel, ConfigDict
+
+from beamline_contract.names import ExtensionType
+
+from .config import ConfigT
+from .request import ExtensionRequest
+from .results import Patch, ProviderReply, Result, Verdict
+
+ResultT = TypeVar("ResultT", bound=Result)
+
+
+class AnyConfig(BaseModel):
+    """The configuration of an extension that declares none: whatever is sent, as attributes."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the runtime hands to ``initialize``: the id it serves, its start configuration (raw), and where
+    its own
+    metrics are registered."""
+
+    extension_id: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+
+
+class Extension(ABC, Generic[ConfigT, ResultT]):
+    """Base of the four kinds. Author of a class: derive from :class:`Pre`, :class:`Validator`,
+    :class:`Provider` or
+    :class:`Post`, set ``name`` and ``config_model``, and write ``handle``."""
+
+    kind: ClassVar[ExtensionType]
+    name: str = ""
+    version: str = "0.1.0"
+    """Semantic version of the code, published over ``$SRV.INFO``."""
+    description: str = ""
+    config_model: type[ConfigT]
+
+    @abstractmethod
+    async def handle(self, request: ExtensionRequest, config: ConfigT) -> ResultT:
+        """Answers one request, or raises :class:`~beamline_sdk.results.ExtensionError`."""
+
+    async def initialize(self, setup: Setup) -> None:
+        """Opens what is needed. Raises :class:`~beamline_sdk.results.NotReadyError` where something is
+        missing.
+        """
+
+    async def start(self) -> None:
+        """Called once, when the first request may come."""
+
+    async def health_check(self) -> str | None:
+        """None when well, else the reason, in one sentence; shown on ``/readyz``."""
+        return None
+
+    async def stop(self) -> None:
+        """Closes what was opened. Called even when ``initialize`` failed."""
+
+    def config_schema(self) -> dict[str, Any]:
+        """JSON Schema of the configuration, published over ``$SRV.INFO``."""
+        return self.config_model.model_json_schema()
+
+
+class Pre(Extension[ConfigT, Patch | None]):
+    """Changes a request before it is validated and sent to a provider."""
+
+    kind = "pre"
+
+
+class Validator(Extension[ConfigT, Verdict]):
+    """Lets a request pass, or ends it."""
+
+    kind = "validator"
+
+
+class Provider(Extension[ConfigT, ProviderReply]):
+    """Answers a request: usually by asking a model."""
+
+    kind = "provider"
+
+
+class Post(Extension[ConfigT, Patch | None]):
+    """Changes an answer before it is returned."""
+
+    kind = "post"
+
+
+_CLASS_OF_KIND: Mapping[ExtensionType, Any] = {
+    "pre": Pre,
+    "validator": Validator,
+    "provider": Provider,
+    "post": Post,
+}
+
+Handler = Callable[[ExtensionRequest, Any], Awaitable[Any]]
+Decorator = Callable[[Handler], Extension[Any, Any]]
+
+
+@overload
+def pre(function: Handler) -> Extension[Any, Any]: ...
+@overload
+def pre(*, name: str | None = None, version: str = "0.1.0") -> Decorator: ...
+def pre(function: Handler | None = None, *, name: str | None = None, version: str = "0.1.0") -> Any:
+    """Makes an async function ``(request, config)`` a pre step; it returns a Patch, or None."""
+    return _decorated("pre", function, name, version)
+
+
+@overload
+def validator(function: Handler) -> Extension[Any, Any]: ...
+@overload
+def validator(*, name: str | None = None, version: str = "0.1.0") -> Decorator: ...
+def validator(function: Handler | None = None, *, name: str | None = None, version: str = "0.1.0") -> Any:
+    """Makes an async function ``(request, config)`` a validator; it returns a Verdict."""
+    return _decorated("validator", function, name, version)
+
+
+@overload
+def provider(function: Handler) -> Extension[Any, Any]: ...
+@overload
+def provider(*, name: str | None = None, version: str = "0.1.0") -> Decorator: ...
+def provider(function: Handler | None = None, *, name: str | None = None, version: str = "0.1.0") -> Any:
+    """Makes an async function ``(request, config)`` a provider; it returns a ProviderReply."""
+    return _decorated("provider", function, name, version)
+
+
+@overload
+def post(function: Handler) -> Extension[Any, Any]: ...
+@overload
+def post(*, name: str | None = None, version: str = "0.1.0") -> Decorator: ...
+def post(function: Handler | None = None, *, name: str | None = None, version: str = "0.1.0") -> Any:
+    """Makes an async function ``(request, config)`` a post step; it returns a Patch, or None."""
+    return _decorated("post", function, name, version)
+
+
+def _decorated(kind: ExtensionType, function: Handler | None, name: str | None, version: str) -> Any:
+    def decorate(handler: Handler) -> Extension[Any, Any]:
+        return from_function(kind, handler, name=name, version=version)
+
+    return decorate if function is None else decorate(function)
+
+
+def from_function(
+    kind: ExtensionType, function: Handler, *, name: str | None = None, version: str = "0.1.0"
+) -> Extension[Any, Any]:
+    """An extension around ``function``: what the decorators do.
+
+    Its name is the function's, its description the first line of the docstring, and its configuration the
+    type that the second parameter is annotated with, where that is a pydantic model. Raises
+    :class:`TypeError` where the function can't be one.
+    """
+    shown = getattr(function, "__name__", repr(function))
+    if not inspect.iscoroutinefunction(function):
+        raise TypeError(f"{shown} must be an async function: `async def {shown}(request, config)`")
+    parameters = list(inspect.signature(function).parameters.values())
+    if len(parameters) != 2 or any(
+        p.kind not in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD} for p in parameters
+    ):
+        raise TypeError(f"{shown} must take two arguments: the request and the configuration")
+    namespace = {
+        "name": name or shown,
+        "version": version,
+        "description": (inspect.getdoc(function) or "").partition("\n")[0],
+        "config_model": _config_model(function, parameters[1]),
+        "handle": staticmethod(function),
+        "__doc__": function.__doc__,
+        "__module__": function.__module__,
+    }
+    made = type(shown, (_CLASS_OF_KIND[kind],), namespace)
+    return cast("Extension[Any, Any]", made())
+
+
+def _config_model(function: Handler, parameter: inspect.Parameter) -> type[BaseModel]:
+    annotation = parameter.annotation
+    if isinstance(annotation, str):
+        annotation = typing.get_type_hints(function).get(parameter.name)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return AnyConfig

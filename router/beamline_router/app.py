@@ -1,0 +1,314 @@
+"""The router process: what runs, in which order it starts, and in which order it ends.
+
+It starts without waiting for anybody. HTTP listens first, so that probes have an answer; a snapshot file,
+where there is one, serves at once; the registry and NATS are reached by two tasks that try for ever. The
+NATS door opens when there is both a connection and a table: before that, another router's members of the
+queue group answer better.
+
+What runs then, all on one event loop: the HTTP server, the NATS client, the :class:`Refresher`, the
+:class:`Reporter`, and a task per request. If one of the long ones ends by a fault, the process ends with
+it, and whoever supervises it starts it anew.
+
+It ends in the opposite order, so that no answer is lost: not ready; both doors closed to new requests;
+requests under way finished; the last health and a status that says ``leaving``; NATS drained; the
+registry's pool closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import structlog
+from nats.aio.client import Client
+
+from beamline_registry.port import RegistryError, SchemaError
+from beamline_sdk import link, logs
+
+from .core.pipeline import Pipeline
+from .core.state import Runtime
+from .edges.access_log import AccessLog
+from .edges.http import HttpDoor, HttpServer, ListenError
+from .edges.nats_door import NatsDoor
+from .edges.nats_transport import NatsTransport
+from .edges.refresh import Refresher
+from .edges.registry import Registry
+from .edges.reports import Reporter
+from .edges.serving import Serving
+from .edges.telemetry import Telemetry
+from .settings import RouterSettings
+
+log = structlog.get_logger()
+
+EXIT_CONFIG: Final = 78
+"""sysexits.h EX_CONFIG: starting again will not help until somebody changes something."""
+_SAY_WAITING_AFTER_S: Final = 2.0
+_DRAIN_S: Final = 5.0
+
+
+class StartError(RuntimeError):
+    """The router can't run; the message is one sentence for the person who started it."""
+
+    exit_code: Final = EXIT_CONFIG
+
+
+@dataclass(frozen=True, slots=True)
+class RunningRouter:
+    """A router that serves, for whoever started it in their own process."""
+
+    settings: RouterSettings
+    http_url: str
+    refresher: Refresher
+    runtime: Runtime
+    telemetry: Telemetry
+
+
+async def run(
+    settings: RouterSettings,
+    *,
+    ready: Callable[[RunningRouter], None] | None = None,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Runs a router until ``stop`` is set or SIGTERM or SIGINT arrives; SIGHUP reads the registry anew.
+
+    ``ready`` is called once, when a table serves and NATS is connected. Raises :class:`StartError` where it
+    can't run: the HTTP address is taken, or the database's schema is not this program's.
+    """
+    await _Router(settings, ready, stop or asyncio.Event()).run()
+
+
+def main() -> int:
+    """``python -m beamline_router``: settings from the environment; returns the exit code."""
+    settings = RouterSettings()
+    try:
+        logs.configure("router", level=settings.log_level, silent=settings.log_silent)
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(run(settings))
+    except (StartError, link.LinkError, ValueError) as error:
+        sys.stderr.write(f"beamline router: {error}\n")
+        return EXIT_CONFIG
+    return 0
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where it is installed, else None for asyncio's own."""
+    try:
+        import uvloop  # noqa: PLC0415 -- optional
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+class _Router:
+    def __init__(
+        self, settings: RouterSettings, ready: Callable[[RunningRouter], None] | None, stop: asyncio.Event
+    ) -> None:
+        rng = random.Random()  # noqa: S311 -- jitter, choice of providers, ids: no secrets
+        self._settings = settings
+        self._ready = ready
+        self._stop = stop
+        self._nc: Client | None = None
+        self._link_closed = asyncio.Event()
+        self._has_table = asyncio.Event()
+        self._settled = False  # NATS was reached, or has been waited for long enough
+        self._tasks: list[asyncio.Task[None]] = []
+        self._telemetry = Telemetry()
+        self._access_log = AccessLog(enabled=settings.logs_requests)
+        self._transport = NatsTransport()
+        self._runtime = Runtime(time.monotonic, rng, self._telemetry)
+        self._pipeline = Pipeline(
+            self._transport, self._runtime, self._telemetry, time.monotonic, asyncio.sleep, rng
+        )
+        self._registry = Registry(settings.database_url)
+        self._refresher = Refresher(
+            self._registry,
+            self._telemetry,
+            draw=rng.random,
+            poll_s=settings.poll_seconds,
+            file=settings.snapshot_file,
+            on_swap=self._swapped,
+        )
+        self._serving = Serving(
+            run=self._pipeline.run,
+            snapshot=lambda: self._refresher.snapshot,
+            telemetry=self._telemetry,
+            access_log=self._access_log,
+            bits=rng.getrandbits,
+            limit=settings.max_in_flight,
+        )
+        self._reporter = Reporter(
+            self._refresher,
+            self._telemetry,
+            instance=settings.instance,
+            started_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        )
+        self._door = NatsDoor(self._serving)
+
+    async def run(self) -> None:
+        try:
+            await self._registry.open()
+        except RegistryError as error:
+            raise StartError(str(error)) from error
+        door = HttpDoor(self._serving, self._telemetry, self._readiness)
+        try:
+            http = HttpServer(door, self._settings.http_host, self._settings.http_port)
+        except ListenError as error:
+            raise StartError(str(error)) from error
+        http_url = f"http://{self._settings.http_host}:{http.port}"
+        with _signals(self._stop, self._refresher.read_anew):
+            try:
+                await http.start()
+                log.info("router.listening", url=http_url, instance=self._settings.instance)
+                self._refresher.load_file()
+                if self._refresher.snapshot is not None:
+                    self._has_table.set()
+                self._start(self._refresher.run(), "refresh")
+                self._start(self._connect(http_url), "link")
+                self._start(self._reporter.run(), "reports")
+                self._start(self._say_waiting(), "waiting")
+                await self._until_stopped()
+            finally:
+                await self._shut_down(http)
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._tasks.append(asyncio.create_task(work, name=name))
+
+    async def _until_stopped(self) -> None:
+        stopped = asyncio.create_task(self._stop.wait(), name="stop")
+        lasting: set[asyncio.Task[Any]] = {task for task in self._tasks if task.get_name() != "waiting"}
+        try:
+            done, _ = await asyncio.wait({stopped, *lasting}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+        for task in done & lasting:
+            error = task.exception()
+            if isinstance(error, SchemaError):
+                raise StartError(str(error)) from error
+            if error is not None:
+                raise error
+
+    async def _connect(self, http_url: str) -> None:
+        """Holds the NATS connection: opens it, and opens another if the server closes it for good."""
+        settings = link.LinkSettings(
+            self._settings.nats_url,
+            f"beamline-router {self._settings.instance}",
+            self._settings.nats_credentials_file,
+        )
+        while True:
+            self._link_closed.clear()
+            self._nc = await link.connect(settings, on_reconnect=self._reconnected, on_closed=self._closed)
+            self._transport.attach(self._nc)
+            await self._reporter.open(self._nc)
+            await self._has_table.wait()
+            await self._door.open(self._nc)
+            await self._nc.flush()
+            self._settled = True
+            log.info("router.ready", url=http_url, revision=self._refresher.revision)
+            if self._ready is not None:
+                ready, self._ready = self._ready, None
+                ready(
+                    RunningRouter(self._settings, http_url, self._refresher, self._runtime, self._telemetry)
+                )
+            await self._link_closed.wait()
+
+    async def _swapped(self) -> None:
+        snapshot = self._refresher.snapshot
+        if snapshot is not None:
+            self._runtime.adopt(snapshot)
+        self._has_table.set()
+        await self._reporter.status()
+
+    async def _reconnected(self) -> None:
+        self._refresher.wake()
+        await self._reporter.status()
+
+    async def _closed(self) -> None:
+        self._link_closed.set()
+
+    async def _say_waiting(self) -> None:
+        """One line for the person who wonders why nothing happens."""
+        await asyncio.sleep(_SAY_WAITING_AFTER_S)
+        self._settled = True
+        missing = [] if self._transport.connected else ["nats"]
+        if not self._refresher.registry_answers:
+            missing.append("registry")
+        if missing:
+            log.warning("router.waiting", missing=missing, serving=self._refresher.snapshot is not None)
+
+    def _readiness(self) -> tuple[bool, dict[str, Any]]:
+        """Ready with a table, even a stale one: without its neighbours a router still answers, in errors.
+
+        Only at its start it gives NATS a moment first, so that nobody who waited for it meets a 503.
+        """
+        refresher = self._refresher
+        connected, current = self._transport.connected, refresher.registry_answers
+        loaded = refresher.snapshot is not None and self._settled
+        if self._serving.closing:
+            status = "stopping"
+        elif not loaded:
+            status = "starting"
+        else:
+            status = "ready" if connected and current else "stale"
+        stats = refresher.stats
+        body = {
+            "status": status,
+            "revision": refresher.revision,
+            "age_seconds": round(refresher.age(), 1),
+            "stale": {"registry": not current, "nats": not connected, "from_file": refresher.from_file},
+            "cache": {
+                "last_reload": stats.last_reload,
+                "load_count": stats.load_count,
+                "error_count": stats.error_count,
+                "total_extensions": stats.total_extensions,
+                "enabled_extensions": stats.enabled_extensions,
+            },
+        }
+        return loaded and not self._serving.closing, body
+
+    async def _shut_down(self, http: HttpServer) -> None:
+        started = time.monotonic()
+        self._serving.closing = True
+        log.info("router.stopping", in_flight=self._serving.in_flight)
+        await asyncio.gather(
+            http.stop(self._settings.grace_seconds), self._door.drain(self._settings.grace_seconds)
+        )
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._pipeline.close()
+        await self._reporter.health()
+        await self._reporter.status(leaving=True)
+        if self._nc is not None:
+            await link.close(self._nc, subscriptions=self._reporter.subscriptions, grace_s=_DRAIN_S)
+        await self._registry.close()
+        self._access_log.flush()
+        log.info("router.stopped", seconds=round(time.monotonic() - started, 3))
+
+
+@contextmanager
+def _signals(stop: asyncio.Event, reload: Callable[[], None]) -> Iterator[None]:
+    """SIGTERM and SIGINT set ``stop``, SIGHUP calls ``reload``; nothing outside of the main thread."""
+    loop = asyncio.get_running_loop()
+    wanted: dict[signal.Signals, Callable[[], None]] = {
+        signal.SIGTERM: stop.set,
+        signal.SIGINT: stop.set,
+        signal.SIGHUP: reload,
+    }
+    installed = []
+    for number, action in wanted.items():
+        with suppress(ValueError, RuntimeError, NotImplementedError):
+            loop.add_signal_handler(number, action)
+            installed.append(number)
+    try:
+        yield
+    finally:
+        for number in installed:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,293 @@
+"""The one gate: bytes and headers of a front door become a :class:`Request`, or a :class:`WireError` that
+says why not.
+
+What passes here is trusted by everything behind it, so nothing is validated a second time. The order is
+fixed: size, depth, JSON, shape, fields; the first fault wins, because a caller mends one request at a time.
+Depth is judged *before* the parser recurses: brackets outside of strings are kept, the innermost pairs are
+removed 32 times, and what is left is deeper than 32 levels (or not balanced, which no parser would take
+either). It is linear in the size of the body, whatever the body is.
+
+Nothing here reads a clock or makes randomness: ``now`` and ``bits`` arrive as arguments.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from beamline_contract.errors import ErrorCode, WireError
+from beamline_contract.names import (
+    HEADER_BAGGAGE,
+    HEADER_DEADLINE_AT,
+    HEADER_DEADLINE_MS,
+    HEADER_REQUEST_ID,
+    HEADER_TRACEPARENT,
+    HEADER_TRACESTATE,
+    MODEL_PATTERN,
+    TENANT_PATTERN,
+    object_id,
+)
+from beamline_contract.wire import MAX_BODY_BYTES, MAX_JSON_DEPTH
+
+from .request import Request
+
+DEFAULT_TENANT: Final = "default"
+"""The tenant of a request that names none, so that a single-tenant set-up needs no word of it."""
+MAX_DEADLINE_MS: Final = 600_000
+"""The longest deadline a policy may grant (contract.md, "Time and retry"); a caller's longer wish is cut."""
+
+Bits = Callable[[int], int]
+"""Random bits: ``random.Random().getrandbits``."""
+
+_FIELDS: Final = frozenset(
+    {"tenant_id", "environment", "model", "policy", "prompt", "messages", "parameters", "context"}
+)
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?', re.DOTALL)
+_ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
+_NOT_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-[\x21-\x7e]*)?")
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_TENANT: Final = re.compile(TENANT_PATTERN)
+_MODEL: Final = re.compile(MODEL_PATTERN)
+_ENVIRONMENT: Final = re.compile(r"[A-Za-z0-9._-]{1,63}")
+_POLICY: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_PRINTABLE: Final = re.compile(r"[\x20-\x7e]*")
+_DEADLINE: Final = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,6})?")
+_MAX_TRACESTATE: Final = 512  # characters that W3C Trace Context asks everybody to carry
+_MAX_BAGGAGE: Final = 8192  # bytes that W3C Baggage asks everybody to carry
+_TYPE_WORDS: Final = {
+    str: "text",
+    dict: "an object",
+    list: "a list",
+    bool: "true or false",
+    type(None): "null",
+}
+
+_KEY_REQUEST_ID: Final = HEADER_REQUEST_ID.lower()
+_KEY_DEADLINE_MS: Final = HEADER_DEADLINE_MS.lower()
+_KEY_DEADLINE_AT: Final = HEADER_DEADLINE_AT.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """Who is asking, known before the body is read, so that even a refusal carries its id and trace."""
+
+    request_id: str
+    trace_id: str
+    traceparent: str
+    tracestate: str | None
+    baggage: str | None
+
+
+def open_envelope(headers: Mapping[str, str], bits: Bits) -> Envelope:
+    """Request id and W3C trace context from lower-case ``headers``; what is absent or malformed is made
+    new.
+
+    The caller's trace goes on under a span id of our own; without a valid ``traceparent`` its
+    ``tracestate`` means nothing and is dropped, as the W3C recommendation asks.
+    """
+    given = headers.get("x-request-id") or headers.get(_KEY_REQUEST_ID)
+    request_id = given if given is not None and _REQUEST_ID.fullmatch(given) else f"{bits(128):032x}"
+    parent = headers.get(HEADER_TRACEPARENT)
+    found = _TRACEPARENT.fullmatch(parent) if parent is not None else None
+    span = bits(64) or 1
+    if found is None or not _lawful(found):
+        trace_id = f"{bits(128) or 1:032x}"
+        return Envelope(
+            request_id,
+            trace_id,
+            f"00-{trace_id}-{span:016x}-01",
+            None,
+            _carried(headers, HEADER_BAGGAGE, _MAX_BAGGAGE),
+        )
+    trace_id, flags = found[2], found[4]
+    return Envelope(
+        request_id,
+        trace_id,
+        f"00-{trace_id}-{span:016x}-{flags}",
+        _carried(headers, HEADER_TRACESTATE, _MAX_TRACESTATE),
+        _carried(headers, HEADER_BAGGAGE, _MAX_BAGGAGE),
+    )
+
+
+def remaining_ms(headers: Mapping[str, str], unix_ms: float) -> float | WireError | None:
+    """Milliseconds until the caller's deadline: the smaller of both headers; negative once passed; None
+    without one.
+
+    ``unix_ms`` is the wall clock: only Beamline-Deadline-At, which is Unix time by definition, needs it.
+    """
+    left: float | None = None
+    for key, name, base in (
+        (_KEY_DEADLINE_MS, HEADER_DEADLINE_MS, 0.0),
+        (_KEY_DEADLINE_AT, HEADER_DEADLINE_AT, unix_ms),
+    ):
+        raw = headers.get(key)
+        if raw is None:
+            continue
+        if not _DEADLINE.fullmatch(raw):
+            return _invalid(f"header {name} must be a number of milliseconds, got {raw[:40]!r}", name)
+        value = float(raw) - base
+        left = value if left is None else min(left, value)
+    return left if left is None else min(left, float(MAX_DEADLINE_MS))
+
+
+def read_request(
+    body: bytes, headers: Mapping[str, str], envelope: Envelope, *, now: float, unix_ms: float
+) -> Request | WireError:
+    """A valid request, or INVALID_ARGUMENT / DEADLINE_EXCEEDED. ``headers`` have lower-case names.
+
+    ``now`` is monotonic seconds, ``unix_ms`` the wall clock in milliseconds (for Beamline-Deadline-At).
+    """
+    if len(body) > MAX_BODY_BYTES:
+        return too_large(len(body)).at(request_id=envelope.request_id)
+    left = remaining_ms(headers, unix_ms)
+    if isinstance(left, WireError):
+        return left.at(request_id=envelope.request_id)
+    if left is not None and left <= 0:
+        return WireError.of(
+            ErrorCode.DEADLINE_EXCEEDED,
+            "the deadline had passed when the request arrived; nothing was executed",
+            request_id=envelope.request_id,
+            attempts=0,
+        )
+    data = _parse(body)
+    fault = data if isinstance(data, WireError) else _fault_of(data)
+    if fault is not None:
+        return fault.at(request_id=envelope.request_id)
+    assert isinstance(data, dict)
+    policy = data.get("policy")
+    return Request(
+        request_id=envelope.request_id,
+        tenant_id=data.get("tenant_id") or DEFAULT_TENANT,
+        deadline=None if left is None else now + left / 1000.0,
+        prompt=data.get("prompt"),
+        messages=data.get("messages"),
+        environment=data.get("environment"),
+        model=data.get("model"),
+        policy=None if policy is None else object_id(policy),
+        parameters=data.get("parameters") or {},
+        context=data.get("context") or {},
+        headers=headers,
+        trace_id=envelope.trace_id,
+        traceparent=envelope.traceparent,
+        tracestate=envelope.tracestate,
+        baggage=envelope.baggage,
+    )
+
+
+def too_large(size: int | None = None) -> WireError:
+    """INVALID_ARGUMENT that becomes 413. ``size`` in bytes where it is known."""
+    seen = "" if size is None else f", got {size}"
+    return WireError.of(
+        ErrorCode.INVALID_ARGUMENT,
+        f"the request body may have at most {MAX_BODY_BYTES} bytes{seen}",
+        details={"http_status": 413, "max_bytes": MAX_BODY_BYTES},
+    )
+
+
+def too_deep(body: bytes) -> bool:
+    """Whether the JSON text nests deeper than 32 levels, or its brackets are not balanced."""
+    if body.count(b"[") + body.count(b"{") <= MAX_JSON_DEPTH:
+        return False
+    brackets = _STRING.sub(b"", body).translate(_ONE_KIND, _NOT_BRACKETS)
+    for _ in range(MAX_JSON_DEPTH):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"[]", b"")
+    return bool(brackets)
+
+
+def _parse(body: bytes) -> object:
+    if too_deep(body):
+        return _invalid(f"the request body must be balanced JSON of at most {MAX_JSON_DEPTH} levels")
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        return _invalid(
+            f"the request body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        )
+
+
+def _fault_of(data: object) -> WireError | None:
+    """The first thing wrong with the parsed body, by field."""
+    if not isinstance(data, dict):
+        return _invalid(f"the request body must be a JSON object, got {_word(data)}")
+    unknown = data.keys() - _FIELDS
+    if unknown:
+        name = min(unknown)
+        return _invalid(f"unknown field {name[:80]!r}; known are {', '.join(sorted(_FIELDS))}", name[:80])
+    for field, pattern, rule in _TEXT_FIELDS:
+        value = data.get(field)
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            return _invalid(f"{field} must be text, got {_word(value)}", field)
+        if not pattern.fullmatch(value):
+            return _invalid(f"{field} must be {rule}, got {value[:80]!r}", field)
+    for field in ("parameters", "context"):
+        value = data.get(field)
+        if value is not None and not isinstance(value, dict):
+            return _invalid(f"{field} must be an object, got {_word(value)}", field)
+    return _prompt_fault(data.get("prompt"), data.get("messages"))
+
+
+def _prompt_fault(prompt: object, messages: object) -> WireError | None:
+    if (prompt is None) == (messages is None):
+        found = "neither" if prompt is None else "both"
+        return _invalid(f"exactly one of prompt and messages is required, got {found}", "prompt")
+    if prompt is not None:
+        return (
+            None
+            if isinstance(prompt, str)
+            else _invalid(f"prompt must be text, got {_word(prompt)}", "prompt")
+        )
+    if not isinstance(messages, list):
+        return _invalid(f"messages must be a list, got {_word(messages)}", "messages")
+    if not messages:
+        return _invalid("messages must have at least one entry", "messages")
+    for number, message in enumerate(messages):
+        if not isinstance(message, dict):
+            return _invalid(
+                f"messages[{number}] must be an object, got {_word(message)}", f"messages[{number}]"
+            )
+        if not isinstance(message.get("role"), str):
+            return _invalid(f"messages[{number}].role must be text", f"messages[{number}].role")
+    return None
+
+
+_TEXT_FIELDS: Final[tuple[tuple[str, re.Pattern[str], str], ...]] = (
+    ("tenant_id", _TENANT, "1 to 128 of letters, digits and ._:-"),
+    ("environment", _ENVIRONMENT, "1 to 63 of letters, digits and ._-"),
+    ("model", _MODEL, "1 to 256 of letters, digits and ._:/-"),
+    ("policy", _POLICY, "the name or id of a policy: lower case letters, digits, - and _, at most 63"),
+)
+
+
+def _lawful(found: re.Match[str]) -> bool:
+    version, trace_id, span, _, more = found.groups()
+    if version == "ff" or (version == "00" and more is not None):
+        return False
+    return trace_id.strip("0") != "" and span.strip("0") != ""
+
+
+def _carried(headers: Mapping[str, str], name: str, limit: int) -> str | None:
+    """A header that is only passed on: dropped where it is longer than anybody must carry, or not printable
+    ASCII.
+    """
+    value = headers.get(name)
+    if not value or len(value) > limit or not _PRINTABLE.fullmatch(value):
+        return None
+    return value
+
+
+def _word(value: object) -> str:
+    return _TYPE_WORDS.get(type(value), "a number")
+
+
+def _invalid(message: str, field: str | None = None) -> WireError:
+    details: dict[str, Any] = {} if field is None else {"field": field}
+    return WireError.of(ErrorCode.INVALID_ARGUMENT, message, details=details)

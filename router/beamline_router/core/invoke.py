@@ -1,0 +1,249 @@
+"""One extension called until it answers, or until nothing more may be tried.
+
+From the outside in: bulkhead > retry with budget > breaker > attempt timeout > transport. The result is a
+value; only cancellation and faults of our own are exceptions, and they give back the permit and the place in
+the bulkhead too.
+
+Who is to blame decides what the breaker learns:
+
+    answered, or an error reply that is the caller's fault      success / neither
+    429 (RESOURCE_EXHAUSTED)                                    cooldown
+    timed out after its own full timeout, no responder, an error or malformed reply    failure
+    timed out because the request's deadline cut the attempt short                     neither
+    we are not connected, our message is too large, cancelled                          neither
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+from beamline_contract import names
+from beamline_contract.errors import CLIENT_FAULTS, ErrorCode, WireError
+from beamline_sdk.breaker import CLOSED, Breaker
+
+from .deadline import SHORTEST_ATTEMPT_S, attempt_timeout, header_values
+from .ports import Recorder, Transport, TransportFault
+from .replies import READERS, ReplyValue
+from .retry import pause_before_retry
+from .route import Call
+from .run import Run
+from .state import Load, Rng, Runtime
+
+Refusal = Literal["absent", "full", "open", "cooldown", "expired"]
+
+_FAULTS: dict[TransportFault, tuple[ErrorCode, str]] = {
+    TransportFault.NO_RESPONDERS: (ErrorCode.UNAVAILABLE, "no instance of the extension is listening"),
+    TransportFault.TIMED_OUT: (ErrorCode.DEADLINE_EXCEEDED, "the extension did not answer in time"),
+    TransportFault.DISCONNECTED: (ErrorCode.UNAVAILABLE, "the router is not connected to NATS"),
+    TransportFault.TOO_LARGE: (ErrorCode.INVALID_ARGUMENT, "the request is larger than NATS carries"),
+}
+_TOO_LARGE = {"http_status": 413}
+
+
+class Invocation:
+    """What became of one extension: ``value`` or ``error``. ``refused`` says why no call was made at all."""
+
+    __slots__ = ("attempts", "breaker", "error", "refused", "timed_out", "value")
+
+    def __init__(
+        self,
+        *,
+        value: ReplyValue | None = None,
+        error: WireError | None = None,
+        attempts: int = 0,
+        timed_out: bool = False,
+        refused: Refusal | None = None,
+        breaker: str | None = None,
+    ) -> None:
+        self.value = value
+        self.error = error
+        self.attempts = attempts
+        self.timed_out = timed_out
+        self.refused = refused
+        self.breaker = breaker
+
+
+class Invoker:
+    """Calls extensions. ``clock`` is monotonic and ``wall`` Unix time, both in seconds."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        runtime: Runtime,
+        recorder: Recorder,
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        sleep: Callable[[float], Awaitable[object]],
+        rng: Rng,
+    ) -> None:
+        self._transport = transport
+        self._runtime = runtime
+        self._recorder = recorder
+        self._clock = clock
+        self._wall = wall
+        self._sleep = sleep
+        self._rng = rng
+
+    async def invoke(
+        self, run: Run, call: Call, payload: bytes, *, max_attempts: int = 6, trial: bool = False
+    ) -> Invocation:
+        """Calls until answered or given up. ``trial`` asks an open breaker for one call ahead of time."""
+        if call.absent is not None:
+            error = WireError.of(ErrorCode.NOT_FOUND, call.absent)
+            return Invocation(error=error, refused="absent")
+        load = self._runtime.load(call.extension_id)
+        if load.in_flight >= call.concurrency:
+            words = f"{call.concurrency} calls are in flight already, which is the extension's limit"
+            return Invocation(error=WireError.of(ErrorCode.RESOURCE_EXHAUSTED, words), refused="full")
+        load.in_flight += 1
+        try:
+            return await self._attempts(run, call, payload, load, max_attempts=max_attempts, trial=trial)
+        finally:
+            load.in_flight -= 1
+
+    async def _attempts(
+        self, run: Run, call: Call, payload: bytes, load: Load, *, max_attempts: int, trial: bool
+    ) -> Invocation:
+        breaker = self._runtime.breaker(call)
+        retry = min(call.retry, max_attempts - 1)
+        headers = self._headers(run)
+        last: Invocation | None = None
+        attempt = 0
+        while True:
+            now = self._clock()
+            timeout_s = attempt_timeout(call.timeout_s, run.deadline, now)
+            if timeout_s < SHORTEST_ATTEMPT_S:
+                return last or _refused("expired", None)
+            permit = breaker.trial(now) if trial and attempt == 0 else breaker.acquire(now)
+            if permit is None:
+                return last or _refused_by(breaker, now)
+            attempt += 1
+            milliseconds, at = header_values(timeout_s, self._wall())
+            headers[names.HEADER_DEADLINE_MS] = milliseconds
+            headers[names.HEADER_DEADLINE_AT] = at
+            headers[names.HEADER_ATTEMPT] = str(attempt)
+            try:
+                reply = await self._transport.request(call.subject, payload, headers, timeout_s)
+                done = self._clock()
+                value = self._read(call, reply)
+            except BaseException as error:
+                breaker.release(permit)
+                reason = ErrorCode.INTERNAL if isinstance(error, Exception) else ErrorCode.CANCELLED
+                self._recorder.attempt(call.extension_id, False, reason.value, self._clock() - now)
+                raise
+            if not isinstance(value, WireError):
+                breaker.success(permit, done, slow=done - now >= call.slow_s)
+                load.budget.succeeded()
+                load.observe(done - now, done)
+                self._recorder.attempt(call.extension_id, False, None, done - now)
+                return Invocation(value=value, attempts=attempt, breaker=_word(breaker))
+            last = self._judge(
+                call,
+                value,
+                breaker,
+                permit,
+                load=load,
+                done=done,
+                seconds=done - now,
+                blameless=reply is TransportFault.DISCONNECTED,
+                cut_short=timeout_s < call.timeout_s,
+            )
+            last.attempts = attempt
+            pause = pause_before_retry(
+                value,
+                timed_out=last.timed_out,
+                attempt=attempt,
+                retry=retry,
+                retry_on_timeout=call.retry_on_timeout,
+                budget=load.budget,
+                remaining_s=run.deadline - done,
+                random=self._rng.random(),
+            )
+            if pause is None:
+                return last
+            await self._sleep(pause)
+
+    def _headers(self, run: Run) -> dict[str, str]:
+        trace = run.trace
+        headers = {
+            names.HEADER_REQUEST_ID: run.request.request_id,
+            names.HEADER_TRACEPARENT: trace.child(self._rng),
+        }
+        if trace.tracestate:
+            headers[names.HEADER_TRACESTATE] = trace.tracestate
+        if trace.baggage:
+            headers[names.HEADER_BAGGAGE] = trace.baggage
+        return headers
+
+    def _read(self, call: Call, reply: bytes | TransportFault) -> ReplyValue | WireError:
+        if isinstance(reply, TransportFault):
+            code, message = _FAULTS[reply]
+            return WireError.of(
+                code, message, details=_TOO_LARGE if reply is TransportFault.TOO_LARGE else {}
+            )
+        value = READERS[call.type](reply, call.extension_id)
+        if not isinstance(value, WireError) and value.dropped:
+            for name in value.dropped:
+                self._recorder.dropped(call.extension_id, name)
+        return value
+
+    def _judge(
+        self,
+        call: Call,
+        error: WireError,
+        breaker: Breaker,
+        permit: int,
+        *,
+        load: Load,
+        done: float,
+        seconds: float,
+        blameless: bool,
+        cut_short: bool,
+    ) -> Invocation:
+        """Tells breaker, budget and recorder about an error, by whose fault it is.
+
+        ``blameless``: the extension can't have caused it. ``cut_short``: the request's deadline left the
+        attempt less than its own timeout.
+        """
+        code = error.code
+        timed_out = code is ErrorCode.DEADLINE_EXCEEDED
+        failed = False
+        if code is ErrorCode.RESOURCE_EXHAUSTED:
+            wait = error.retry_after_ms
+            breaker.cooldown(permit, done, None if wait is None else wait / 1000)
+        elif blameless or code in CLIENT_FAULTS or (timed_out and cut_short):
+            breaker.release(permit)
+        else:
+            failed = True
+            breaker.failure(permit, done, slow=seconds >= call.slow_s)
+            load.budget.failed()
+        self._recorder.attempt(call.extension_id, failed, code.value, seconds)
+        return Invocation(error=error, timed_out=timed_out, breaker=_word(breaker))
+
+
+def _refused(why: Refusal, breaker: str | None) -> Invocation:
+    error = WireError.of(ErrorCode.DEADLINE_EXCEEDED, "the request's deadline leaves no time for this step")
+    return Invocation(error=error, refused=why, breaker=breaker)
+
+
+def _refused_by(breaker: Breaker, now: float) -> Invocation:
+    wait_s = breaker.reopens_at() - now
+    wait_ms = max(1, int(wait_s * 1000)) if 0 < wait_s < float("inf") else None
+    if breaker.cooling(now):
+        error = WireError.of(
+            ErrorCode.RESOURCE_EXHAUSTED,
+            "the extension asked for a pause and still has it",
+            retry_after_ms=wait_ms,
+        )
+        return Invocation(error=error, refused="cooldown", breaker=_word(breaker))
+    error = WireError.of(
+        ErrorCode.UNAVAILABLE, f"the extension's circuit breaker is {breaker.state}", retry_after_ms=wait_ms
+    )
+    return Invocation(error=error, refused="open", breaker=_word(breaker))
+
+
+def _word(breaker: Breaker) -> str | None:
+    state = breaker.state
+    return None if state is CLOSED else state

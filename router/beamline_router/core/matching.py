@@ -1,0 +1,253 @@
+"""Which policy takes a request.
+
+Every criterion that a policy states must hold; within a list one entry is enough; an absent criterion matches
+anything, and a request that does not carry what is asked for (no model, no such header) does not match. Of
+several the winner has
+
+1. the highest priority, then
+2. the most specific match, compared in this order: names tenants; models (exact before glob, the longer
+literal part first); the number of headers; names environments; takes less than 100 percent; then
+3. the oldest creation time, then
+4. the first name.
+
+All of that but the request is known beforehand, so each policy has a rank, and a policy is filed under each
+tenant and exact model it names. A request looks into at most four drawers, each sorted by rank: with
+thousands of tenants the cost of a match is that of one. ``percent`` is decided by a hash of the policy's id
+and a key of the request: its sticky key (tenant or header) where the policy states one, else the request id.
+The same key always falls on the same side.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import translate
+from hashlib import blake2b
+
+from beamline_contract.reports import Notice
+
+from .request import Request
+from .route import CompiledPolicy, Criteria
+
+Drawer = tuple[str | None, str | None]
+_MAX_DRAWERS_PER_POLICY = 256
+_MAX_RIVALS = 32
+_EXACT = 1_000
+_WILDCARDS = re.compile(r"[*?]")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rule:
+    """A policy's match, ready to be asked. ``rank`` 0 is asked first."""
+
+    policy: CompiledPolicy
+    rank: int
+    tenants: frozenset[str]
+    environments: frozenset[str]
+    exact_models: frozenset[str]
+    model_prefixes: tuple[str, ...]
+    model_patterns: tuple[Callable[[str], object], ...]
+    any_model: bool
+    headers: tuple[tuple[str, str], ...]
+    percent: int
+
+
+class Matcher:
+    """All policies of a snapshot, filed for matching."""
+
+    __slots__ = ("drawers", "rules")
+
+    def __init__(self, policies: Iterable[CompiledPolicy]) -> None:
+        self.rules = tuple(_rule(policy, rank) for rank, policy in enumerate(sorted(policies, key=_order)))
+        drawers: dict[Drawer, list[Rule]] = {}
+        for rule in self.rules:
+            for drawer in _drawers_of(rule):
+                drawers.setdefault(drawer, []).append(rule)
+        self.drawers = drawers
+
+    def find(self, request: Request) -> CompiledPolicy | None:
+        """The policy that takes the request, or None."""
+        best: Rule | None = None
+        drawers = self.drawers
+        tenant, model = request.tenant_id, request.model
+        for drawer in ((tenant, model), (tenant, None), (None, model), (None, None)):
+            rules = drawers.get(drawer)
+            if rules is None:
+                continue
+            for rule in rules:
+                if best is not None and rule.rank >= best.rank:
+                    break
+                if mismatch(rule, request) is None:
+                    best = rule
+                    break
+        return None if best is None else best.policy
+
+    def rivals(self, rule: Rule) -> Iterable[Rule]:
+        """Rules of a better rank that might take all that ``rule`` would match; a bounded number of them."""
+        tenant = min(rule.tenants, default=None)
+        model = min(rule.exact_models, default=None)
+        for drawer in {(tenant, model), (tenant, None), (None, model), (None, None)}:
+            for rival in self.drawers.get(drawer, ())[:_MAX_RIVALS]:
+                if rival.rank >= rule.rank:
+                    break
+                yield rival
+
+
+def mismatch(rule: Rule, request: Request) -> str | None:
+    """The first criterion that does not hold, or None where the rule takes the request."""
+    if rule.tenants and request.tenant_id not in rule.tenants:
+        return "tenants"
+    if rule.environments and request.environment not in rule.environments:
+        return "environments"
+    if not rule.any_model and not _model_matches(rule, request.model):
+        return "models"
+    for name, value in rule.headers:
+        if request.headers.get(name) != value:
+            return "headers"
+    if rule.percent < 100 and not within(
+        rule.percent, rule.policy.id, percent_key(rule.policy.criteria, request)
+    ):
+        return "percent"
+    return None
+
+
+def within(percent: int, salt: str, key: str) -> bool:
+    """Whether ``key`` falls into the first ``percent`` of a hundred; the same always for the same salt and
+    key.
+    """
+    digest = blake2b(key.encode(), digest_size=8, key=salt.encode()[:64]).digest()
+    return int.from_bytes(digest) % 10_000 < percent * 100
+
+
+def percent_key(criteria: Criteria, request: Request) -> str:
+    """What a percentage is hashed by: the sticky key where the policy states one, else the request's id."""
+    sticky = criteria.sticky_key
+    if sticky is None:
+        return request.request_id
+    if sticky == "tenant":
+        return request.tenant_id
+    return request.headers.get(sticky[len("header:") :].lower(), request.tenant_id)
+
+
+def notices(matcher: Matcher) -> list[Notice]:
+    """What policies' authors may not expect: one that takes nothing, one that another always takes over."""
+    found: list[Notice] = []
+    for rule in matcher.rules:
+        policy_id = rule.policy.id
+        if reason := _never(rule):
+            found.append(Notice(kind="RoutingPolicy", id=policy_id, reason="MatchesNothing", message=reason))
+            continue
+        rival = next((other for other in matcher.rivals(rule) if _takes_all_of(other, rule)), None)
+        if rival is not None:
+            why = _why(rival, rule)
+            message = f"every request that it matches is taken by {rival.policy.id}, which is {why}"
+            found.append(
+                Notice(
+                    kind="RoutingPolicy",
+                    id=policy_id,
+                    reason="Overridden",
+                    message=message,
+                    other_id=rival.policy.id,
+                )
+            )
+    return found
+
+
+def specificity(criteria: Criteria) -> tuple[int, int, int, int, int]:
+    """Larger is more specific; the order of the parts is the module's promise."""
+    literal = -1
+    if criteria.models:
+        globs = [pattern for pattern in criteria.models if _WILDCARDS.search(pattern)]
+        literal = min((len(_WILDCARDS.sub("", pattern)) for pattern in globs), default=_EXACT)
+    return (
+        1 if criteria.tenants else 0,
+        literal,
+        len(criteria.headers),
+        1 if criteria.environments else 0,
+        1 if criteria.percent < 100 else 0,
+    )
+
+
+def _order(policy: CompiledPolicy) -> tuple[int, tuple[int, ...], str, str]:
+    negated = tuple(-part for part in specificity(policy.criteria))
+    return (-policy.priority, negated, policy.created_at, policy.name)
+
+
+def _rule(policy: CompiledPolicy, rank: int) -> Rule:
+    criteria = policy.criteria
+    exact, prefixes, patterns, anything = [], [], [], not criteria.models
+    for pattern in criteria.models:
+        if not _WILDCARDS.search(pattern):
+            exact.append(pattern)
+        elif not _WILDCARDS.search(pattern[:-1]) and pattern[-1] == "*":
+            prefixes.append(pattern[:-1])
+        else:
+            patterns.append(re.compile(translate(pattern)).match)
+    return Rule(
+        policy=policy,
+        rank=rank,
+        tenants=criteria.tenants,
+        environments=criteria.environments,
+        exact_models=frozenset(exact),
+        model_prefixes=tuple(prefixes),
+        model_patterns=tuple(patterns),
+        any_model=anything,
+        headers=criteria.headers,
+        percent=criteria.percent,
+    )
+
+
+def _drawers_of(rule: Rule) -> Sequence[Drawer]:
+    tenants: Sequence[str | None] = sorted(rule.tenants) or (None,)
+    only_exact = bool(rule.exact_models) and not rule.model_prefixes and not rule.model_patterns
+    models: Sequence[str | None] = sorted(rule.exact_models) if only_exact else (None,)
+    if len(tenants) * len(models) > _MAX_DRAWERS_PER_POLICY:
+        models = (None,)
+    return [(tenant, model) for tenant in tenants for model in models]
+
+
+def _model_matches(rule: Rule, model: str | None) -> bool:
+    if model is None:
+        return False
+    if model in rule.exact_models or model.startswith(rule.model_prefixes):
+        return True
+    return any(pattern(model) is not None for pattern in rule.model_patterns)
+
+
+def _never(rule: Rule) -> str | None:
+    if rule.percent == 0:
+        return "match.percent is 0: the policy takes no request"
+    for name, _ in rule.headers:
+        if name != name.lower():
+            return f"match.headers.{name} can never match: header names are compared in lower case"
+    return None
+
+
+def _takes_all_of(winner: Rule, loser: Rule) -> bool:
+    if winner.percent < 100:
+        return False
+    if winner.tenants and not (loser.tenants and loser.tenants <= winner.tenants):
+        return False
+    if winner.environments and not (loser.environments and loser.environments <= winner.environments):
+        return False
+    if not set(winner.headers) <= set(loser.headers):
+        return False
+    if winner.any_model:
+        return True
+    patterns = set(winner.policy.criteria.models)
+    loser_models = loser.policy.criteria.models
+    return bool(loser_models) and all(
+        pattern in patterns or (not _WILDCARDS.search(pattern) and _model_matches(winner, pattern))
+        for pattern in loser_models
+    )
+
+
+def _why(winner: Rule, loser: Rule) -> str:
+    if winner.policy.priority != loser.policy.priority:
+        return "of a higher priority"
+    if specificity(winner.policy.criteria) != specificity(loser.policy.criteria):
+        return "more specific"
+    if winner.policy.created_at != loser.policy.created_at:
+        return "older"
+    return "first by name"

@@ -1,0 +1,176 @@
+"""The select_provider step: who is asked, and who is asked next.
+
+The strategy chooses one (``ordered`` lists them all), then comes the fallback list. The next one is asked
+when the one before was unknown or disabled, had no responder, an open breaker or a full bulkhead, answered
+429, UNAVAILABLE or INTERNAL, or timed out and does not forbid it (``retryOnTimeout: false``;
+docs/decisions/0002). A fault of the caller ends the request. All of them together make at most six attempts.
+When every one was refused by its breaker, the one that reopens first gets one last trial; one that is
+isolated or was asked to pause does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from beamline_contract.errors import ErrorCode, WireError
+from beamline_contract.wire import MAX_PROVIDER_ATTEMPTS
+
+from . import selection
+from .invoke import Invocation, Invoker
+from .ports import Recorder
+from .replies import ProviderReply
+from .request import StepTrace
+from .route import Call, ProviderStep
+from .run import Run
+from .state import Rng, Runtime
+
+_FALL_BACK_ON = frozenset(
+    {ErrorCode.RESOURCE_EXHAUSTED, ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL, ErrorCode.STREAM_INTERRUPTED}
+)
+
+
+class ProviderChain:
+    """Runs select_provider steps."""
+
+    def __init__(
+        self, invoker: Invoker, runtime: Runtime, recorder: Recorder, clock: Callable[[], float], rng: Rng
+    ) -> None:
+        self._invoker = invoker
+        self._runtime = runtime
+        self._recorder = recorder
+        self._clock = clock
+        self._rng = rng
+
+    async def ask(self, run: Run, step: ProviderStep) -> WireError | None:
+        """Puts a provider's answer into the run; returns the error where none of them answers."""
+        refused: list[Call] = []
+        called = False
+        failed: WireError | None = None
+        for call in self.order(run, step):
+            if run.provider_attempts >= MAX_PROVIDER_ATTEMPTS:
+                break
+            done = await self._ask_one(run, step, call, trial=False)
+            if done.error is None:
+                return None
+            if done.refused is None or done.refused in {"full", "expired"}:
+                called = True
+                failed = done.error
+            else:
+                if done.refused == "open":
+                    refused.append(call)
+                failed = failed if called else done.error
+            if not falls_back(call, done):
+                return failed
+        if refused and not called:
+            first = min(refused, key=lambda call: self._runtime.breaker(call).reopens_at())
+            done = await self._ask_one(run, step, first, trial=True)
+            return done.error
+        return failed
+
+    def order(self, run: Run, step: ProviderStep) -> list[Call]:
+        """Whom to ask, in order, each once."""
+        candidates = step.candidates
+        if len(candidates) > 1 and step.strategy != "ordered":
+            candidates = (self._choose(run, step),)
+        if not step.fallback and len(candidates) == 1:
+            return [candidates[0]]
+        once: dict[str, Call] = {}
+        for call in (*candidates, *step.fallback):
+            once.setdefault(call.extension_id, call)
+        return list(once.values())
+
+    def _choose(self, run: Run, step: ProviderStep) -> Call:
+        able = selection.eligible(step.candidates, self._runtime.available)
+        random = self._rng.random
+        match step.strategy:
+            case "least_inflight":
+                index = selection.better_of_two(able, self._in_flight, random(), random())
+            case "latency":
+                index = selection.better_of_two(able, self._latency, random(), random())
+            case "sticky":
+                header = step.sticky_header
+                tenant = run.request.tenant_id
+                index = selection.sticky(
+                    able, tenant if header is None else run.request.headers.get(header, tenant)
+                )
+            case _:
+                index = selection.weighted(able, random())
+        return able[index]
+
+    def _in_flight(self, call: Call) -> float:
+        return self._runtime.load(call.extension_id).in_flight
+
+    def _latency(self, call: Call) -> float:
+        load = self._runtime.load(call.extension_id)
+        return selection.expected_latency(load.latency_s, self._clock() - load.last_at, load.in_flight)
+
+    async def _ask_one(self, run: Run, step: ProviderStep, call: Call, *, trial: bool) -> Invocation:
+        began = self._clock()
+        left = MAX_PROVIDER_ATTEMPTS - run.provider_attempts
+        try:
+            done = await self._invoker.invoke(run, call, run.payload(call), max_attempts=left, trial=trial)
+        except BaseException as fault:
+            code = ErrorCode.INTERNAL if isinstance(fault, Exception) else ErrorCode.CANCELLED
+            self._note(run, step, call, "error", began=began, attempts=1, reason=code.value, breaker=None)
+            raise
+        run.provider_attempts += done.attempts
+        if done.error is None:
+            assert isinstance(done.value, ProviderReply)
+            run.apply_provider(done.value, call.extension_id, self._clock() - began)
+            self._note(
+                run, step, call, "ok", began=began, attempts=done.attempts, reason=None, breaker=done.breaker
+            )
+        else:
+            code = done.error.code
+            self._note(
+                run,
+                step,
+                call,
+                "error",
+                began=began,
+                attempts=done.attempts,
+                reason=code.value,
+                breaker=done.breaker,
+            )
+            done.error = done.error.at(
+                step=step.name, extension_id=call.extension_id, attempts=run.provider_attempts
+            )
+        return done
+
+    def _note(
+        self,
+        run: Run,
+        step: ProviderStep,
+        call: Call,
+        outcome: str,
+        *,
+        began: float,
+        attempts: int,
+        reason: str | None,
+        breaker: str | None,
+    ) -> None:
+        seconds = self._clock() - began
+        run.trail.append(
+            StepTrace(
+                step.name,
+                "select_provider",
+                call.extension_id,
+                outcome,
+                seconds * 1000,
+                attempts,
+                reason,
+                breaker,
+            )
+        )
+        self._recorder.step(call.extension_id, "provider", outcome, reason, seconds)
+
+
+def falls_back(call: Call, done: Invocation) -> bool:
+    """Whether the next provider may be asked after this one's failure."""
+    if done.refused == "expired" or done.error is None:
+        return False
+    if done.refused is not None:
+        return True
+    if done.timed_out:
+        return call.fallback_on_timeout
+    return done.error.code in _FALL_BACK_ON

@@ -1,0 +1,139 @@
+"""What the compiler makes of records: everything that can be decided before a request comes has been decided.
+
+A :class:`Call` is one extension as one step calls it: effective timeout, retry, merged config already
+serialised. A :class:`Route` is a policy ready to run. All of it is immutable and shared between requests, and
+between snapshots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+
+from beamline_contract.names import Action, ExtensionType
+from beamline_contract.policy import Strategy
+from beamline_contract.projection import ExtensionRecord, PolicyRecord
+from beamline_sdk.breaker import BreakerSettings
+
+FailureMode = Literal["open", "closed", "fallback"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CompiledExtension:
+    """A valid extension. ``config`` is its own, before any step's override."""
+
+    id: str
+    type: ExtensionType
+    subject: str
+    enabled: bool
+    timeout_ms: int
+    retry: int
+    retry_on_timeout: bool | None
+    failure_mode: FailureMode
+    fallback_id: str | None
+    config: Mapping[str, Any]
+    config_json: orjson.Fragment
+    breaker: BreakerSettings
+    concurrency: int
+    version: str | None
+    weight: int
+    generation: int
+    record: ExtensionRecord
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Call:
+    """One extension as one step calls it.
+
+    ``absent`` says why there is nobody to call (unknown, disabled, of another type), and is None otherwise.
+    ``breaker_key`` is the extension's id, unless the step has breaker settings of its own.
+    """
+
+    extension_id: str
+    type: ExtensionType
+    subject: str
+    absent: str | None
+    timeout_s: float
+    retry: int
+    retry_on_timeout: bool
+    fallback_on_timeout: bool
+    config: Mapping[str, Any]
+    config_json: orjson.Fragment
+    breaker_key: str
+    breaker: BreakerSettings
+    slow_s: float
+    concurrency: int
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """A pre, validator or post step. ``fallback`` is set exactly with failure mode ``fallback``."""
+
+    name: str
+    action: Action
+    call: Call
+    failure_mode: FailureMode
+    fallback: Call | None
+    shadow: bool
+    group: str | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProviderStep:
+    """The select_provider step. ``sticky_header`` is None where the tenant is the key."""
+
+    name: str
+    candidates: tuple[Call, ...]
+    strategy: Strategy
+    sticky_header: str | None
+    fallback: tuple[Call, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    """A policy ready to run. A stage is one step, or the validators of one group, which run side by side."""
+
+    policy_id: str
+    deadline_s: float
+    before: tuple[tuple[Step, ...], ...]
+    provider: ProviderStep
+    after: tuple[Step, ...]
+
+    def calls(self) -> list[Call]:
+        """Every extension that a request on this route may meet."""
+        steps = [step for stage in self.before for step in stage] + list(self.after)
+        found = [call for step in steps for call in (step.call, step.fallback) if call is not None]
+        return [*found, *self.provider.candidates, *self.provider.fallback]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Criteria:
+    """When a policy applies. Empty means any. ``sticky_header`` names what percent is hashed by; see
+    ``matching``.
+    """
+
+    tenants: frozenset[str]
+    environments: frozenset[str]
+    models: tuple[str, ...]
+    headers: tuple[tuple[str, str], ...]
+    percent: int
+    sticky_key: str | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CompiledPolicy:
+    """A valid policy. ``needs`` are the extensions it was resolved against: the same ones allow its reuse."""
+
+    id: str
+    name: str
+    priority: int
+    created_at: str
+    criteria: Criteria
+    route: Route
+    complexity: int
+    needs: tuple[tuple[str, CompiledExtension | None], ...]
+    record: PolicyRecord

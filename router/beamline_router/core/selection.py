@@ -1,0 +1,77 @@
+"""Which of several providers is asked first. Pure: randomness, counters and keys are arguments.
+
+ordered         as listed; the others follow in order when one can't answer
+weighted        at random, in proportion to the weights
+least_inflight  two drawn at random by weight, the one with fewer calls in flight (power of two choices)
+latency         two drawn at random by weight, the one with the lower expected latency
+sticky          by weighted rendezvous hash of a key: the same key meets the same provider, and a provider
+that comes or goes moves only its own share of the keys
+
+Only those whose breaker would let a call through take part, as long as there is one; weight 0 takes no
+traffic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from math import exp, log
+from typing import Final
+
+from .route import Call
+
+LATENCY_MEMORY_S: Final = 10.0
+"""An old latency fades with this time constant, so that a provider that was slow once is tried again."""
+_SCALE: Final = float(2**64)
+
+
+def eligible(candidates: Sequence[Call], available: Callable[[Call], bool]) -> list[Call]:
+    """Those with weight that can be called now; all with weight where none can."""
+    weighted = [call for call in candidates if call.weight > 0 and call.absent is None]
+    return (
+        [call for call in weighted if available(call)] or weighted or [c for c in candidates if c.weight > 0]
+    )
+
+
+def weighted(candidates: Sequence[Call], random: float) -> int:
+    """The index drawn by ``random`` in [0, 1)."""
+    point = random * sum(call.weight for call in candidates)
+    for index, call in enumerate(candidates):
+        point -= call.weight
+        if point < 0:
+            return index
+    return len(candidates) - 1
+
+
+def two_of(candidates: Sequence[Call], random_1: float, random_2: float) -> tuple[int, int]:
+    """Two different indices drawn by weight; the same one twice where there is only one."""
+    first = weighted(candidates, random_1)
+    if len(candidates) == 1:
+        return first, first
+    others = [*candidates[:first], *candidates[first + 1 :]]
+    second = weighted(others, random_2)
+    return first, second if second < first else second + 1
+
+
+def better_of_two(
+    candidates: Sequence[Call], cost: Callable[[Call], float], random_1: float, random_2: float
+) -> int:
+    """Power of two choices: the cheaper of two drawn ones, the first drawn where they are equal."""
+    first, second = two_of(candidates, random_1, random_2)
+    return second if cost(candidates[second]) < cost(candidates[first]) else first
+
+
+def sticky(candidates: Sequence[Call], key: str) -> int:
+    """Weighted rendezvous hashing: the highest score of -weight / ln(hash) wins."""
+    scores = []
+    for call in candidates:
+        digest = blake2b(key.encode(), digest_size=8, key=call.extension_id.encode()[:64]).digest()
+        scores.append(-call.weight / log((int.from_bytes(digest) + 0.5) / _SCALE))
+    return max(range(len(scores)), key=scores.__getitem__)
+
+
+def expected_latency(ewma_s: float, idle_s: float, in_flight: int) -> float:
+    """Seconds to expect: the moving average, faded by the time without a call, times the queue that one
+    joins.
+    """
+    return ewma_s * exp(-max(idle_s, 0.0) / LATENCY_MEMORY_S) * (in_flight + 1)

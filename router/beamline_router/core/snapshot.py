@@ -1,0 +1,246 @@
+"""The snapshot: all that a router knows, compiled once, immutable, swapped as a whole.
+
+:func:`compile_snapshot` is pure. A record that can't be compiled is isolated: it is reported with field and
+reason, its last good version (from the snapshot before) keeps serving, and everything else updates. A record
+that did not change keeps its compiled object; a policy does if the extensions that it names kept theirs too.
+The cost is linear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, TypeVar
+
+from beamline_contract.names import ExtensionType
+from beamline_contract.projection import COMPLEXITY_WARNING, ExtensionRecord, PolicyRecord
+from beamline_contract.reports import Notice, Refused
+
+from .compile_extension import compile_extension
+from .compile_policy import compile_policy
+from .matching import Matcher, notices
+from .reading import BrokenRecordError
+from .request import Request
+from .route import CompiledExtension, CompiledPolicy, Route
+
+# Beyond BrokenRecordError: whatever else registry content can provoke must not stop the other records.
+_UNFORESEEN = (TypeError, ValueError, KeyError, IndexError, AttributeError, RecursionError, OverflowError)
+
+_Compiled = TypeVar("_Compiled", CompiledExtension, CompiledPolicy)
+
+
+class Snapshot:
+    """Immutable. Look-ups know enabled extensions only; a disabled one is as absent as an unknown one."""
+
+    __slots__ = ("_all", "_by_subject", "_by_type", "_enabled", "_policies", "matcher", "revision")
+
+    def __init__(
+        self,
+        revision: int,
+        extensions: Mapping[str, CompiledExtension],
+        policies: Mapping[str, CompiledPolicy],
+    ) -> None:
+        self.revision = revision
+        self._all = dict(extensions)
+        self._policies = dict(policies)
+        self._enabled = {key: extension for key, extension in self._all.items() if extension.enabled}
+        self._by_subject = {extension.subject: extension for extension in self._enabled.values()}
+        by_type: dict[str, list[CompiledExtension]] = {}
+        for extension in self._enabled.values():
+            by_type.setdefault(extension.type, []).append(extension)
+        self._by_type = {kind: tuple(found) for kind, found in by_type.items()}
+        self.matcher = Matcher(self._policies.values())
+
+    @classmethod
+    def empty(cls) -> Snapshot:
+        """What a router serves before it has read anything: no route, so NOT_FOUND for every request."""
+        return cls(0, {}, {})
+
+    def lookup(self, extension_id: str) -> CompiledExtension | None:
+        """The enabled extension of that id."""
+        return self._enabled.get(extension_id)
+
+    def lookup_by_subject(self, subject: str) -> CompiledExtension | None:
+        """The enabled extension that listens on that subject."""
+        return self._by_subject.get(subject)
+
+    def lookup_by_type(self, extension_type: ExtensionType) -> tuple[CompiledExtension, ...]:
+        """All enabled extensions of one type."""
+        return self._by_type.get(extension_type, ())
+
+    def policy(self, policy_id: str) -> CompiledPolicy | None:
+        """The policy of that id."""
+        return self._policies.get(policy_id)
+
+    def route_for(self, request: Request) -> Route | None:
+        """The route of the policy that the request names, else of the one that matches it."""
+        named = request.policy
+        found = self.matcher.find(request) if named is None else self._policies.get(named)
+        return None if found is None else found.route
+
+    def models(self) -> tuple[str, ...]:
+        """Every model that a policy names without a wildcard, sorted."""
+        names = {name for rule in self.matcher.rules for name in rule.exact_models}
+        return tuple(sorted(names))
+
+    @property
+    def extensions(self) -> int:
+        """How many extensions it holds, disabled ones included."""
+        return len(self._all)
+
+    @property
+    def enabled_extensions(self) -> int:
+        """How many extensions a request can meet."""
+        return len(self._enabled)
+
+    @property
+    def policies(self) -> int:
+        """How many policies it holds."""
+        return len(self._policies)
+
+    @property
+    def extension_records(self) -> tuple[ExtensionRecord, ...]:
+        """The records behind it, each in the version that serves."""
+        return tuple(extension.record for extension in self._all.values())
+
+    @property
+    def policy_records(self) -> tuple[PolicyRecord, ...]:
+        """The records behind it, each in the version that serves."""
+        return tuple(policy.record for policy in self._policies.values())
+
+    @property
+    def compiled_extensions(self) -> Mapping[str, CompiledExtension]:
+        """By id, disabled ones included; read-only."""
+        return MappingProxyType(self._all)
+
+    @property
+    def compiled_policies(self) -> Mapping[str, CompiledPolicy]:
+        """By id; read-only."""
+        return MappingProxyType(self._policies)
+
+
+@dataclass(frozen=True, slots=True)
+class Compilation:
+    """A snapshot, what had to be refused for it, and what authors should know."""
+
+    snapshot: Snapshot
+    refused: tuple[Refused, ...]
+    notices: tuple[Notice, ...]
+
+
+def compile_snapshot(
+    extensions: Iterable[ExtensionRecord],
+    policies: Iterable[PolicyRecord],
+    *,
+    revision: int,
+    previous: Snapshot | None,
+) -> Compilation:
+    """Compiles all records of the registry at ``revision``. Never raises for what a record holds."""
+    refused: list[Refused] = []
+    old_extensions = previous.compiled_extensions if previous is not None else {}
+    old_policies = previous.compiled_policies if previous is not None else {}
+    table = _compile_extensions(extensions, old_extensions, refused)
+    compiled = _compile_policies(policies, table, old_policies, refused)
+    snapshot = Snapshot(revision, table, compiled)
+    found = (*notices(snapshot.matcher), *_complex(compiled.values()))
+    return Compilation(snapshot, tuple(refused), found)
+
+
+def _compile_extensions(
+    records: Iterable[ExtensionRecord], old: Mapping[str, CompiledExtension], refused: list[Refused]
+) -> dict[str, CompiledExtension]:
+    table: dict[str, CompiledExtension] = {}
+    subjects: dict[str, str] = {}
+    for record in records:
+        last_good = _last_good(old, record.id)
+        compiled: CompiledExtension | None
+        if last_good is not None and (last_good.record is record or last_good.record == record):
+            compiled = last_good
+        else:
+            try:
+                compiled = compile_extension(record)
+            except (BrokenRecordError, *_UNFORESEEN) as error:
+                refused.append(_refused("Extension", record, error))
+                compiled = last_good
+        if compiled is None:
+            continue
+        holder = compiled.id if compiled.id in table else subjects.get(compiled.subject)
+        if holder is not None:
+            taken = BrokenRecordError(
+                "spec.subject", f"{compiled.subject} is already the subject of {holder}"
+            )
+            refused.append(_refused("Extension", record, taken))
+            continue
+        table[compiled.id] = compiled
+        subjects[compiled.subject] = compiled.id
+    return table
+
+
+def _compile_policies(
+    records: Iterable[PolicyRecord],
+    table: Mapping[str, CompiledExtension],
+    old: Mapping[str, CompiledPolicy],
+    refused: list[Refused],
+) -> dict[str, CompiledPolicy]:
+    compiled: dict[str, CompiledPolicy] = {}
+    for record in records:
+        last_good = _last_good(old, record.id)
+        if last_good is not None and (last_good.record is record or last_good.record == record):
+            # An equal record compiled before, so it can only fail now for reasons of its extensions, which
+            # never count.
+            compiled[last_good.id] = (
+                last_good if _same_needs(last_good, table) else compile_policy(last_good.record, table)
+            )
+            continue
+        try:
+            policy = compile_policy(record, table)
+        except (BrokenRecordError, *_UNFORESEEN) as error:
+            refused.append(_refused("RoutingPolicy", record, error))
+            if last_good is not None:
+                current = _same_needs(last_good, table)
+                compiled[last_good.id] = last_good if current else compile_policy(last_good.record, table)
+            continue
+        compiled[policy.id] = policy
+    return compiled
+
+
+def _last_good(old: Mapping[str, _Compiled], record_id: object) -> _Compiled | None:
+    return old.get(record_id) if isinstance(record_id, str) else None
+
+
+def _same_needs(policy: CompiledPolicy, table: Mapping[str, CompiledExtension]) -> bool:
+    return all(table.get(extension_id) is extension for extension_id, extension in policy.needs)
+
+
+def _refused(
+    kind: Literal["Extension", "RoutingPolicy"], record: ExtensionRecord | PolicyRecord, error: Exception
+) -> Refused:
+    if isinstance(error, BrokenRecordError):
+        field, reason = error.field, error.reason
+    else:
+        field, reason = "spec", f"could not be compiled: {type(error).__name__}"
+    generation: object = record.generation
+    return Refused(
+        kind=kind,
+        id=str(record.id)[:253],
+        generation=generation if isinstance(generation, int) and not isinstance(generation, bool) else 0,
+        field=field,
+        reason=reason,
+    )
+
+
+def _complex(policies: Iterable[CompiledPolicy]) -> Sequence[Notice]:
+    return [
+        Notice(
+            kind="RoutingPolicy",
+            id=policy.id,
+            reason="Complex",
+            message=(
+                f"complexity {policy.complexity} is above {COMPLEXITY_WARNING}: group validators, "
+                "shorten the fallback list, or split the policy by tenant or model"
+            ),
+        )
+        for policy in policies
+        if policy.complexity > COMPLEXITY_WARNING
+    ]

@@ -1,0 +1,130 @@
+"""What a router remembers about extensions between requests: breakers, retry budgets, calls in flight,
+latencies.
+
+It lives as long as the process and survives snapshot swaps: a new timeout does not close an open breaker.
+Everything is keyed by extension id; a step with breaker settings of its own has a breaker of its own under
+``id@policy/step``. :meth:`Runtime.adopt` is called after each swap: it takes over changed settings and
+forgets what is gone. All of it runs on the one thread of the event loop, between awaits; there are no locks
+because nothing yields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from beamline_sdk.breaker import Breaker, BreakerSettings, BreakerState
+
+from .budget import RetryBudget
+from .ports import Recorder
+from .route import Call, CompiledExtension
+from .snapshot import Snapshot
+
+EWMA_SHARE: Final = 0.2
+"""Weight of the newest call in the moving average of latencies."""
+
+
+class Rng(Protocol):
+    """Randomness; :class:`random.Random` is one."""
+
+    def random(self) -> float:
+        """A float in [0, 1)."""
+        ...
+
+    def getrandbits(self, k: int, /) -> int:
+        """An integer of ``k`` random bits."""
+        ...
+
+
+class Load:
+    """Counters of one extension in this router. ``latency_s`` is a moving average of answered calls."""
+
+    __slots__ = ("budget", "in_flight", "last_at", "latency_s")
+
+    def __init__(self) -> None:
+        self.budget = RetryBudget()
+        self.in_flight = 0
+        self.latency_s = 0.0
+        self.last_at = 0.0
+
+    def observe(self, seconds: float, now: float) -> None:
+        """One call was answered after ``seconds``."""
+        if self.latency_s == 0.0:
+            self.latency_s = seconds
+        else:
+            self.latency_s += EWMA_SHARE * (seconds - self.latency_s)
+        self.last_at = now
+
+
+class Runtime:
+    """``clock`` gives monotonic seconds; ``recorder`` hears of breaker changes under the breaker's key."""
+
+    def __init__(self, clock: Callable[[], float], rng: Rng, recorder: Recorder) -> None:
+        self._clock = clock
+        self._rng = rng
+        self._recorder = recorder
+        self._breakers: dict[str, Breaker] = {}
+        self._loads: dict[str, Load] = {}
+
+    def breaker(self, call: Call) -> Breaker:
+        """The breaker that guards this call, made on first use."""
+        found = self._breakers.get(call.breaker_key)
+        return found if found is not None else self._new_breaker(call.breaker_key, call.breaker)
+
+    def load(self, extension_id: str) -> Load:
+        """The counters of an extension, made on first use."""
+        found = self._loads.get(extension_id)
+        if found is None:
+            found = self._loads[extension_id] = Load()
+        return found
+
+    def available(self, call: Call) -> bool:
+        """Whether the breaker would let a call through now; changes nothing."""
+        found = self._breakers.get(call.breaker_key)
+        return found is None or found.available(self._clock())
+
+    def adopt(self, snapshot: Snapshot) -> None:
+        """Takes over the settings of a new snapshot; forgets breakers and counters of ids that are gone."""
+        settings = {key: extension.breaker for key, extension in snapshot.compiled_extensions.items()}
+        for policy in snapshot.compiled_policies.values():
+            for call in policy.route.calls():
+                if call.breaker_key != call.extension_id:
+                    settings[call.breaker_key] = call.breaker
+        for key in [key for key in self._breakers if key not in settings]:
+            del self._breakers[key]
+        for key, breaker in self._breakers.items():
+            if breaker.settings != settings[key]:
+                breaker.configure(settings[key])
+        known = snapshot.compiled_extensions
+        gone = [key for key, load in self._loads.items() if key not in known and not load.in_flight]
+        for extension_id in gone:
+            del self._loads[extension_id]
+
+    def breaker_states(self) -> dict[str, str]:
+        """The word of every breaker that has been used, by its key."""
+        return {key: breaker.state for key, breaker in self._breakers.items()}
+
+    def isolate(self, extension: CompiledExtension) -> None:
+        """Refuses every call to an extension until :meth:`reset`."""
+        for breaker in self._breakers_of(extension):
+            breaker.isolate()
+
+    def reset(self, extension: CompiledExtension) -> None:
+        """Closes the breakers of an extension at once."""
+        for breaker in self._breakers_of(extension):
+            breaker.reset()
+
+    def _breakers_of(self, extension: CompiledExtension) -> list[Breaker]:
+        if extension.id not in self._breakers:
+            self._new_breaker(extension.id, extension.breaker)
+        own = f"{extension.id}@"
+        return [
+            breaker for key, breaker in self._breakers.items() if key == extension.id or key.startswith(own)
+        ]
+
+    def _new_breaker(self, key: str, settings: BreakerSettings) -> Breaker:
+        def changed(state: BreakerState) -> None:
+            self._recorder.breaker(key, state)
+
+        breaker = self._breakers[key] = Breaker(settings, random=self._rng.random, on_change=changed)
+        return breaker

@@ -1,0 +1,184 @@
+"""Pre, validator and post steps: one extension, its failure mode, and its entry in the trail.
+
+A step ends with a value (its patch or verdict), with SKIPPED (it failed and is ``open``), or with the error
+that ends the request. With ``fallback`` the other extension is asked once the first has failed; if that fails
+too, the default mode of the type decides: pre and post are skipped, a validator ends the request.
+
+A shadow step is sent what an enforced one would get and runs in a task of its own: the request never waits
+for it, its result goes into trail and metrics only. There are at most MAX_SHADOWS of them; beyond that they
+are dropped and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum
+from typing import Final, TypeAlias
+
+import structlog
+
+from beamline_contract.errors import ErrorCode, WireError
+from beamline_contract.extension import default_failure_mode
+
+from .invoke import Invocation, Invoker
+from .ports import Recorder
+from .replies import Patch, Verdict
+from .request import StepTrace
+from .route import Call, Step
+from .run import Run
+
+MAX_SHADOWS: Final = 1_000
+
+_log = structlog.get_logger()
+
+
+class Skip(Enum):
+    """The step failed, and the request goes on without it."""
+
+    SKIPPED = "skipped"
+
+
+SKIPPED: Final = Skip.SKIPPED
+StepResult: TypeAlias = Patch | Verdict | Skip | WireError
+
+
+class StepRunner:
+    """Runs steps other than select_provider."""
+
+    def __init__(self, invoker: Invoker, recorder: Recorder, clock: Callable[[], float]) -> None:
+        self._invoker = invoker
+        self._recorder = recorder
+        self._clock = clock
+        self._shadows: set[asyncio.Task[None]] = set()
+
+    async def run(self, run: Run, step: Step) -> StepResult:
+        """Runs one enforced step; the error, if any, says where it happened."""
+        began = self._clock()
+        done = await self._invoke(run, step, step.call, began)
+        last_resort = step.failure_mode
+        call = step.call
+        if done.error is not None and step.fallback is not None:
+            self._note(run, step, call, "error", done, began=began)
+            began = self._clock()
+            call = step.fallback
+            done = await self._invoke(run, step, call, began)
+            last_resort = default_failure_mode(call.type)
+        value, error = done.value, done.error
+        if error is None:
+            assert isinstance(value, Patch | Verdict)
+            if isinstance(value, Verdict) and not value.passed:
+                self._note(run, step, call, "rejected", done, began=began)
+                return _rejection(step, call, value, done.attempts)
+            self._note(run, step, call, "ok", done, began=began)
+            return value
+        if last_resort == "open":
+            self._note(run, step, call, "skipped", done, began=began)
+            return SKIPPED
+        self._note(run, step, call, "error", done, began=began)
+        return error.at(step=step.name, extension_id=call.extension_id, attempts=done.attempts)
+
+    async def run_group(self, run: Run, steps: tuple[Step, ...]) -> WireError | None:
+        """Runs validators side by side; the first that ends the request ends the others too."""
+        tasks = [asyncio.create_task(self.run(run, step)) for step in steps]
+        pending = set(tasks)
+        try:
+            while pending:
+                _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                # In the listed order, so that of two that end at once the same one speaks every time.
+                for task in tasks:
+                    if task.done() and isinstance(result := task.result(), WireError):
+                        return result
+            return None
+        finally:
+            for task in pending:
+                task.cancel()
+            if pending:
+                await asyncio.gather(*pending, return_exceptions=True)
+
+    def shadow(self, run: Run, step: Step) -> None:
+        """Starts a shadow step and returns at once."""
+        call = step.call
+        entry = StepTrace(step.name, step.action, call.extension_id, "shadow", 0.0, attempts=0)
+        run.trail.append(entry)
+        if len(self._shadows) >= MAX_SHADOWS:
+            self._recorder.dropped(call.extension_id, "shadow")
+            return
+        task = asyncio.create_task(self._run_shadow(run, step, run.payload(call), entry))
+        self._shadows.add(task)
+        task.add_done_callback(self._shadows.discard)
+
+    async def close(self) -> None:
+        """Ends shadow steps that still run, and returns when they have."""
+        tasks = list(self._shadows)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run_shadow(self, run: Run, step: Step, payload: bytes, entry: StepTrace) -> None:
+        began = self._clock()
+        outcome, reason = "ok", None
+        try:
+            done = await self._invoker.invoke(run, step.call, payload)
+        except asyncio.CancelledError:
+            self._recorder.step(
+                step.call.extension_id, step.call.type, "error", "CANCELLED", self._clock() - began
+            )
+            raise
+        except Exception as fault:  # noqa: BLE001 -- nobody awaits this task, so its faults end here
+            _log.error(
+                "pipeline.shadow_fault", extension_id=step.call.extension_id, type=type(fault).__name__
+            )
+            outcome, reason = "error", ErrorCode.INTERNAL.value
+        else:
+            entry.attempts = done.attempts
+            if done.error is not None:
+                outcome, reason = "error", done.error.code.value
+            elif isinstance(done.value, Verdict) and not done.value.passed:
+                outcome, reason = "rejected", ErrorCode.VALIDATION_REJECTED.value
+        seconds = self._clock() - began
+        entry.ms, entry.reason = seconds * 1000, reason
+        self._recorder.step(step.call.extension_id, step.call.type, outcome, reason, seconds)
+
+    async def _invoke(self, run: Run, step: Step, call: Call, began: float) -> Invocation:
+        try:
+            return await self._invoker.invoke(run, call, run.payload(call))
+        except BaseException as fault:
+            code = ErrorCode.INTERNAL if isinstance(fault, Exception) else ErrorCode.CANCELLED
+            ended = Invocation(error=WireError.of(code, ""), attempts=1)
+            self._note(run, step, call, "error", ended, began=began)
+            raise
+
+    def _note(
+        self, run: Run, step: Step, call: Call, outcome: str, done: Invocation, *, began: float
+    ) -> None:
+        seconds = self._clock() - began
+        reason = None
+        if done.error is not None:
+            reason = done.error.code.value
+        elif outcome == "rejected":
+            reason = ErrorCode.VALIDATION_REJECTED.value
+        run.trail.append(
+            StepTrace(
+                step.name,
+                step.action,
+                call.extension_id,
+                outcome,
+                seconds * 1000,
+                done.attempts,
+                reason,
+                done.breaker,
+            )
+        )
+        self._recorder.step(call.extension_id, call.type, outcome, reason, seconds)
+
+
+def _rejection(step: Step, call: Call, verdict: Verdict, attempts: int) -> WireError:
+    return WireError(
+        ErrorCode.VALIDATION_REJECTED,
+        verdict.reason or "a validator rejected the request",
+        step=step.name,
+        extension_id=call.extension_id,
+        attempts=attempts,
+        details=verdict.details,
+    )

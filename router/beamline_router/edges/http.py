@@ -1,0 +1,275 @@
+"""The HTTP door: ``POST /v1/route``, ``/healthz``, ``/readyz``, ``/metrics``.
+
+It is one bare ASGI callable over a dictionary of paths: four fixed paths need no routing library, and this
+is where every request of every user passes. uvicorn with httptools speaks HTTP itself.
+
+Per request: the body is read up to its limit and not a byte further; then the request runs in this task,
+while a second one listens for the client's leaving and cancels the first. Shutdown is uvicorn's: stop
+listening, let answers finish, close. Signals are the application's business, so uvicorn's own handlers stay
+off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from math import ceil
+from typing import Any, Final
+
+import orjson
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from beamline_contract.errors import ErrorCode, WireError
+from beamline_contract.wire import MAX_BODY_BYTES
+
+from ..core.intake import too_large
+from ..core.request import Answer, Failure
+from .serving import Served, Serving
+from .telemetry import Telemetry
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Readiness = Callable[[], tuple[bool, dict[str, Any]]]
+"""Whether the process may get traffic, and the body of /readyz."""
+Endpoint = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_JSON: Final = (b"content-type", b"application/json")
+_NO_STORE: Final = (b"cache-control", b"no-store")
+_CLOSE: Final = (b"connection", b"close")
+_DEFAULT_RETRY_AFTER_S: Final = 1
+_BACKLOG: Final = 2048
+
+
+class ListenError(RuntimeError):
+    """The address can't be used; the message is one sentence for the person who started the process."""
+
+
+class HttpDoor:
+    """The ASGI application."""
+
+    def __init__(self, serving: Serving, telemetry: Telemetry, readiness: Readiness) -> None:
+        self._serving = serving
+        self._telemetry = telemetry
+        self._readiness = readiness
+        probes = frozenset({"GET", "HEAD"})
+        self._routes: dict[str, tuple[frozenset[str], Endpoint]] = {
+            "/v1/route": (frozenset({"POST"}), self._route),
+            "/healthz": (probes, self._healthz),
+            "/readyz": (probes, self._readyz),
+            "/metrics": (probes, self._metrics),
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One HTTP exchange."""
+        if scope["type"] != "http":
+            return
+        found = self._routes.get(scope["path"])
+        if found is None:
+            error = WireError.of(ErrorCode.NOT_FOUND, f"no such path; there are {', '.join(self._routes)}")
+            await _send_json(send, 404, {"error": error.to_wire()})
+            return
+        methods, endpoint = found
+        if scope["method"] not in methods:
+            allowed = ", ".join(sorted(methods))
+            error = WireError.of(ErrorCode.INVALID_ARGUMENT, f"this path takes {allowed}")
+            await _send_json(send, 405, {"error": error.to_wire()}, [(b"allow", allowed.encode())])
+            return
+        await endpoint(scope, receive, send)
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+        if kind != "application/json" and not kind.endswith("+json"):
+            refusal = WireError.of(
+                ErrorCode.INVALID_ARGUMENT,
+                f"the content type must be application/json, got {kind[:80]!r}",
+                details={"http_status": 415},
+            )
+            await _send_served(send, self._serving.refuse("http", headers, refusal), close=True)
+            return
+        body = await _read_body(headers, receive)
+        if body is None:
+            return
+        if isinstance(body, WireError):
+            await _send_served(send, self._serving.refuse("http", headers, body), close=True)
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        watch = _Watch(task, receive)
+        watcher = asyncio.get_running_loop().create_task(watch.run())
+        try:
+            served = await self._serving.serve("http", body, headers)
+        except asyncio.CancelledError:
+            if not watch.left:
+                raise
+            task.uncancel()
+            return
+        finally:
+            watch.done = True
+            watcher.cancel()
+        await _send_served(send, served)
+
+    async def _healthz(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        await _send_json(send, 200, {"status": "ok"})
+
+    async def _readyz(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        ready, body = self._readiness()
+        await _send_json(send, 200 if ready else 503, body)
+
+    async def _metrics(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        # In a thread: thousands of series take longer to render than a request may be kept waiting.
+        text = await asyncio.to_thread(generate_latest, self._telemetry.registry)
+        await _send(send, 200, text, [(b"content-type", CONTENT_TYPE_LATEST.encode()), _NO_STORE])
+
+
+class _Watch:
+    """Cancels a request's task when its client leaves."""
+
+    __slots__ = ("_receive", "_task", "done", "left")
+
+    def __init__(self, task: asyncio.Task[Any], receive: Receive) -> None:
+        self._task = task
+        self._receive = receive
+        self.left = False
+        self.done = False
+
+    async def run(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if not self.done:
+            self.left = True
+            self._task.cancel()
+
+
+class HttpServer:
+    """uvicorn around an ASGI application, on a socket of ours, so that port 0 is known at once."""
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], host: str, port: int) -> None:
+        self._socket = listen(host, port)
+        self.host = host
+        self.port = int(self._socket.getsockname()[1])
+        self._server = _Quiet(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                loop="none",
+                interface="asgi3",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                proxy_headers=False,
+                backlog=_BACKLOG,
+            )
+        )
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begins to accept connections on the running loop."""
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="http")
+
+    async def stop(self, grace_s: float) -> None:
+        """Stops accepting, waits for answers under way (at most ``grace_s`` seconds), closes."""
+        self._server.config.timeout_graceful_shutdown = max(1, ceil(grace_s))
+        self._server.should_exit = True
+        task, self._task = self._task, None
+        if task is not None:
+            await task
+        self._socket.close()
+
+
+class _Quiet(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves signals to the application."""
+        yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises :class:`ListenError` with one sentence that names the address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+        bound.setblocking(False)
+    except (OSError, OverflowError) as error:
+        bound.close()
+        taken = getattr(error, "errno", None) == errno.EADDRINUSE
+        why = (
+            "is taken: stop what listens there, or choose another port"
+            if taken
+            else f"can't be used: {error}"
+        )
+        raise ListenError(f"{host}:{port} for HTTP {why}") from error
+    return bound
+
+
+async def _read_body(headers: dict[str, str], receive: Receive) -> bytes | WireError | None:
+    """The body, a refusal (too large), or None when the client left while sending it."""
+    stated = headers.get("content-length", "")
+    if stated.isdecimal() and int(stated[:20]) > MAX_BODY_BYTES:
+        return too_large(int(stated[:20]))
+    message = await receive()
+    if message["type"] != "http.request":
+        return None
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body", False):
+        return body if len(body) <= MAX_BODY_BYTES else too_large()
+    parts, size = [body], len(body)
+    while size <= MAX_BODY_BYTES:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        part = message.get("body", b"")
+        parts.append(part)
+        size += len(part)
+        if not message.get("more_body", False):
+            return b"".join(parts) if size <= MAX_BODY_BYTES else too_large()
+    return too_large()
+
+
+async def _send_served(send: Send, served: Served, *, close: bool = False) -> None:
+    result = served.result
+    headers = [
+        _JSON,
+        (b"x-request-id", served.envelope.request_id.encode()),
+        (b"traceparent", served.envelope.traceparent.encode()),
+    ]
+    if result.policy_id is not None:
+        headers.append((b"x-beamline-policy", result.policy_id.encode()))
+    status = 200
+    if isinstance(result, Answer):
+        headers.append((b"x-beamline-provider", result.provider_id.encode("ascii", "replace")))
+    else:
+        status = result.error.http_status
+        _add_retry_after(headers, status, result)
+    if close:
+        headers.append(_CLOSE)
+    await _send(send, status, served.body(), headers)
+
+
+def _add_retry_after(headers: list[tuple[bytes, bytes]], status: int, failure: Failure) -> None:
+    after = failure.error.retry_after_ms
+    if after is not None:
+        headers.append((b"retry-after", str(max(1, ceil(after / 1000))).encode()))
+    elif status in {429, 503}:
+        headers.append((b"retry-after", str(_DEFAULT_RETRY_AFTER_S).encode()))
+
+
+async def _send_json(
+    send: Send, status: int, body: dict[str, Any], headers: list[tuple[bytes, bytes]] | None = None
+) -> None:
+    await _send(send, status, orjson.dumps(body), [_JSON, _NO_STORE, *(headers or ())])
+
+
+async def _send(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    headers.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,135 @@
+"""Request-reply over plain nats-py: the port's reference implementation.
+
+nats-py keeps one inbox subscription for all requests and a future per token, which is forgotten when it is
+done, times out or is cancelled; a reply that comes later finds no token and is dropped. What this module
+adds is that every expected outcome is a value, and that nothing is ever queued for a connection that is not
+there: a request that waited in a reconnect buffer would be executed after its caller had given up.
+
+Three traps are closed here. nats-py compares only the payload with the server's limit, but the server
+counts headers too and answers an excess by closing the connection, on which all other requests are in
+flight. A timeout of zero or less would still publish. And on Python 3.11 ``asyncio.wait_for`` forgets a
+cancellation that arrives together with the reply, so the task's own count of cancellations is asked
+afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+from nats import errors
+from nats.aio.client import Client
+
+from beamline_contract.errors import ErrorCode, WireError
+
+from ..core.ports import TransportFault
+
+FAULTS: Final[dict[type[Exception], TransportFault]] = {
+    errors.NoRespondersError: TransportFault.NO_RESPONDERS,
+    errors.TimeoutError: TransportFault.TIMED_OUT,
+    errors.MaxPayloadError: TransportFault.TOO_LARGE,
+    errors.OutboundBufferLimitError: TransportFault.DISCONNECTED,
+    errors.ConnectionClosedError: TransportFault.DISCONNECTED,
+    errors.ConnectionDrainingError: TransportFault.DISCONNECTED,
+    errors.ConnectionReconnectingError: TransportFault.DISCONNECTED,
+    errors.StaleConnectionError: TransportFault.DISCONNECTED,
+    errors.UnexpectedEOF: TransportFault.DISCONNECTED,
+}
+"""What nats-py raises for an expected outcome. Anything else is a fault of ours and is not swallowed."""
+
+_EXPECTED: Final = tuple(FAULTS)
+
+SERVICE_ERROR: Final = "Nats-Service-Error"
+SERVICE_ERROR_CODE: Final = "Nats-Service-Error-Code"
+SERVICE_CODES: Final[dict[str, ErrorCode]] = {
+    "400": ErrorCode.INVALID_ARGUMENT,
+    "401": ErrorCode.UNAUTHENTICATED,
+    "403": ErrorCode.PERMISSION_DENIED,
+    "404": ErrorCode.NOT_FOUND,
+    "408": ErrorCode.DEADLINE_EXCEEDED,
+    "422": ErrorCode.VALIDATION_REJECTED,
+    "429": ErrorCode.RESOURCE_EXHAUSTED,
+    "503": ErrorCode.UNAVAILABLE,
+    "504": ErrorCode.DEADLINE_EXCEEDED,
+}
+"""Codes of the NATS services protocol are the author's own words; most authors take HTTP's."""
+
+_HEADER_ROOM: Final = 32 * 1024  # below the limit by more than this, headers need no counting
+_HEADER_FRAME: Final = len("NATS/1.0\r\n\r\n")
+_LINE_FRAME: Final = len(": \r\n")
+
+
+class NatsTransport:
+    """``core.ports.Transport`` on a nats-py client. Without a client (yet), every request is DISCONNECTED."""
+
+    def __init__(self, nc: Client | None = None) -> None:
+        self._nc = nc
+
+    def attach(self, nc: Client) -> None:
+        """Gives the connection, once there is one."""
+        self._nc = nc
+
+    @property
+    def connected(self) -> bool:
+        """Whether a request would leave this process now."""
+        return self._nc is not None and self._nc.is_connected
+
+    async def request(
+        self, subject: str, payload: bytes, headers: Mapping[str, str], timeout_s: float
+    ) -> bytes | TransportFault:
+        """See the port. Raises :class:`ValueError` for what no caller may send: a malformed subject or
+        header.
+        """
+        nc = self._nc
+        if nc is None or not nc.is_connected:
+            return TransportFault.DISCONNECTED
+        if timeout_s <= 0:
+            return TransportFault.TIMED_OUT
+        room = nc.max_payload - len(payload)
+        if room < _HEADER_ROOM and room < _size(headers):
+            return TransportFault.TOO_LARGE
+        task = asyncio.current_task()
+        cancels = task.cancelling() if task is not None else 0
+        try:
+            reply = await nc.request(subject, payload, timeout=timeout_s, headers=headers)  # type: ignore[arg-type]  # it only iterates
+        except _EXPECTED as error:
+            return _fault_of(error)
+        except (errors.BadSubjectError, errors.BadHeaderError) as error:
+            what = "subject" if isinstance(error, errors.BadSubjectError) else "header name"
+            raise ValueError(f"NATS can't carry this {what}") from error
+        if task is not None and task.cancelling() > cancels:
+            raise asyncio.CancelledError
+        if reply.headers and SERVICE_ERROR_CODE in reply.headers:
+            return _service_error(reply.data, reply.headers)
+        return bytes(reply.data)
+
+
+def _fault_of(error: Exception) -> TransportFault:
+    for kind in type(error).__mro__:
+        if kind in FAULTS:
+            return FAULTS[kind]
+    raise error
+
+
+def _size(headers: Mapping[str, str]) -> int:
+    return _HEADER_FRAME + sum(len(key) + len(value.encode()) + _LINE_FRAME for key, value in headers.items())
+
+
+def _service_error(payload: bytes, headers: Mapping[str, Any]) -> bytes:
+    """The reply of a service that reports its error in headers, in our own words; a body that has them
+    stays.
+    """
+    if payload[:1] == b"{" and b'"error"' in payload:
+        return bytes(payload)
+    stated = str(headers[SERVICE_ERROR_CODE])
+    code = (
+        ErrorCode(stated)
+        if stated in ErrorCode.__members__
+        else SERVICE_CODES.get(stated, ErrorCode.INTERNAL)
+    )
+    message = str(headers.get(SERVICE_ERROR) or "the service gave no description")
+    return orjson.dumps(
+        {"error": WireError.of(code, f"{message[:512]} (service code {stated[:32]})").to_wire()}
+    )

@@ -1,0 +1,327 @@
+"""Keeps the router's table: reads the registry, compiles a snapshot, swaps it.
+
+One task (:meth:`Refresher.run`) does all reading, so reads never overlap and a swap is a single assignment
+that no request can see half of. What wakes it: its start, a hint of a newer revision, a NATS reconnect
+(hints may have been missed), SIGHUP, and its own poll. Wake-ups that arrive while it reads fold into one
+more read; a hint of a revision that the table already has is ignored.
+
+A read is bounded. When it fails the last good table serves on, for ever if need be, and the read is tried
+again after a back-off with jitter: at first within a second, so that a restart of PostgreSQL goes
+unnoticed, later every ten.
+
+Two registries may follow each other under one address (a restored backup). A revision that is lower than
+ours says so: then, and at the first read after a start from a file, everything is read anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+import structlog
+
+from beamline_contract.projection import ExtensionRecord, PolicyRecord
+from beamline_contract.reports import Notice, Refused
+from beamline_registry.port import Delta, RegistryError, RegistryReader, SchemaError
+
+from ..core.snapshot import Compilation, Snapshot, compile_snapshot
+from . import snapshot_file
+from .telemetry import Telemetry
+
+log = structlog.get_logger()
+
+DEFAULT_POLL_S: Final = 30.0
+READ_LIMIT_S: Final = 10.0
+FIRST_BACKOFF_S: Final = 0.5
+MAX_BACKOFF_S: Final = 10.0
+_POLL_JITTER: Final = 0.2
+_COMPILE_IN_THREAD_ABOVE: Final = 256  # records: below, a thread costs more than it saves
+
+
+class Draw(Protocol):
+    """Uniform in [0, 1): ``random.Random().random``."""
+
+    def __call__(self) -> float: ...
+
+
+@dataclass(slots=True)
+class CacheStats:
+    """Contract.md, "Registry". ``last_reload`` is Unix seconds, 0.0 before the first."""
+
+    last_reload: float = 0.0
+    load_count: int = 0
+    error_count: int = 0
+    total_extensions: int = 0
+    enabled_extensions: int = 0
+
+
+class Refresher:
+    """Owns the current snapshot. ``on_swap`` is awaited after each; ``clock`` is monotonic, ``wall`` Unix
+    seconds.
+    """
+
+    def __init__(
+        self,
+        reader: RegistryReader,
+        telemetry: Telemetry,
+        *,
+        draw: Draw,
+        poll_s: float = DEFAULT_POLL_S,
+        file: Path | None = None,
+        on_swap: Callable[[], Awaitable[None]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._reader = reader
+        self._telemetry = telemetry
+        self._draw = draw
+        self._poll_s = poll_s
+        self._file = file
+        self._on_swap = on_swap
+        self._clock = clock
+        self._wall = wall
+        self._extensions: dict[str, ExtensionRecord] = {}
+        self._policies: dict[str, PolicyRecord] = {}
+        self._current_at = clock()  # when the table was last known to be the registry's
+        self._wake = asyncio.Event()
+        self._wanted = 0
+        self._failures = 0
+        self._read_all = False
+        self.snapshot: Snapshot | None = None
+        self.refused: tuple[Refused, ...] = ()
+        self.notices: tuple[Notice, ...] = ()
+        self.stats = CacheStats()
+        self.from_file = False
+        telemetry.table_age(self.age)
+
+    @property
+    def revision(self) -> int:
+        """The registry revision that is served; 0 before the first table."""
+        return self.snapshot.revision if self.snapshot is not None else 0
+
+    @property
+    def registry_answers(self) -> bool:
+        """Whether the last read worked."""
+        return self.stats.load_count > 0 and self._failures == 0
+
+    def age(self) -> float:
+        """Seconds since the table was last known to be current (since the file was written, after a start
+        from it).
+        """
+        return max(0.0, self._clock() - self._current_at)
+
+    def hint(self, revision: int) -> None:
+        """The registry is said to have reached ``revision``."""
+        if revision > max(self.revision, self._wanted):
+            self._wanted = revision
+            self._wake.set()
+
+    def wake(self) -> None:
+        """Read now: after a reconnect, or because somebody asked."""
+        self._wake.set()
+
+    def read_anew(self) -> None:
+        """Read everything now, not only what is new (SIGHUP)."""
+        self._read_all = True
+        self._wake.set()
+
+    def load_file(self) -> None:
+        """Serves the last good table of an earlier process, until the registry answers. Never raises."""
+        if self._file is None:
+            return
+        try:
+            saved = snapshot_file.load(self._file)
+        except snapshot_file.SnapshotFileError as error:
+            log.warning("snapshot_file.unusable", path=str(self._file), error=str(error))
+            return
+        if saved is None:
+            return
+        self._extensions = {record.id: record for record in saved.extensions}
+        self._policies = {record.id: record for record in saved.policies}
+        self._take(_compile(saved.extensions, saved.policies, saved.revision, None))
+        age = max(0.0, self._wall() - saved.saved_at)
+        self._current_at = self._clock() - age
+        self.from_file = True
+        self._read_all = True
+        log.info("snapshot_file.loaded", path=str(self._file), revision=saved.revision, age_s=round(age, 1))
+
+    async def run(self) -> None:
+        """Reads for ever; ends when cancelled, or with :class:`SchemaError` before anything could be
+        served.
+        """
+        while True:
+            self._wake.clear()
+            fine = await self._reload()
+            if fine and self._wanted <= self.revision:
+                self._wanted = 0
+            try:
+                async with asyncio.timeout(self._pause()):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    def _pause(self) -> float:
+        jitter = self._draw()
+        if self._failures:
+            ceiling = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(self._failures - 1, 10))
+            return ceiling * (0.5 + jitter / 2)
+        if self._wanted > self.revision:
+            # The hint was faster than a replica, or lied: ask again soon, but only this once.
+            self._wanted = 0
+            return FIRST_BACKOFF_S
+        return self._poll_s * (1.0 - _POLL_JITTER + 2 * _POLL_JITTER * jitter)
+
+    async def _reload(self) -> bool:
+        started = self._clock()
+        try:
+            delta = await self._read()
+        except SchemaError as error:
+            if self.snapshot is None:
+                raise
+            self._failed(error)
+            return False
+        except (RegistryError, TimeoutError, OSError) as error:
+            self._failed(error)
+            return False
+        try:
+            await self._take_in(delta, started)
+        except Exception as error:  # a fault of ours in the compiler must not cost the table that serves
+            log.exception("registry.not_compiled", revision=delta.revision)
+            self._failed(error)
+            return False
+        return True
+
+    async def _take_in(self, delta: Delta, started: float) -> None:
+        if self._failures:
+            log.info("registry.answers_again", failures=self._failures)
+        self._failures = 0
+        self._current_at = self._clock()
+        self.stats.load_count += 1
+        self.stats.last_reload = self._wall()
+        self.from_file = False
+        if self.snapshot is not None and not _news(delta, self.revision):
+            return
+        self._apply(delta)
+        await self._swap(delta.revision, started)
+
+    async def _read(self) -> Delta:
+        since = 0 if self._read_all else self.revision
+        async with asyncio.timeout(READ_LIMIT_S):
+            delta = await self._reader.read(since)
+            if not delta.full and delta.revision < since:
+                log.warning("registry.went_back", ours=since, revision=delta.revision)
+                delta = await self._reader.read(0)
+        self._read_all = False
+        return delta
+
+    def _failed(self, error: Exception) -> None:
+        self._failures += 1
+        self.stats.error_count += 1
+        self._telemetry.reload_failed()
+        level = log.warning if self._failures == 1 else log.debug
+        level(
+            "registry.reload_failed",
+            error=f"{type(error).__name__}: {error}"[:300],
+            revision=self.revision,
+            serving=self.snapshot is not None,
+            failures=self._failures,
+        )
+
+    def _apply(self, delta: Delta) -> None:
+        if delta.full:
+            self._extensions, self._policies = {}, {}
+        for stone in delta.removed:
+            (self._extensions if stone.kind == "Extension" else self._policies).pop(stone.id, None)
+        self._extensions.update((record.id, record) for record in delta.extensions)
+        self._policies.update((record.id, record) for record in delta.policies)
+
+    async def _swap(self, revision: int, started: float) -> None:
+        extensions, policies = tuple(self._extensions.values()), tuple(self._policies.values())
+        if len(extensions) + len(policies) > _COMPILE_IN_THREAD_ABOVE:
+            compiled = await asyncio.to_thread(_compile, extensions, policies, revision, self.snapshot)
+        else:
+            compiled = _compile(extensions, policies, revision, self.snapshot)
+        self._take(compiled)
+        seconds = self._clock() - started
+        sizes = Counter((record.type, "true" if record.enabled else "false") for record in extensions)
+        self._telemetry.reloaded(seconds, dict(sizes), revision)
+        self._telemetry.keep(self._known_ids())
+        log.info(
+            "registry.reloaded",
+            count=len(extensions) + len(policies),
+            revision=revision,
+            ms=round(seconds * 1000, 2),
+            refused=len(compiled.refused),
+        )
+        for refusal in compiled.refused:
+            log.warning(
+                "registry.refused",
+                kind=refusal.kind,
+                id=refusal.id,
+                field=refusal.field,
+                reason=refusal.reason,
+            )
+        if self._on_swap is not None:
+            await self._on_swap()
+        await self._save(revision, extensions, policies)
+
+    def _take(self, compiled: Compilation) -> None:
+        self.snapshot = compiled.snapshot
+        self.refused = tuple(compiled.refused)
+        self.notices = tuple(compiled.notices)
+        self.stats.total_extensions = len(self._extensions)
+        self.stats.enabled_extensions = sum(record.enabled for record in self._extensions.values())
+
+    def _known_ids(self) -> set[str]:
+        """Ids that may appear in metrics: what exists, and what a policy names though it does not exist."""
+        ids = set(self._extensions)
+        for policy in self._policies.values():
+            ids.update(_ids_in(policy.policy))
+        return ids
+
+    async def _save(
+        self, revision: int, extensions: tuple[ExtensionRecord, ...], policies: tuple[PolicyRecord, ...]
+    ) -> None:
+        if self._file is None:
+            return
+        try:
+            await asyncio.to_thread(snapshot_file.save, self._file, revision, extensions, policies)
+        except OSError as error:
+            log.warning("snapshot_file.not_saved", path=str(self._file), error=str(error))
+
+
+def _compile(
+    extensions: Iterable[ExtensionRecord],
+    policies: Iterable[PolicyRecord],
+    revision: int,
+    previous: Snapshot | None,
+) -> Compilation:
+    return compile_snapshot(tuple(extensions), tuple(policies), revision=revision, previous=previous)
+
+
+def _news(delta: Delta, revision: int) -> bool:
+    if delta.full:
+        return True
+    return delta.revision != revision or bool(delta.extensions or delta.policies or delta.removed)
+
+
+def _ids_in(value: object) -> set[str]:
+    """Every extension id that a stored policy names."""
+    found: set[str] = set()
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            if key in {"extension_id", "provider_id", "fallback_id"} and isinstance(entry, str):
+                found.add(entry)
+            elif key == "fallback" and isinstance(entry, list):
+                found.update(item for item in entry if isinstance(item, str))
+            else:
+                found |= _ids_in(entry)
+    elif isinstance(value, list):
+        for entry in value:
+            found |= _ids_in(entry)
+    return found

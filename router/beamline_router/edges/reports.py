@@ -1,0 +1,132 @@
+"""What the router tells the operator over NATS: what it serves (status), and how calls went (health).
+
+Both are observations and may be lost: status is repeated every few seconds and after every swap, and health
+is taken out of the next report only once a report has been handed to a live connection. A probe (an
+operator that has just become leader) is answered with a status at once. The last status says ``leaving``,
+so that nobody waits for a router that has gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final
+
+import orjson
+import structlog
+from nats import errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from pydantic import BaseModel
+
+from beamline_contract.names import (
+    SUBJECT_REGISTRY_CHANGED,
+    SUBJECT_ROUTER_HEALTH,
+    SUBJECT_ROUTER_PROBE,
+    SUBJECT_ROUTER_STATUS,
+)
+from beamline_contract.reports import HEALTH_INTERVAL_S, STATUS_INTERVAL_S, RouterHealth, RouterStatus
+
+from .refresh import Refresher
+from .telemetry import Telemetry
+
+log = structlog.get_logger()
+
+_MAX_LISTED: Final = 1000
+_MAX_DELTAS: Final = 500  # per message, so that it stays far below NATS' limit
+
+
+class Reporter:
+    """Publishes for one router. ``instance`` is unique per process start, ``started_at`` RFC 3339."""
+
+    def __init__(
+        self,
+        refresher: Refresher,
+        telemetry: Telemetry,
+        *,
+        instance: str,
+        started_at: str,
+        status_s: float = STATUS_INTERVAL_S,
+        health_s: float = HEALTH_INTERVAL_S,
+    ) -> None:
+        self._refresher = refresher
+        self._telemetry = telemetry
+        self._instance = instance
+        self._started_at = started_at
+        self._status_s = status_s
+        self._health_s = health_s
+        self._nc: Client | None = None
+        self._sequence = 0
+        self.subscriptions: list[Subscription] = []
+
+    async def open(self, nc: Client) -> None:
+        """Listens for hints and probes, and reports for the first time."""
+        self._nc = nc
+        self.subscriptions = [
+            await nc.subscribe(SUBJECT_REGISTRY_CHANGED, cb=self._hinted),
+            await nc.subscribe(SUBJECT_ROUTER_PROBE, cb=self._probed),
+        ]
+        await self.status()
+
+    async def run(self) -> None:
+        """Reports at its intervals until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_every(self._status_s, self.status))
+            group.create_task(_every(self._health_s, self.health))
+
+    async def status(self, *, leaving: bool = False) -> None:
+        """Publishes what this router serves; nothing before its first table."""
+        snapshot = self._refresher.snapshot
+        if snapshot is None:
+            return
+        await self._publish(
+            SUBJECT_ROUTER_STATUS,
+            RouterStatus(
+                instance=self._instance,
+                revision=snapshot.revision,
+                started_at=self._started_at,
+                refused=list(self._refresher.refused[:_MAX_LISTED]),
+                notices=list(self._refresher.notices[:_MAX_LISTED]),
+                extensions=len(snapshot.extension_records),
+                policies=len(snapshot.policy_records),
+                leaving=leaving,
+            ),
+        )
+
+    async def health(self) -> None:
+        """Publishes what changed since the last report; nothing where nothing did."""
+        deltas = self._telemetry.health()
+        for start in range(0, len(deltas), _MAX_DELTAS):
+            part = deltas[start : start + _MAX_DELTAS]
+            report = RouterHealth(instance=self._instance, sequence=self._sequence + 1, deltas=part)
+            if not await self._publish(SUBJECT_ROUTER_HEALTH, report):
+                return
+            self._sequence += 1
+            self._telemetry.forget(part)
+
+    async def _publish(self, subject: str, message: BaseModel) -> bool:
+        if self._nc is None or not self._nc.is_connected:
+            return False
+        try:
+            await self._nc.publish(subject, message.model_dump_json(exclude_none=True).encode())
+        except errors.Error as error:
+            log.debug("report.not_sent", subject=subject, error=type(error).__name__)
+            return False
+        return True
+
+    async def _hinted(self, message: Msg) -> None:
+        with suppress(orjson.JSONDecodeError, TypeError, KeyError):
+            revision = orjson.loads(message.data)["revision"]
+            if isinstance(revision, int):
+                self._refresher.hint(revision)
+
+    async def _probed(self, _message: Msg) -> None:
+        await self.status()
+
+
+async def _every(seconds: float, act: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        await act()

@@ -1,0 +1,350 @@
+"""What the router counts: metrics for Prometheus, and health deltas for the operator.
+
+One :class:`Telemetry` is the pipeline's recorder. It is called several times per request, so a call is a
+dictionary lookup and a few additions: children of metrics are looked up once and kept, because ``labels()``
+takes a lock and builds strings. Labels are bounded: ids come from compiled policies, and the series of an
+extension that left the registry are removed with the next swap (:meth:`Telemetry.keep`). Tenants, models
+and request ids are never labels.
+
+Threads: everything here runs on the event loop, except a scrape, which renders in a thread;
+prometheus_client's own locks make that safe.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Set
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
+
+from beamline_contract.errors import ErrorCode
+from beamline_contract.reports import HealthDelta
+
+from ..core.request import Answer, Failure
+
+BreakerWord = Literal["closed", "open", "half-open", "isolated"]
+BREAKER_VALUES: Final[dict[str, int]] = {"closed": 0, "half-open": 1, "open": 2, "isolated": 3}
+"""Values of ``extension_breaker_state``."""
+
+SECONDS_BUCKETS: Final = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+)
+"""From a guard on the same node to a long completion."""
+_OK: Final = "ok"
+_STATUSES: Final = frozenset({"ok", "rejected", "skipped", "error"})
+
+
+@dataclass(slots=True)
+class _Calls:
+    """Calls to one extension since the last report."""
+
+    success: int = 0
+    failure: int = 0
+    seconds: float = 0.0
+    last_success: float = 0.0
+    last_failure: float = 0.0
+    last_error: str | None = None
+    breakers: dict[str, str] = field(default_factory=dict)
+    changed: bool = False
+
+    @property
+    def breaker(self) -> str:
+        """The worst state among the extension's breakers."""
+        return max(self.breakers.values(), key=lambda word: BREAKER_VALUES.get(word, 0), default="closed")
+
+
+@dataclass(slots=True)
+class _Step:
+    """The children of the metrics for one extension."""
+
+    requests: dict[str, Counter] = field(default_factory=dict)
+    provider_requests: dict[str, Counter] = field(default_factory=dict)
+    seconds: Histogram | None = None
+    provider_seconds: Histogram | None = None
+
+
+class Telemetry:
+    """The router's recorder. ``wall`` is Unix seconds, for the times in health reports."""
+
+    def __init__(self, *, wall: Callable[[], float] = time.time) -> None:
+        self.registry = CollectorRegistry()
+        self._wall = wall
+        self._steps: dict[str, _Step] = {}
+        self._calls: dict[str, _Calls] = {}
+        self._doors: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
+        self._tokens: dict[tuple[str, str], Counter] = {}
+        self._make_metrics()
+
+    def step(
+        self, extension_id: str, extension_type: str, outcome: str, reason: str | None, seconds: float
+    ) -> None:
+        """One step came to its end (``core.ports.Recorder``). ``shadow`` counts as what it would have been:
+        ok.
+        """
+        status = outcome if outcome in _STATUSES else _OK
+        step = self._steps.get(extension_id)
+        if step is None:
+            step = self._steps[extension_id] = _Step()
+        requests = step.requests.get(status)
+        if requests is None:
+            requests = step.requests[status] = self._requests.labels(extension_id, status)
+        requests.inc()
+        if step.seconds is None:
+            step.seconds = self._seconds.labels(extension_id)
+        step.seconds.observe(seconds)
+        if extension_type == "provider":
+            self._provider_step(step, extension_id, status, seconds)
+        if reason is not None and status in {"error", "skipped"}:
+            self._failures.labels(extension_id, _reason_label(reason)).inc()
+
+    def attempt(self, extension_id: str, failed: bool, reason: str | None, seconds: float) -> None:
+        """One call to an extension ended (``core.ports.Recorder``)."""
+        calls = self._calls.get(extension_id)
+        if calls is None:
+            calls = self._calls[extension_id] = _Calls()
+        if failed:
+            calls.failure += 1
+            calls.last_failure = self._wall()
+            calls.last_error = reason
+        elif reason is None:
+            calls.success += 1
+            calls.last_success = self._wall()
+        else:
+            return  # the caller's fault, a cancelled call, a 429: that says nothing about health
+        calls.seconds += seconds
+        calls.changed = True
+
+    def dropped(self, extension_id: str, what: str) -> None:
+        """Something an extension sent was ignored (``core.ports.Recorder``)."""
+        self._dropped.labels(extension_id, what[:64]).inc()
+
+    def breaker(self, extension_id: str, state: str) -> None:
+        """A breaker changed its state (``core.ports.Recorder``).
+
+        A step's own breaker has the key ``id@policy/step``: a gauge of its own, but in health reports an
+        extension has one word, the worst.
+        """
+        self._breakers.labels(extension_id).set(BREAKER_VALUES.get(state, 0))
+        calls = self._calls.setdefault(_owner(extension_id), _Calls())
+        calls.breakers[extension_id] = state
+        calls.changed = True
+
+    def request(self, door: str, result: Answer | Failure, seconds: float) -> None:
+        """One request left by ``door`` (http or nats)."""
+        if isinstance(result, Answer):
+            code = _OK
+            self._count_tokens(result.provider_id, result.usage)
+        else:
+            code = result.error.code.value.lower()
+        pair = self._doors.get((door, code))
+        if pair is None:
+            pair = self._doors[door, code] = (
+                self._router_requests.labels(door, code),
+                self._router_seconds.labels(door),
+            )
+        pair[0].inc()
+        pair[1].observe(seconds)
+
+    def reloaded(self, seconds: float, sizes: dict[tuple[str, str], int], revision: int) -> None:
+        """A new table serves. ``sizes``: (type, "true" or "false" for enabled) to how many there are."""
+        self._reload_seconds.observe(seconds)
+        self._size.clear()
+        for labels, count in sizes.items():
+            self._size.labels(*labels).set(count)
+        self._revision.set(revision)
+
+    def reload_failed(self) -> None:
+        """A reload failed; the last good table serves on."""
+        self._reload_errors.inc()
+
+    def table_age(self, age: Callable[[], float]) -> None:
+        """``age``: seconds since the table was last known to be current."""
+        self._age.set_function(age)
+
+    def in_flight(self, count: Callable[[], float]) -> None:
+        """``count``: requests that are being served."""
+        self._in_flight.set_function(count)
+
+    def keep(self, ids: Set[str]) -> None:
+        """Forgets the series and unsent health of every extension not in ``ids``, so that memory stays
+        flat.
+        """
+        for extension_id in self._steps.keys() - ids:
+            del self._steps[extension_id]
+        for extension_id in self._calls.keys() - ids:
+            del self._calls[extension_id]
+        for key in [key for key in self._tokens if key[0] not in ids]:
+            del self._tokens[key]
+        for metric in self._by_extension:
+            for labels in [labels for labels in tuple(metric._metrics) if _owner(labels[0]) not in ids]:
+                metric.remove(*labels)
+
+    def health(self) -> list[HealthDelta]:
+        """What changed since :meth:`forget` was last called with a report's deltas."""
+        return [_delta(extension_id, calls) for extension_id, calls in self._calls.items() if calls.changed]
+
+    def forget(self, sent: list[HealthDelta]) -> None:
+        """Takes deltas that have been published out of the next report; calls made meanwhile stay in it."""
+        for delta in sent:
+            calls = self._calls.get(delta.extension_id)
+            if calls is None:
+                continue
+            calls.success -= delta.success
+            calls.failure -= delta.failure
+            calls.seconds = max(0.0, calls.seconds - delta.latency_ms_sum / 1000.0)
+            if calls.success == 0 and calls.failure == 0 and calls.breaker == delta.breaker:
+                calls.seconds = 0.0
+                calls.changed = False
+
+    def _provider_step(self, step: _Step, provider_id: str, status: str, seconds: float) -> None:
+        requests = step.provider_requests.get(status)
+        if requests is None:
+            requests = step.provider_requests[status] = self._provider_requests.labels(provider_id, status)
+        requests.inc()
+        if step.provider_seconds is None:
+            step.provider_seconds = self._provider_seconds.labels(provider_id)
+        step.provider_seconds.observe(seconds)
+
+    def _count_tokens(self, provider_id: str, usage: dict[str, int]) -> None:
+        for kind in ("prompt", "completion"):
+            count = usage.get(f"{kind}_tokens", 0)
+            if count <= 0:
+                continue
+            counter = self._tokens.get((provider_id, kind))
+            if counter is None:
+                counter = self._tokens[provider_id, kind] = self._provider_tokens.labels(provider_id, kind)
+            counter.inc(count)
+
+    def _make_metrics(self) -> None:
+        into = self.registry
+        self._size = Gauge(
+            "extension_registry_size", "Extensions in the registry.", ("type", "enabled"), registry=into
+        )
+        self._revision = Gauge(
+            "extension_registry_revision", "Registry revision that this router serves.", registry=into
+        )
+        self._age = Gauge(
+            "extension_registry_age_seconds",
+            "Seconds since the table was last known to be current.",
+            registry=into,
+        )
+        self._reload_seconds = Histogram(
+            "extension_registry_reload_duration_seconds", "Read, compile and swap of a table.", registry=into
+        )
+        self._reload_errors = Counter(
+            "extension_registry_reload_errors_total",
+            "Reloads that failed; the last good table served on.",
+            registry=into,
+        )
+        self._requests = Counter(
+            "extension_requests_total", "Steps by how they ended.", ("extension_id", "status"), registry=into
+        )
+        self._seconds = Histogram(
+            "extension_request_duration_seconds",
+            "Steps, all attempts included.",
+            ("extension_id",),
+            buckets=SECONDS_BUCKETS,
+            registry=into,
+        )
+        self._failures = Counter(
+            "extension_failures_total", "Failed steps by error.", ("extension_id", "reason"), registry=into
+        )
+        self._provider_requests = Counter(
+            "provider_requests_total",
+            "Provider steps by how they ended.",
+            ("provider_id", "status"),
+            registry=into,
+        )
+        self._provider_seconds = Histogram(
+            "provider_latency_seconds",
+            "Provider steps.",
+            ("provider_id",),
+            buckets=SECONDS_BUCKETS,
+            registry=into,
+        )
+        self._provider_tokens = Counter(
+            "provider_tokens_total",
+            "Tokens as providers report them.",
+            ("provider_id", "type"),
+            registry=into,
+        )
+        self._breakers = Gauge(
+            "extension_breaker_state",
+            "0 closed, 1 half-open, 2 open, 3 isolated.",
+            ("extension_id",),
+            registry=into,
+        )
+        self._dropped = Counter(
+            "extension_dropped_total",
+            "What extensions sent and the router ignored.",
+            ("extension_id", "what"),
+            registry=into,
+        )
+        self._router_requests = Counter(
+            "router_requests_total", "Requests by door and end.", ("door", "code"), registry=into
+        )
+        self._router_seconds = Histogram(
+            "router_request_duration_seconds",
+            "Requests from the door and back.",
+            ("door",),
+            buckets=SECONDS_BUCKETS,
+            registry=into,
+        )
+        self._in_flight = Gauge("router_requests_in_flight", "Requests being served.", registry=into)
+        self._by_extension: tuple[MetricWrapperBase, ...] = (
+            self._requests,
+            self._seconds,
+            self._failures,
+            self._provider_requests,
+            self._provider_seconds,
+            self._provider_tokens,
+            self._breakers,
+            self._dropped,
+        )
+
+
+def _owner(key: str) -> str:
+    return key.partition("@")[0]
+
+
+def _reason_label(reason: str) -> str:
+    return reason.lower() if reason.upper() in ErrorCode.__members__ else "internal"
+
+
+def _delta(extension_id: str, calls: _Calls) -> HealthDelta:
+    return HealthDelta(
+        extension_id=extension_id,
+        success=calls.success,
+        failure=calls.failure,
+        latency_ms_sum=calls.seconds * 1000.0,
+        last_success=_rfc3339(calls.last_success),
+        last_failure=_rfc3339(calls.last_failure),
+        last_error=calls.last_error,
+        breaker=calls.breaker if calls.breaker in BREAKER_VALUES else "closed",  # type: ignore[arg-type]  # checked here
+    )
+
+
+def _rfc3339(unix: float) -> str | None:
+    return (
+        datetime.fromtimestamp(unix, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        if unix
+        else None
+    )

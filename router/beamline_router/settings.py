@@ -1,0 +1,67 @@
+"""What a router process is told from outside: environment variables, or arguments of the same names in
+code.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Annotated, Any, Final
+from uuid import uuid4
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .edges.refresh import DEFAULT_POLL_S
+from .edges.serving import DEFAULT_LIMIT
+
+
+def _either(name: str) -> Any:
+    """``NATS_URL``, as every workload has it, or ``BEAMLINE_NATS_URL``."""
+    return AliasChoices(f"BEAMLINE_{name}", name)
+
+
+def new_instance() -> str:
+    """Unique per process start: host name (the pod's, in a cluster), process id, a random part."""
+    return f"{socket.gethostname()[:63]}-{os.getpid()}-{uuid4().hex[:8]}"
+
+
+class RouterSettings(BaseSettings):
+    """Variables are ``BEAMLINE_`` and the field's name; those of NATS and logging also go without the
+    prefix.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="BEAMLINE_", validate_by_name=True, validate_by_alias=True, extra="ignore", frozen=True
+    )
+
+    nats_url: Annotated[str, Field(validation_alias=_either("NATS_URL"))] = "nats://127.0.0.1:4222"
+    nats_credentials_file: Annotated[str | None, Field(validation_alias=_either("NATS_CREDENTIALS_FILE"))] = (
+        None
+    )
+    database_url: str = "postgresql://127.0.0.1:5432/beamline"
+    http_host: str = "127.0.0.1"
+    http_port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    """0 chooses a free port."""
+    poll_seconds: Annotated[float, Field(gt=0, le=3600)] = DEFAULT_POLL_S
+    """How often the registry is read without a hint, give or take 20 %."""
+    snapshot_file: Path | None = None
+    """Where the last good table is kept for a start without PostgreSQL; none: not kept."""
+    max_in_flight: Annotated[int, Field(ge=1, le=1_000_000)] = DEFAULT_LIMIT
+    """Requests served at a time; above, RESOURCE_EXHAUSTED."""
+    access_log: bool = True
+    """One JSON line per request at level info."""
+    grace_seconds: Annotated[float, Field(gt=0, le=600)] = 25.0
+    """How long a shutdown waits for requests under way. Kubernetes kills after 30 s by default."""
+    instance: str = Field(default_factory=new_instance, min_length=1, max_length=128)
+    log_level: Annotated[str, Field(validation_alias=_either("LOG_LEVEL"))] = "info"
+    log_silent: Annotated[bool, Field(validation_alias=_either("LOG_SILENT"))] = False
+
+    @property
+    def logs_requests(self) -> bool:
+        """Whether the access log is on, under the log level given."""
+        return self.access_log and not self.log_silent and self.log_level.lower() in _REQUEST_LEVELS
+
+
+_REQUEST_LEVELS: Final = frozenset({"debug", "info"})

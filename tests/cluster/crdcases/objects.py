@@ -1,0 +1,135 @@
+"""Objects that set every field their schema has: what the tables of wrong objects are made from."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+_BREAKER: dict[str, Any] = {
+    "failureThreshold": 3,
+    "monitoringPeriodMs": 10_000,
+    "minFailureRatio": 0.25,
+    "recoveryTimeoutMs": 1_000,
+    "maxRecoveryTimeoutMs": 60_000,
+    "halfOpenSuccesses": 2,
+    "slowCall": {"ratio": 0.5, "minCalls": 20, "thresholdRatio": 0.9},
+}
+
+_EXTENSION: dict[str, Any] = {
+    "apiVersion": "beamline.io/v1alpha1",
+    "kind": "Extension",
+    "metadata": {"name": "full", "labels": {"team": "red"}, "annotations": {"note": "x"}},
+    "spec": {
+        "type": "pre",
+        "subject": "acme.pre.full.v1",
+        "timeoutMs": 250,
+        "retry": 2,
+        "retryOnTimeout": True,
+        "enabled": True,
+        "suspend": False,
+        "failureMode": "fallback",
+        "fallbackRef": {"name": "other", "namespace": "shared"},
+        "config": {"nested": {"list": [1, None, {"deep": True}]}, "nothing": None},
+        "configSchema": {"type": "object"},
+        "metadata": {"owner": "team-red"},
+        "circuitBreaker": _BREAKER,
+        "concurrency": 8,
+        "version": "v2",
+        "weight": 10,
+        "allowedNamespaces": ["team-a", "team-b"],
+        "deletionPolicy": "Retain",
+        "workload": {
+            "image": "ghcr.io/acme/full:1.0",
+            "imagePullPolicy": "IfNotPresent",
+            "imagePullSecrets": [{"name": "registry", "optional": False}],
+            "command": ["full"],
+            "args": ["--fast"],
+            "replicas": 2,
+            "env": [
+                {"name": "MODE", "value": "fast"},
+                {
+                    "name": "API_KEY",
+                    "valueFrom": {"secretKeyRef": {"name": "keys", "key": "api-key", "optional": False}},
+                },
+                {
+                    "name": "REGION",
+                    "valueFrom": {"configMapKeyRef": {"name": "where", "key": "region", "optional": True}},
+                },
+                {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            ],
+            "envFrom": [
+                {"prefix": "A_", "secretRef": {"name": "more", "optional": True}},
+                {"configMapRef": {"name": "settings", "optional": True}},
+            ],
+            "resources": {
+                "requests": {"cpu": 1, "memory": "64Mi", "ephemeral-storage": "1G"},
+                "limits": {"cpu": "1.5", "memory": "1e9", "ephemeral-storage": "2Gi"},
+            },
+            "probes": {"enabled": True, "livenessPath": "/live", "readinessPath": "/ready", "port": 8080},
+        },
+    },
+}
+
+_POLICY: dict[str, Any] = {
+    "apiVersion": "beamline.io/v1alpha1",
+    "kind": "RoutingPolicy",
+    "metadata": {"name": "full"},
+    "spec": {
+        "match": {
+            "tenants": ["acme"],
+            "environments": ["prod"],
+            "models": ["gpt-4*"],
+            "headers": {"x-team": "red"},
+            "percent": 50,
+        },
+        "priority": 7,
+        "deadlineMs": 5_000,
+        "suspend": False,
+        "steps": [
+            {
+                "action": "extension_pre",
+                "name": "normalise",
+                "extensionRef": {"name": "normalize-text", "namespace": "shared"},
+                "config": {"lowercase": False},
+                "timeoutMs": 100,
+                "retry": 0,
+                "retryOnTimeout": False,
+                "failureMode": "fallback",
+                "fallbackRef": {"name": "other", "namespace": "shared"},
+                "mode": "shadow",
+                "circuitBreaker": _BREAKER,
+            },
+            {"action": "extension_validator", "extensionRef": {"name": "pii-guard"}, "group": "checks"},
+            {
+                "action": "select_provider",
+                "strategy": "sticky",
+                "stickyKey": "header:x-user",
+                "providers": [
+                    {"extensionRef": {"name": "openai-gpt4", "namespace": "shared"}, "weight": 90},
+                    {"extensionRef": {"name": "anthropic-claude"}, "weight": 0},
+                ],
+                "fallback": [{"extensionRef": {"name": "mock-provider", "namespace": "shared"}}],
+            },
+            {"action": "extension_post", "extensionRef": {"name": "mask-sensitive-data"}},
+        ],
+        "fallback": [{"extensionRef": {"name": "mock-provider", "namespace": "shared"}}],
+    },
+}
+
+_SMALL: dict[str, dict[str, Any]] = {
+    "Extension": {"type": "provider"},
+    "RoutingPolicy": {
+        "steps": [{"action": "select_provider", "providers": [{"extensionRef": {"name": "mock-provider"}}]}]
+    },
+}
+
+
+def full(kind: str) -> dict[str, Any]:
+    """A valid object with every field set."""
+    return deepcopy(_EXTENSION if kind == "Extension" else _POLICY)
+
+
+def small(kind: str, **spec: Any) -> dict[str, Any]:
+    """A valid object with nothing but what is required, and ``spec`` laid over it."""
+    document = {"apiVersion": "beamline.io/v1alpha1", "kind": kind, "metadata": {"name": "small"}}
+    return {**document, "spec": {**deepcopy(_SMALL[kind]), **spec}}

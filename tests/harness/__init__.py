@@ -1,0 +1,1 @@
+"""What several suites share: real processes of ours, started, watched and always stopped."""

@@ -1,0 +1,194 @@
+"""The inspector's pages: login, what they show, and that nothing in them is ever markup of somebody else."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from beamline_contract.reports import HealthDelta
+
+XSS = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    '"><svg onload=alert(1)>',
+    "' onfocus=alert(1) autofocus='",
+    "{{ 7*7 }}{% raw %}",
+    "</title><script>alert(1)</script>",
+    "javascript:alert(1)",
+    "&lt;script&gt;alert(1)&lt;/script&gt;",
+    "<!--",
+    "]]>",
+    "</textarea></style></script><h1>",
+]
+TAGS = {
+    "html", "head", "meta", "title", "link", "body", "a", "header", "img", "form", "label", "input", "button", "main", "h1",
+    "h2", "h3", "dl", "div", "dt", "dd", "section", "ul", "li", "article", "p", "ol", "span", "small", "table", "thead", "tr",
+    "th", "tbody", "td", "code", "meter", "time",
+}  # fmt: skip
+
+
+class Reader(HTMLParser):
+    """Collects what a browser would see: tags, attributes, text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: set[str] = set()
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+async def logged_in(admin: Any) -> Any:
+    client = admin.client(token=None, follow_redirects=True)
+    answer = await client.get("/", params={"token": admin.token})
+    assert answer.status_code == 200, answer.text
+    assert str(answer.url) == "http://127.0.0.1:8081/", "the token left the address"
+    return client
+
+
+async def page(admin: Any, **query: str) -> str:
+    async with await logged_in(admin) as client:
+        answer = await client.get("/", params=query)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    return str(answer.text)
+
+
+async def test_the_overview_shows_what_runs_and_what_needs_attention(
+    admin: Any, extension: Any, policy: Any
+) -> None:
+    await admin.write(
+        extension("mock", "provider"),
+        extension("guard", "validator", enabled=False),
+        policy("default", "mock", ("guard",), fallback=["spare"]),
+        by="ada@example.com",
+    )
+    await admin.registry.fold_health(
+        [HealthDelta(extension_id="mock", success=9, failure=1)], epoch=admin.epoch
+    )
+    text = re.sub(r"\s+", " ", Reader(await page(admin)).text)
+    assert "extension mock: health 90 % over the last five minutes" in text
+    assert "policy default: guard is disabled" in text
+    assert "policy default: spare is not in the registry" in text
+    assert re.search(r"validator guard disabled provider mock fallback spare unknown", text)
+    assert "mock provider enabled 90.0 % 90.0 % of 10 calls" in text
+    assert "ada@example.com created RoutingPolicy default" in text
+
+
+async def test_an_empty_registry_says_what_to_do(admin: Any) -> None:
+    text = Reader(await page(admin)).text
+    assert "No policies yet: apply a RoutingPolicy" in text
+    assert "No extensions yet: apply an Extension" in text
+    assert "Needs attention" not in text
+
+
+async def test_long_lists_have_pages_and_a_search(admin: Any, extension: Any) -> None:
+    await admin.write(*(extension(f"e{number:02}") for number in range(30)))
+    first = await page(admin)
+    assert "e24" in Reader(first).text
+    assert ("e25" in first) is ("/?after=e24#extensions" not in first)
+    assert "e29" in Reader(await page(admin, after="e24")).text
+    found = await page(admin, q="E07")
+    assert "e07" in found
+    assert "beamline.ext.pre.e08.v1" not in found
+
+
+@pytest.mark.parametrize("nasty", XSS)
+async def test_nothing_that_was_written_somewhere_becomes_markup(
+    admin: Any, extension: Any, policy: Any, nasty: str
+) -> None:
+    harmless = Reader(await page(admin)).tags
+    await admin.write(
+        extension(nasty, subject=f"{nasty}.subject", config={nasty: nasty}),
+        policy(
+            nasty, provider=nasty, match={"tenants": [nasty], "models": [nasty], "headers": {nasty: nasty}}
+        ),
+        by=nasty,
+    )
+    await admin.write(
+        extension(nasty, generation=2, subject=f"{nasty}.subject", config={nasty: nasty * 2}), by=nasty
+    )
+    html = await page(admin, q=nasty)
+    seen = Reader(html)
+    assert nasty in seen.text, "it is shown as what it is"
+    assert seen.tags <= TAGS | harmless
+    assert not [name for name, _ in seen.attributes if name.startswith("on") or name == "style"]
+    assert not [
+        value
+        for name, value in seen.attributes
+        if name in {"href", "src", "action"} and not str(value).startswith(("/", "#"))
+    ]
+
+
+async def test_no_page_loads_anything_from_another_host_or_has_a_script(
+    admin: Any, extension: Any, policy: Any
+) -> None:
+    await admin.write(extension("mock", "provider"), policy("default"))
+    html = await page(admin)
+    assert "<script" not in html
+    assert "http" not in html
+    for path in re.findall(r'(?:src|href)="(/static/[^"]+)"', html):
+        async with admin.client(token=None) as client:
+            assert (await client.get(path)).status_code == 200
+
+
+async def test_the_session_cookie_is_kept_from_scripts_and_other_sites(admin: Any) -> None:
+    async with admin.client(token=None) as client:
+        answer = await client.post("/login", content=f"token={admin.token}")
+        cookie = answer.headers["set-cookie"].lower()
+        assert (answer.status_code, answer.headers["location"]) == (303, "/")
+        assert "httponly" in cookie
+        assert "samesite=strict" in cookie
+        assert admin.token not in cookie
+        assert (await client.get("/api/v1/registry")).status_code == 401, "a cookie opens no API"
+
+
+@pytest.mark.parametrize(
+    ("how", "body", "status"),
+    [
+        pytest.param({}, "token=wrong", 401, id="a wrong token"),
+        pytest.param({}, "", 401, id="no token"),
+        pytest.param({}, "token=" + "x" * 5000, 413, id="a flood"),
+        pytest.param({"host": "10.1.2.3"}, "token=the-token-of-these-tests", 401, id="from another machine"),
+    ],
+)
+async def test_a_failed_login_says_so_and_sets_nothing(
+    admin: Any, how: dict[str, str], body: str, status: int
+) -> None:
+    async with admin.client(token=None, **how) as client:
+        answer = await client.post("/login", content=body)
+    assert answer.status_code == status
+    assert 'role="alert"' in answer.text
+    assert "set-cookie" not in answer.headers
+
+
+async def test_logging_out_ends_the_session_also_for_whoever_copied_the_cookie(admin: Any) -> None:
+    async with await logged_in(admin) as client:
+        copied = dict(client.cookies)
+        await client.post("/logout")
+    async with admin.client(token=None, cookies=copied) as thief:
+        assert (await thief.get("/")).status_code == 303
+
+
+async def test_a_copied_session_is_worth_nothing_on_another_machine(admin: Any) -> None:
+    async with await logged_in(admin) as client:
+        copied = dict(client.cookies)
+    async with admin.client(token=None, host="10.1.2.3", cookies=copied) as thief:
+        assert (await thief.get("/")).status_code == 303
+
+
+async def test_a_problem_is_a_page_for_people(admin: Any) -> None:
+    async with await logged_in(admin) as client:
+        answer = await client.get("/nothing")
+    assert answer.status_code == 404
+    assert "there is nothing at this path" in Reader(answer.text).text

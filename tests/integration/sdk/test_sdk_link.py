@@ -1,0 +1,177 @@
+"""The shared connection and the health port: what an outage does, and what closing leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nats.errors import OutboundBufferLimitError
+from prometheus_client import CollectorRegistry, Counter
+
+from beamline_cli.local.nats import LocalNats
+from beamline_sdk.health import HealthServer, HealthServerError
+from beamline_sdk.link import LinkError, LinkSettings, close, connect
+
+
+async def test_while_the_server_is_gone_nothing_is_buffered_and_the_connection_returns(
+    own_nats: LocalNats, tools: Any
+) -> None:
+    heard: list[str] = []
+
+    async def on_disconnect() -> None:
+        heard.append("disconnect")
+
+    async def on_reconnect() -> None:
+        heard.append("reconnect")
+
+    async def on_error(error: Exception) -> None:
+        heard.append("error")
+
+    nc = await connect(
+        LinkSettings(own_nats.url, "test"),
+        on_disconnect=on_disconnect,
+        on_reconnect=on_reconnect,
+        on_error=on_error,
+    )
+    received: list[bytes] = []
+
+    async def receive(message: Any) -> None:
+        received.append(message.data)
+
+    await nc.subscribe("a.b", cb=receive)
+    own_nats.stop()
+    await tools.eventually(lambda: "disconnect" in heard, "the loss was noticed")
+    with pytest.raises(OutboundBufferLimitError):
+        await nc.publish("a.b", b"late")
+    own_nats.start()
+    await tools.eventually(lambda: "reconnect" in heard, "the connection came back")
+    await nc.publish("a.b", b"in time")
+    await tools.eventually(lambda: received == [b"in time"], "only what was sent while connected arrived")
+    assert "error" in heard
+    await close(nc)
+    assert heard.count("disconnect") == 1
+    assert nc.is_closed
+
+
+async def test_closing_waits_for_work_that_a_subscription_still_hands_over(
+    nats_server: LocalNats, subject: str, client: Any
+) -> None:
+    nc = await connect(LinkSettings(nats_server.url, "test"))
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def work(message: Any) -> None:
+        await asyncio.sleep(0.05)
+        await message.respond(b"done")
+
+    async def accept(message: Any) -> None:
+        task = asyncio.create_task(work(message))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    subscription = await nc.subscribe(subject, cb=accept)
+    await nc.flush()
+    asked = [asyncio.create_task(client.request(subject, b"", timeout=10)) for _ in range(50)]
+    await asyncio.sleep(0)
+    await client.flush()
+    await close(nc, subscriptions=[subscription], tasks=tasks)
+    assert [reply.data for reply in await asyncio.gather(*asked)] == [b"done"] * 50
+    assert not tasks
+
+
+async def test_closing_while_the_server_is_gone_ends_and_raises_nothing(
+    own_nats: LocalNats, tools: Any
+) -> None:
+    nc = await connect(LinkSettings(own_nats.url, "test"))
+
+    async def ignore(message: Any) -> None: ...
+
+    subscription = await nc.subscribe("a.b", cb=ignore)
+    own_nats.stop()
+    await tools.eventually(lambda: nc.is_reconnecting, "the loss was noticed")
+    async with asyncio.timeout(15):
+        await close(nc, subscriptions=[subscription])
+    assert nc.is_closed
+    await close(nc)
+
+
+async def test_the_first_connection_is_waited_for_until_cancelled(own_nats: LocalNats) -> None:
+    own_nats.stop()
+    waiting = asyncio.create_task(connect(LinkSettings(own_nats.url, "test")))
+    done, _ = await asyncio.wait([waiting], timeout=0.2)
+    assert not done
+    own_nats.start()
+    nc = await asyncio.wait_for(waiting, 15)
+    await close(nc)
+    own_nats.stop()
+    waiting = asyncio.create_task(connect(LinkSettings(own_nats.url, "test")))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+async def test_with_a_time_limit_the_failure_is_one_sentence_without_the_password() -> None:
+    with pytest.raises(LinkError, match=r"^no NATS server answers at nats://127\.0\.0\.1:1: ") as raised:
+        await connect(LinkSettings("nats://user:hush@127.0.0.1:1", "test"), timeout_s=0.2)
+    assert "hush" not in str(raised.value)
+
+
+async def test_credentials_that_are_not_there_are_named(tmp_path: Path) -> None:
+    with pytest.raises(LinkError, match="check NATS_CREDENTIALS_FILE"):
+        await connect(LinkSettings("nats://127.0.0.1:1", "test", str(tmp_path / "none.creds")))
+    with pytest.raises(LinkError, match="set NATS_URL"):
+        await connect(LinkSettings("", "test"))
+
+
+async def raw(port: int, request: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        return await asyncio.wait_for(reader.read(), 15)
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_the_health_port_answers_probes_metrics_and_nonsense(tools: Any) -> None:
+    registry = CollectorRegistry()
+    Counter("things", "Things.", registry=registry).inc(3)
+    reasons: dict[str, str | None] = {"ready": "CredentialsMissing: no key", "live": None}
+    server = HealthServer(
+        0,
+        host="127.0.0.1",
+        ready=lambda: reasons["ready"],
+        live=lambda: str(1 / 0) if reasons["live"] == "broken" else reasons["live"],
+        registry=registry,
+    )
+    await server.start()
+    try:
+        status, body = await tools.get(server.port, "/readyz")
+        assert (status, json.loads(body)) == (
+            503,
+            {"status": "failing", "reason": "CredentialsMissing: no key"},
+        )
+        reasons["ready"] = None
+        assert await tools.get(server.port, "/readyz?verbose") == (200, '{"status":"ok"}')
+        assert await tools.metric(server.port, "things_total") == 3
+        assert (await tools.get(server.port, "/"))[0] == 404
+        reasons["live"] = "broken"
+        status, body = await tools.get(server.port, "/healthz")
+        assert (status, json.loads(body)["reason"]) == (500, "the check itself failed: ZeroDivisionError")
+        assert (await raw(server.port, b"POST /healthz HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 405 ")
+        assert (await raw(server.port, b"what\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+        assert (await raw(server.port, b"HEAD /readyz HTTP/1.1\r\n\r\n")).endswith(b"\r\n\r\n")
+        assert await raw(server.port, b"GET /" + b"x" * 40_000) == b""
+        with pytest.raises(HealthServerError, match=f"port {server.port} for metrics and health is taken"):
+            await HealthServer(server.port, host="127.0.0.1", ready=lambda: None, live=lambda: None).start()
+        idle_reader, idle = await asyncio.open_connection("127.0.0.1", server.port)
+        await asyncio.sleep(0)
+    finally:
+        await server.stop()
+        await server.stop()
+    assert await idle_reader.read() == b""
+    idle.close()
+    await idle.wait_closed()

@@ -1,0 +1,359 @@
+"""``beamline up`` as a person uses it: started, used over HTTP, edited, stopped; with everything real.
+
+Each test runs the command in a session of its own with a state folder of its own. "No process is left" is checked
+against /proc: nothing may run any more whose environment or command line names that folder.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+READY_S = 60.0
+EDIT_S = 20.0
+"""Generous: the suite shares its machine. How long an edit takes on an idle one is printed by ``up`` itself."""
+
+
+class Up:
+    """One ``beamline up``; ``lines`` is what it has said so far."""
+
+    def __init__(self, tmp: Path, *options: str, folder: Path | None = None) -> None:
+        self.folder = folder or tmp / "manifests"
+        self.state = tmp / "state"
+        self.output = tmp / "output.txt"
+        if not self.folder.exists():
+            shutil.copytree(ROOT / "examples" / "quickstart", self.folder)
+        self.environ = {**os.environ, "XDG_STATE_HOME": str(tmp / "xdg"), "NO_COLOR": "1"}
+        self.environ.pop("BEAMLINE_STATE", None)
+        command = [sys.executable, "-m", "beamline_cli", "up", str(self.folder), "--port", "0"]
+        if "--ephemeral" not in options:
+            command += ["--state", str(self.state)]
+        with self.output.open("w") as output:
+            self.process = subprocess.Popen(
+                [*command, *options],
+                stdout=output,
+                stderr=output,
+                env=self.environ,
+                start_new_session=True,
+                cwd=tmp,
+            )
+
+    @property
+    def said(self) -> str:
+        return self.output.read_text()
+
+    @property
+    def url(self) -> str:
+        found = re.search(r"ready on (http://\S+)", self.said)
+        assert found is not None, self.said
+        return found.group(1)
+
+    def until_said(self, pattern: str, seconds: float = EDIT_S, *, after: int = 0) -> re.Match[str]:
+        give_up = time.monotonic() + seconds
+        while time.monotonic() < give_up:
+            if found := re.search(pattern, self.said[after:]):
+                return found
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise AssertionError(f"{pattern!r} was not said:\n{self.said}")
+
+    def ready(self) -> Up:
+        self.until_said("Ctrl-C stops everything", READY_S)
+        return self
+
+    def route(self, prompt: str) -> tuple[int, dict[str, Any]]:
+        address = self.url.removeprefix("http://")
+        connection = http.client.HTTPConnection(address, timeout=30)
+        try:
+            connection.request(
+                "POST", "/v1/route", json.dumps({"prompt": prompt}), {"content-type": "application/json"}
+            )
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        finally:
+            connection.close()
+
+    def until_routed(self, prompt: str, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        give_up = time.monotonic() + EDIT_S
+        answer: dict[str, Any] = {}
+        while time.monotonic() < give_up:
+            _, answer = self.route(prompt)
+            if holds(answer):
+                return answer
+            time.sleep(0.05)
+        raise AssertionError(f"{answer}\n{self.said}")
+
+    def edit(self, name: str, old: str, new: str) -> int:
+        """Edits a file; returns the position in what was said so far."""
+        path = self.folder / name
+        text = path.read_text()
+        assert old in text
+        position = len(self.said)
+        path.write_text(text.replace(old, new))
+        return position
+
+    def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "beamline_cli", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=self.environ, check=False)
+
+    def provider_calls(self) -> int:
+        """How often the mock provider was asked, by its own metrics."""
+        (line,) = [line for line in self.said.splitlines() if " beamline.provider.mock.v1 " in line]
+        pid = int(line.split("beamline.provider.mock.v1")[1].split()[0])
+        environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        (port,) = [entry.split(b"=")[1].decode() for entry in environ if entry.startswith(b"METRICS_PORT=")]
+        connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=10)
+        try:
+            connection.request("GET", "/metrics")
+            metrics = connection.getresponse().read().decode()
+        finally:
+            connection.close()
+        counts = re.findall(r"^beamline_runtime_requests_total\{[^}]*\} ([0-9.]+)$", metrics, re.MULTILINE)
+        return int(sum(map(float, counts)))
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+    def left_behind(self) -> list[str]:
+        """Command lines of processes that still have to do with this run, after a moment to end."""
+        give_up = time.monotonic() + 20
+        while (left := list(self._processes())) and time.monotonic() < give_up:
+            time.sleep(0.05)
+        return left
+
+    def _processes(self) -> Iterator[str]:
+        marks = (str(self.state).encode(), str(self.folder).encode(), str(self.output.parent).encode())
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                continue
+            try:
+                command = (entry / "cmdline").read_bytes()
+                told = command + (entry / "environ").read_bytes()
+                cwd = os.fsencode((entry / "cwd").readlink())
+            except OSError:
+                continue
+            if command and (any(mark in told for mark in marks) or cwd.startswith(marks[2])):
+                yield command.replace(b"\0", b" ").decode()
+
+
+@pytest.fixture
+def starts(tmp_path: Path) -> Iterator[Callable[..., Up]]:
+    """Starts ``beamline up`` with options; whatever a failed test leaves is killed."""
+    started: list[Up] = []
+
+    def start(*options: str, folder: Path | None = None) -> Up:
+        started.append(Up(tmp_path, *options, folder=folder))
+        return started[-1]
+
+    yield start
+    for up in started:
+        if up.process.poll() is None:
+            up.process.kill()
+            up.process.wait()
+        assert up.left_behind() == []
+
+
+def test_the_main_job_is_done_edited_and_stopped_without_a_trace(starts: Callable[..., Up]) -> None:
+    up = starts().ready()
+    print(re.findall(r"ready\s+in .* s;", up.said))
+
+    status, answer = up.route("  Mail   ME at jane.doe@example.com ")
+    assert status == 200
+    assert answer["output"] == "Mock response to: mail me at [EMAIL] [provider=mock_provider]"
+    steps = [(step["extension_id"], step["outcome"]) for step in answer["steps"]]
+    chain = ["normalize_text", "pii_guard", "mock_provider", "mask_sensitive_data"]
+    assert steps == [(name, "ok") for name in chain]
+
+    calls = up.provider_calls()
+    assert calls >= 1
+    status, answer = up.route("my card is 4111 1111 1111 1111")
+    assert (status, answer["error"]["code"]) == (422, "VALIDATION_REJECTED")
+    assert up.provider_calls() == calls
+
+    edited = up.edit("extensions.yaml", "lowercase: true", "lowercase: false")
+    up.until_routed("STILL LOUD", lambda answer: "STILL LOUD" in answer["output"])
+    programmed = up.until_said(
+        r"programmed\s+Extension default/normalize-text, 1/1 routers in (\d+) ms", after=edited
+    )
+    print(f"edit to programmed: {programmed.group(1)} ms")
+
+    edited = up.edit("extensions.yaml", "timeoutMs: 1000", "timeoutMs: soon")
+    refused = up.until_said(r"refused\s+extensions\.yaml:8: spec\.timeoutMs: .*'soon'", after=edited)
+    assert refused
+    up.until_said("the last good version keeps serving", after=edited)
+    assert up.route("STILL LOUD")[0] == 200
+    listed = json.loads(up.cli("status", "-o", "json").stdout)
+    assert [(fault["file"], fault["line"], fault["field"]) for fault in listed["faults"]] == [
+        ("extensions.yaml", 8, "spec.timeoutMs")
+    ]
+    edited = up.edit("extensions.yaml", "timeoutMs: soon", "timeoutMs: 1500")
+    up.until_said(r"programmed\s+Extension default/mock-provider", after=edited)
+    up.until_said("every file is valid again", after=edited)
+
+    asked = up.cli("invoke", "Mail ME at jane.doe@example.com")
+    assert (asked.returncode, asked.stdout.strip()) == (
+        0,
+        "Mock response to: Mail ME at [EMAIL] [provider=mock_provider]",
+    )
+    refused_prompt = up.cli("invoke", "4111 1111 1111 1111")
+    assert refused_prompt.returncode == 1
+    assert "VALIDATION_REJECTED" in refused_prompt.stderr
+    got = up.cli("get", "ext", "-o", "name")
+    assert got.stdout.split() == [
+        f"extension.beamline.io/{name}"
+        for name in ("mask-sensitive-data", "mock-provider", "normalize-text", "pii-guard")
+    ]
+
+    assert up.stop() == 0
+    assert "Traceback" not in up.said
+    assert up.left_behind() == []
+    assert not (up.state / "lock").exists()
+    assert not (up.state / "run.json").exists()
+    assert not list(up.state.rglob(".s.PGSQL*"))
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", int(up.url.rsplit(":", 1)[1]))) != 0
+    nothing = up.cli("get")
+    assert (nothing.returncode, nothing.stdout) == (69, "")
+
+
+def test_a_second_start_keeps_what_was_there(starts: Callable[..., Up]) -> None:
+    up = starts().ready()
+    first = json.loads(up.cli("get", "-o", "json").stdout)["items"]
+    up.edit("policy.yaml", "deadlineMs: 10000", "deadlineMs: 20000")
+    up.until_said(r"programmed\s+RoutingPolicy default/default")
+    assert up.stop(signal.SIGTERM) == 0
+
+    again = starts().ready()
+    second = json.loads(again.cli("get", "-o", "json").stdout)["items"]
+    assert [item["metadata"]["uid"] for item in second] == [item["metadata"]["uid"] for item in first]
+    generations = {item["metadata"]["name"]: item["metadata"]["generation"] for item in second}
+    assert generations == {
+        "mask-sensitive-data": 1, "mock-provider": 1, "normalize-text": 1, "pii-guard": 1, "default": 2
+    }  # fmt: skip
+    database = json.loads(again.cli("status", "-o", "json").stdout)["run"]["database_url"]
+    actions = audit_of(database, "default")
+    assert actions == [("created", 1), ("updated", 2)]
+    assert "schema up to date" in again.said
+
+
+def audit_of(url: str, object_id: str) -> list[tuple[str, int]]:
+    """Actions and generations in the audit log, oldest first."""
+    import asyncio
+
+    from beamline_registry.port import AuditQuery
+    from beamline_registry.postgres import PostgresRegistry
+
+    async def read() -> list[tuple[str, int]]:
+        registry = await PostgresRegistry.connect(url)
+        try:
+            rows = await registry.audit(AuditQuery(object_id=object_id))
+        finally:
+            await registry.close()
+        return [(row.action, row.generation) for row in reversed(rows)]
+
+    return asyncio.run(read())
+
+
+def test_a_deleted_document_takes_its_extension_with_it(starts: Callable[..., Up]) -> None:
+    up = starts().ready()
+    policy = (up.folder / "policy.yaml").read_text()
+    (up.folder / "policy.yaml").write_text(
+        policy.replace("    - {action: extension_post, extensionRef: {name: mask-sensitive-data}}\n", "")
+    )
+    text = (up.folder / "extensions.yaml").read_text()
+    kept = [part for part in text.split("---\n") if "mask-sensitive-data" not in part]
+    (up.folder / "extensions.yaml").write_text("---\n".join(kept))
+    up.until_said(r"removed\s+Extension default/mask-sensitive-data")
+    answer = up.until_routed("jane.doe@example.com", lambda answer: len(answer.get("steps", ())) == 3)
+    assert "jane.doe@example.com" in answer["output"]
+    give_up = time.monotonic() + EDIT_S
+    while "mask-sensitive-data" in up.cli("get", "-o", "name").stdout and time.monotonic() < give_up:
+        time.sleep(0.1)
+    assert up.cli("get", "ext", "mask-sensitive-data").returncode == 1
+
+
+def test_a_crashed_extension_is_reported_and_comes_back(starts: Callable[..., Up]) -> None:
+    up = starts().ready()
+    (line,) = [line for line in up.said.splitlines() if " beamline.ext.validate.pii_guard.v1 " in line]
+    os.kill(int(line.split("beamline.ext.validate.pii_guard.v1")[1].split()[0]), signal.SIGKILL)
+    up.until_said(r"crashed\s+pii-guard was ended by SIGKILL")
+    up.until_said(r"restarted\s+pii-guard")
+    up.until_routed("hello", lambda answer: "output" in answer)
+
+
+def test_nothing_survives_when_up_itself_is_killed_and_the_next_start_takes_over(
+    starts: Callable[..., Up],
+) -> None:
+    up = starts().ready()
+    up.process.kill()
+    up.process.wait()
+    assert up.left_behind() == []
+    assert (up.state / "lock").exists()
+    again = starts().ready()
+    assert again.route("hello")[0] == 200
+
+
+def test_a_second_ctrl_c_ends_everything_at_once(starts: Callable[..., Up]) -> None:
+    up = starts().ready()
+    frozen = [line for line in up.said.splitlines() if re.search(r"^\s+router\s+ready", line)]
+    router = int(frozen[0].split()[3])
+    os.kill(router, signal.SIGSTOP)
+    up.process.send_signal(signal.SIGINT)
+    up.until_said("stopping")
+    up.process.send_signal(signal.SIGINT)
+    assert up.process.wait(30) == 130
+    assert up.left_behind() == []
+    assert not (up.state / "lock").exists()
+
+
+def test_ephemeral_keeps_nothing(starts: Callable[..., Up]) -> None:
+    up = starts("--ephemeral").ready()
+    state = Path(json.loads(up.cli("status", "-o", "json").stdout)["run"]["state"])
+    assert state.exists()
+    assert up.stop() == 0
+    assert not state.exists()
+
+
+def test_a_second_up_on_the_same_state_is_told_so(starts: Callable[..., Up]) -> None:
+    up = starts().ready()
+    second = up.cli("up", str(up.folder), "--port", "0", "--state", str(up.state))
+    assert second.returncode == 69
+    assert second.stderr.count("\n") == 1
+    assert f"already runs for {up.folder} (process {up.process.pid})" in second.stderr
+    assert up.route("hello")[0] == 200
+
+
+def test_what_can_not_run_here_is_shown_and_the_rest_serves(
+    starts: Callable[..., Up], tmp_path: Path
+) -> None:
+    folder = tmp_path / "manifests"
+    shutil.copytree(ROOT / "examples" / "quickstart", folder)
+    (folder / "foreign.yaml").write_text(
+        "apiVersion: beamline.io/v1alpha1\nkind: Extension\nmetadata: {name: foreign}\n"
+        "spec: {type: pre, workload: {image: example.com/foreign:1}}\n"
+    )
+    (folder / "broken.yml").write_text(
+        "apiVersion: beamline.io/v1alpha1\nkind: Extension\nmetadata: {name: broken}\n"
+    )
+    (folder / "other.yaml").write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: other}\n")
+    up = starts(folder=folder).ready()
+    assert re.search(r"foreign\s+WorkloadNotRunnable\s+.*set workload\.command", up.said)
+    assert re.search(r"refused\s+broken\.yml:1: spec: is required", up.said)
+    assert "other.yaml:1: ConfigMap of v1 is not of Beamline: skipped" in up.said
+    assert up.route("hello")[0] == 200
