@@ -61,7 +61,7 @@ class Parts:
         """The JSON line that a child prints before it ends."""
         out, _ = child.communicate(timeout=120)
         if child.returncode != 0:
-            raise RuntimeError(f"{child.args} ended with {child.returncode}")
+            raise RuntimeError(f"{child.args!r} ended with {child.returncode}")
         return dict(orjson.loads(out.splitlines()[-1]))
 
 

@@ -127,7 +127,8 @@ async def _fill(url: str) -> None:
     policy = PolicyRecord(
         id="bench", namespace="bench", name="bench", uid="bench", generation=1, policy=document
     )
-    await registry.write([Upsert(record, "bench") for record in (*extensions, policy)], epoch=epoch)
+    writes = [*(Upsert(record, "bench") for record in extensions), Upsert(policy, "bench")]
+    await registry.write(writes, epoch=epoch)
     await registry.close()
 
 

@@ -1,12 +1,13 @@
 """The operator process: settings, what is started in which order, and how it ends.
 
-Start: check the cluster and the schema (a refusal is one sentence and exit code 78), then health server and NATS, then
-compete for the Lease. Leading means: a new epoch of the registry, a full list into the cache, kopf's watches, the
-controller. Losing the Lease, or the registry to a newer epoch, or the watch, ends leading in the opposite order; the
-process then competes again. SIGTERM does the same once and releases the Lease, so that a standby takes over at once.
+Start: check the cluster and the schema (a refusal is one sentence and exit code 78), then health server and
+NATS, then compete for the Lease. Leading means: a new epoch of the registry, a full list into the cache,
+kopf's watches, the controller. Losing the Lease, or the registry to a newer epoch, or the watch, ends leading
+in the opposite order; the process then competes again. SIGTERM does the same once and releases the Lease, so
+that a standby takes over at once.
 
-A standby is ready: it does what it is there for. PostgreSQL or NATS being away makes nothing unready either, because a
-restart would not bring them back; both are in the conditions of every object and in the metrics.
+A standby is ready: it does what it is there for. PostgreSQL or NATS being away makes nothing unready either,
+because a restart would not bring them back; both are in the conditions of every object and in the metrics.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import structlog
+from pydantic import Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
 from beamline_contract.names import GROUP
 from beamline_contract.objects import KINDS
 from beamline_registry.port import RegistryError, RegistryUnavailableError
@@ -33,8 +37,6 @@ from beamline_sdk.deployment.kube_api import KubeApi, KubeError
 from beamline_sdk.deployment.kubernetes import LABEL_SELECTOR, KubernetesDeployments
 from beamline_sdk.health import HealthServer, HealthServerError
 from beamline_sdk.link import LinkSettings
-from pydantic import Field
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from .core.controller import RESYNC_S, Controller
 from .core.ports import StoreError
@@ -146,7 +148,9 @@ class Operator:
             api, namespaces=settings.scope, identity=settings.own_identity, allowed=lambda: self.lease.valid
         )
         self.deployments = KubernetesDeployments(api, watched=True)
-        self.hints = NatsHints(LinkSettings(settings.nats_url, "beamline-operator", settings.nats_credentials_file))
+        self.hints = NatsHints(
+            LinkSettings(settings.nats_url, "beamline-operator", settings.nats_credentials_file)
+        )
         self.fold = HealthFold(registry, lambda: self.epoch)
         self.metrics = OperatorMetrics(self._readings())
 
@@ -240,7 +244,9 @@ class Operator:
             try:
                 found += [item async for item in self.api.items(path, {"labelSelector": LABEL_SELECTOR})]
             except KubeError as error:
-                raise StoreError(f"deployments can't be listed: {error}", retryable=error.retryable) from error
+                raise StoreError(
+                    f"deployments can't be listed: {error}", retryable=error.retryable
+                ) from error
         self.deployments.relist(found)
 
     def _on_deployment(self, controller: Controller, document: Mapping[str, Any], deleted: bool) -> None:
@@ -275,7 +281,8 @@ async def run(
 ) -> None:
     """Runs one operator until ``stop``. Sets ``ready`` once probes are answered.
 
-    Raises :class:`Refusal` where somebody has to do something first, ``KubeError`` where the API server does not answer.
+    Raises :class:`Refusal` where somebody has to do something first, ``KubeError`` where the API server does
+    not answer.
     """
     stop = stop or asyncio.Event()
     async with AsyncExitStack() as stack:
@@ -291,7 +298,9 @@ async def run(
             settings.metrics_port,
             host=settings.metrics_host,
             ready=lambda: None,
-            live=lambda: operator.watch.failure if operator.watch is not None and operator.lease.valid else None,
+            live=lambda: (
+                operator.watch.failure if operator.watch is not None and operator.lease.valid else None
+            ),
             registry=operator.metrics.registry,
         )
         await health.start()
@@ -332,7 +341,9 @@ async def _until_signalled(settings: OperatorSettings) -> None:
 
 
 async def _unless(stop: asyncio.Event, work: Any) -> bool:
-    """Runs ``work`` unless ``stop`` comes first, which cancels it. Whether it came to its end; raises what it raised."""
+    """Runs ``work`` unless ``stop`` comes first, which cancels it. Whether it came to its end; raises what it
+    raised.
+    """
     task = asyncio.ensure_future(work)
     waiter = asyncio.create_task(stop.wait())
     try:

@@ -1,7 +1,9 @@
-"""The operator's ports in memory, with the semantics that matter: for unit tests, and for whoever builds on the core.
+"""The operator's ports in memory, with the semantics that matter: for unit tests, and for whoever builds on
+the core.
 
-:class:`MemoryStore` keeps objects the way an API server does: a change of the spec makes a new generation, every write a
-new resourceVersion, an object with finalizers is marked before it goes. ``writes`` counts what an API server would see.
+:class:`MemoryStore` keeps objects the way an API server does: a change of the spec makes a new generation,
+every write a new resourceVersion, an object with finalizers is marked before it goes. ``writes`` counts what
+an API server would see.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ class ManualClock:
     def time(self) -> float:
         return self._elapsed
 
-    def call_later(self, delay: float, callback: Callable[[ObjectKey], None], key: ObjectKey, /) -> ManualTimer:
+    def call_later(
+        self, delay: float, callback: Callable[[ObjectKey], None], key: ObjectKey, /
+    ) -> ManualTimer:
         timer = ManualTimer(callback, key)
         heapq.heappush(self._timers, (self._elapsed + delay, next(self._order), timer))
         return timer
@@ -86,8 +90,12 @@ class MemoryStore:
         """Writes of status and finalizer so far."""
         return len(self.status_writes) + len(self.finalizer_writes)
 
-    def apply(self, kind: Kind, name: str, spec: Mapping[str, Any], *, namespace: str = "default") -> ObjectKey:
-        """Creates an object or replaces its spec; one that breaks its rules is kept as a :class:`BrokenObject`."""
+    def apply(
+        self, kind: Kind, name: str, spec: Mapping[str, Any], *, namespace: str = "default"
+    ) -> ObjectKey:
+        """Creates an object or replaces its spec; one that breaks its rules is kept as a
+        :class:`BrokenObject`.
+        """
         key = ObjectKey(kind, namespace, name)
         old = self._objects.get(key)
         metadata = ObjectMeta(
@@ -190,7 +198,9 @@ class MemoryDeployments:
         if request.replicas == 0:
             phase = Phase.SCALED_TO_ZERO
         ready = request.replicas if phase is Phase.READY else 0
-        return DeploymentStatus(phase, request.replicas, ready, message, request.hash, f"app.kubernetes.io/name={name}")
+        return DeploymentStatus(
+            phase, request.replicas, ready, message, request.hash, f"app.kubernetes.io/name={name}"
+        )
 
     async def delete(self, namespace: str, name: str) -> None:
         if self.fail is not None:
@@ -214,6 +224,8 @@ class MemoryHints:
 
     def report(self, instance: str, revision: int, **fields: Any) -> RouterStatus:
         """A router reports; also what the controller is to be given."""
-        status = RouterStatus(instance=instance, revision=revision, started_at="2030-01-01T00:00:00Z", **fields)
+        status = RouterStatus(
+            instance=instance, revision=revision, started_at="2030-01-01T00:00:00Z", **fields
+        )
         self.alive[instance] = status
         return status

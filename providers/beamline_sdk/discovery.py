@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version as distribution_version
 from secrets import token_hex
 from typing import Any, Final, Literal
 
 import orjson
+
+from beamline_contract import __version__
 
 from .calls import CallStats
 from .extension import Extension
@@ -61,7 +62,7 @@ class Service:
         if verb == "INFO":
             body["description"] = self.extension.description
             body["metadata"] |= {
-                "beamline.sdk": distribution_version("beamline"),
+                "beamline.sdk": __version__,
                 "beamline.config_schema": orjson.dumps(self.extension.config_schema()).decode(),
             }
             body["endpoints"] = [endpoint | {"metadata": {}}]

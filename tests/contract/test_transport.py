@@ -1,63 +1,81 @@
-"""What every transport of the router promises, on a real nats-server with real responders.
+"""What every transport of the router promises: those on NATS against a live server, and the scripted fake.
 
-An implementation joins the suite by one entry in ``TRANSPORTS``. Responders run on a connection of their
-own, so what is seen here is what crosses the wire.
+A new implementation joins all suites by one entry in ``transport_lines.TRANSPORTS``; what only a live server
+can show is in ``test_transport_live`` and ``test_transport_outage``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import signal
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
+from typing import Any, Protocol
 from uuid import uuid4
 
-import orjson
 import pytest
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from beamline_cli.local.nats import LocalNats
 from beamline_router.core.ports import Transport, TransportFault
-from beamline_router.edges.nats_transport import NatsTransport
-from beamline_sdk import link
+from beamline_router.fakes import FakeTransport
 
-Respond = Callable[[Msg], Awaitable[None]]
-TRANSPORTS: dict[str, Callable[[Client], Transport]] = {"nats-py": NatsTransport}
-PATIENCE = 10.0
+from .transport_lines import PATIENCE, TRANSPORTS, connected, responding
 
-
-@pytest.fixture(params=list(TRANSPORTS))
-def make(request: pytest.FixtureRequest) -> Callable[[Client], Transport]:
-    return TRANSPORTS[request.param]
+Reply = Callable[[bytes], bytes | None]
+"""What a responder makes of a payload; None is silence."""
+Outcome = bytes | TransportFault
 
 
-@asynccontextmanager
-async def connected(server: LocalNats) -> AsyncIterator[Client]:
-    nc = await link.connect(link.LinkSettings(server.url, "test"))
-    try:
-        yield nc
-    finally:
-        await link.close(nc, grace_s=1.0)
+class Line(Protocol):
+    """A transport and whoever answers at its other end."""
+
+    transport: Transport
+
+    async def answer(self, subject: str, reply: Reply) -> None: ...
+
+    async def run(self, work: Coroutine[Any, Any, Any]) -> Any: ...
 
 
-@asynccontextmanager
-async def responding(server: LocalNats, subject: str, respond: Respond) -> AsyncIterator[Client]:
-    async with connected(server) as nc:
-        running: set[asyncio.Task[None]] = set()
+class LiveLine:
+    def __init__(self, server: LocalNats, transport: Transport, stack: AsyncExitStack) -> None:
+        self.transport = transport
+        self._server = server
+        self._stack = stack
 
-        async def arrived(message: Msg) -> None:
-            task = asyncio.ensure_future(respond(message))
-            running.add(task)
-            task.add_done_callback(running.discard)
+    async def answer(self, subject: str, reply: Reply) -> None:
+        async def respond(message: Msg) -> None:
+            answer = reply(message.data)
+            if answer is not None:
+                await message.respond(answer)
 
-        await nc.subscribe(subject, queue="q", cb=arrived)
-        await nc.flush()
-        yield nc
-        for task in tuple(running):
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await self._stack.enter_async_context(responding(self._server, subject, respond))
+
+    async def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return await work
+
+
+class FakeLine:
+    def __init__(self) -> None:
+        self.transport = self._fake = FakeTransport()
+
+    async def answer(self, subject: str, reply: Reply) -> None:
+        def scripted(sent: Any) -> bytes | TransportFault:
+            answer = reply(sent.payload)
+            return TransportFault.TIMED_OUT if answer is None else answer
+
+        self._fake.script(subject, scripted)
+
+    async def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return await self._fake.clock.drive(work)
+
+
+@pytest.fixture(params=[*TRANSPORTS, "fake"])
+async def line(request: pytest.FixtureRequest, nats_server: LocalNats) -> AsyncIterator[Line]:
+    if request.param == "fake":
+        yield FakeLine()
+        return
+    async with connected(nats_server) as nc, AsyncExitStack() as stack:
+        yield LiveLine(nats_server, TRANSPORTS[request.param](nc), stack)
 
 
 @pytest.fixture
@@ -65,353 +83,48 @@ def subject() -> str:
     return f"beamline.provider.t{uuid4().hex}.v1"
 
 
-async def echo(message: Msg) -> None:
-    await message.respond(message.data)
+async def together(requests: list[Awaitable[Outcome]]) -> list[Outcome]:
+    return list(await asyncio.gather(*requests))
 
 
-async def ignore(message: Msg) -> None:
-    del message
+async def test_the_reply_of_a_responder_comes_back(line: Line, subject: str) -> None:
+    await line.answer(subject, lambda payload: payload.upper())
+    assert await line.run(line.transport.request(subject, b"hello", {}, PATIENCE)) == b"HELLO"
 
 
-async def until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
-    give_up = time.monotonic() + PATIENCE
-    while True:
-        met = condition()
-        if await met if isinstance(met, Awaitable) else met:
-            return
-        assert time.monotonic() < give_up, "the condition was not met in time"
-        await asyncio.sleep(0.02)
+async def test_an_empty_payload_is_a_reply_too(line: Line, subject: str) -> None:
+    await line.answer(subject, lambda payload: payload)
+    assert await line.run(line.transport.request(subject, b"", {}, PATIENCE)) == b""
 
 
-async def test_the_reply_of_a_responder_comes_back(
-    nats_server: LocalNats, subject: str, make: Callable[[Client], Transport]
-) -> None:
-    async with responding(nats_server, subject, echo), connected(nats_server) as nc:
-        assert await make(nc).request(subject, b"hello", {}, PATIENCE) == b"hello"
+async def test_nobody_listening_is_told_apart_from_a_timeout(line: Line, subject: str) -> None:
+    outcome = await line.run(line.transport.request(subject, b"x", {}, PATIENCE))
+    assert outcome is TransportFault.NO_RESPONDERS
 
 
-async def test_an_empty_payload_is_a_reply_too(
-    nats_server: LocalNats, subject: str, make: Callable[[Client], Transport]
-) -> None:
-    async with responding(nats_server, subject, echo), connected(nats_server) as nc:
-        assert await make(nc).request(subject, b"", {}, PATIENCE) == b""
+async def test_a_responder_that_says_nothing_is_a_timeout(line: Line, subject: str) -> None:
+    await line.answer(subject, lambda _: None)
+    assert await line.run(line.transport.request(subject, b"x", {}, 0.05)) is TransportFault.TIMED_OUT
 
 
-async def test_a_payload_of_900_kib_goes_there_and_back(
-    nats_server: LocalNats, subject: str, make: Callable[[Client], Transport]
-) -> None:
-    payload = b"x" * 900 * 1024
-    async with responding(nats_server, subject, echo), connected(nats_server) as nc:
-        assert await make(nc).request(subject, payload, {}, PATIENCE) == payload
+async def test_after_a_timeout_the_next_request_gets_its_own_reply(line: Line, subject: str) -> None:
+    await line.answer(subject, lambda payload: None if payload == b"first" else payload)
+    assert await line.run(line.transport.request(subject, b"first", {}, 0.05)) is TransportFault.TIMED_OUT
+    assert await line.run(line.transport.request(subject, b"second", {}, PATIENCE)) == b"second"
 
 
-@pytest.mark.parametrize(
-    ("payload", "headers"),
-    [
-        pytest.param(1024 * 1024 + 1, 0, id="the payload alone"),
-        pytest.param(1024 * 1024 - 100, 200, id="payload and headers together"),
-    ],
-)
-async def test_what_the_server_would_refuse_is_too_large_and_costs_nobody_the_connection(
-    nats_server: LocalNats, subject: str, make: Callable[[Client], Transport], payload: int, headers: int
-) -> None:
-    async with responding(nats_server, subject, echo), connected(nats_server) as nc:
-        transport = make(nc)
-        carried = {"X-Pad": "p" * headers} if headers else {}
-        assert await transport.request(subject, b"x" * payload, carried, PATIENCE) is TransportFault.TOO_LARGE
-        assert await transport.request(subject, b"after", {}, PATIENCE) == b"after"
-        assert nc.stats["reconnects"] == 0
+async def test_five_hundred_requests_at_once_each_get_their_own_reply(line: Line, subject: str) -> None:
+    await line.answer(subject, lambda payload: payload)
+    wanted = [b"request %d" % number for number in range(500)]
+    asked = [line.transport.request(subject, payload, {}, PATIENCE) for payload in wanted]
+    assert await line.run(together(asked)) == wanted
 
 
-async def test_a_message_of_exactly_the_limit_is_carried(
-    nats_server: LocalNats, subject: str, make: Callable[[Client], Transport]
-) -> None:
-    async def count(message: Msg) -> None:
-        await message.respond(b"%d" % len(message.data))
-
-    async with responding(nats_server, subject, count), connected(nats_server) as nc:
-        size = nc.max_payload - len("NATS/1.0\r\nA: b\r\n\r\n")
-        assert await make(nc).request(subject, b"x" * size, {"A": "b"}, PATIENCE) == b"%d" % size
-        over = await make(nc).request(subject, b"x" * (size + 1), {"A": "b"}, PATIENCE)
-        assert over is TransportFault.TOO_LARGE
-
-
-async def test_nobody_listening_is_told_apart_from_a_timeout(
-    nats_server: LocalNats, subject: str, make: Callable[[Client], Transport]
-) -> None:
-    async with connected(nats_server) as nc:
-        assert await make(nc).request(subject, b"x", {}, PATIENCE) is TransportFault.NO_RESPONDERS
-
-
-async def test_a_responder_that_says_nothing_is_a_timeout(
-    nats_server: LocalNats, subject: str, make: Callable[[Client], Transport]
-) -> None:
-    async with responding(nats_server, subject, ignore), connected(nats_server) as nc:
-        assert await make(nc).request(subject, b"x", {}, 0.05) is TransportFault.TIMED_OUT
-
-
-@pytest.mark.parametrize("timeout_s", [0.0, -1.0])
-async def test_without_time_left_nothing_is_sent(
-    nats_server: LocalNats, subject: str, make: Callable[[Client], Transport], timeout_s: float
-) -> None:
-    seen: list[bytes] = []
-
-    async def note(message: Msg) -> None:
-        seen.append(message.data)
-        await message.respond(b"")
-
-    async with responding(nats_server, subject, note), connected(nats_server) as nc:
-        transport = make(nc)
-        assert await transport.request(subject, b"late", {}, timeout_s) is TransportFault.TIMED_OUT
-        await transport.request(subject, b"in time", {}, PATIENCE)
-        assert seen == [b"in time"]
-
-
-async def test_a_late_reply_is_dropped_and_never_given_to_the_next_request(
-    nats_server: LocalNats, subject: str, make: Callable[[Client], Transport]
-) -> None:
-    held: list[Msg] = []
-
-    async def hold_first(message: Msg) -> None:
-        if message.data == b"first":
-            held.append(message)
-            return
-        await held[0].respond(b"late")
-        await message.respond(b"second's own")
-
-    async with responding(nats_server, subject, hold_first), connected(nats_server) as nc:
-        transport = make(nc)
-        assert await transport.request(subject, b"first", {}, 0.2) is TransportFault.TIMED_OUT
-        await until(lambda: bool(held))
-        assert await transport.request(subject, b"second", {}, PATIENCE) == b"second's own"
-
-
-async def test_of_two_replies_the_first_wins(
-    nats_server: LocalNats, subject: str, make: Callable[[Client], Transport]
-) -> None:
-    async def twice(message: Msg) -> None:
-        await message.respond(b"first")
-        await message.respond(b"second")
-
-    async with responding(nats_server, subject, twice), connected(nats_server) as nc:
-        transport = make(nc)
-        assert [await transport.request(subject, b"", {}, PATIENCE) for _ in range(5)] == [b"first"] * 5
-
-
-async def test_a_cancelled_request_ends_at_once_and_its_reply_is_dropped(
-    nats_server: LocalNats, subject: str, make: Callable[[Client], Transport]
-) -> None:
-    arrived = asyncio.Event()
-    release = asyncio.Event()
-
-    async def slow(message: Msg) -> None:
-        if message.data == b"cancelled":
-            arrived.set()
-            await release.wait()
-        await message.respond(message.data)
-
-    async with responding(nats_server, subject, slow), connected(nats_server) as nc:
-        transport = make(nc)
-        task = asyncio.ensure_future(transport.request(subject, b"cancelled", {}, PATIENCE))
-        await arrived.wait()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        release.set()
-        assert await transport.request(subject, b"next", {}, PATIENCE) == b"next"
-
-
-async def test_a_cancellation_that_meets_its_reply_is_not_forgotten(
-    nats_server: LocalNats, subject: str, make: Callable[[Client], Transport]
-) -> None:
-    async with responding(nats_server, subject, echo), connected(nats_server) as nc:
-        transport = make(nc)
-
-        async def ask_for_ever() -> None:
-            while True:
-                await transport.request(subject, b"x", {}, PATIENCE)
-
-        tasks = [asyncio.ensure_future(ask_for_ever()) for _ in range(100)]
-        await transport.request(subject, b"warm", {}, PATIENCE)
-        for task in tasks:
-            task.cancel()
-        _, forgot = await asyncio.wait(tasks, timeout=PATIENCE)
-        for task in forgot:
-            task.cancel()
-        assert not forgot
-
-
-async def test_five_hundred_requests_at_once_each_get_their_own_reply(
-    nats_server: LocalNats, subject: str, make: Callable[[Client], Transport]
-) -> None:
-    async with responding(nats_server, subject, echo), connected(nats_server) as nc:
-        transport = make(nc)
-        wanted = [b"request %d" % number for number in range(500)]
-        assert await asyncio.gather(*(transport.request(subject, p, {}, PATIENCE) for p in wanted)) == wanted
-
-
-async def test_headers_arrive_as_they_were_given(
-    nats_server: LocalNats, subject: str, make: Callable[[Client], Transport]
-) -> None:
-    async def say(message: Msg) -> None:
-        await message.respond(orjson.dumps(dict(message.headers or {})))
-
-    headers = {"Beamline-Attempt": "1", "traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01"}
-    async with responding(nats_server, subject, say), connected(nats_server) as nc:
-        reply = await make(nc).request(subject, b"x", headers, PATIENCE)
-        assert isinstance(reply, bytes)
-        assert orjson.loads(reply) == headers
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        pytest.param("grüße, 世界", id="letters beyond ASCII"),
-        pytest.param("a\r\nX-Injected: 1", id="a line break"),
-        pytest.param("a\r\n\r\nPUB x 0\r\n", id="the end of the headers"),
-    ],
-)
-async def test_no_header_value_can_add_a_header_or_a_command(
-    nats_server: LocalNats, subject: str, make: Callable[[Client], Transport], value: str
-) -> None:
-    async def say(message: Msg) -> None:
-        await message.respond(orjson.dumps([sorted(message.headers or {}), message.data.decode()]))
-
-    async with responding(nats_server, subject, say), connected(nats_server) as nc:
-        reply = await make(nc).request(subject, b"body", {"X-Value": value}, PATIENCE)
-        assert isinstance(reply, bytes)
-        assert orjson.loads(reply) == [["X-Value"], "body"]
-
-
-@pytest.mark.parametrize("name", ["a b", "a:b", "ü", "a\r\nb"])
-async def test_a_header_name_that_is_no_token_is_refused(
-    nats_server: LocalNats, subject: str, make: Callable[[Client], Transport], name: str
-) -> None:
-    async with responding(nats_server, subject, echo), connected(nats_server) as nc:
-        transport = make(nc)
-        with pytest.raises(ValueError, match="header"):
-            await transport.request(subject, b"x", {name: "v"}, PATIENCE)
-        assert await transport.request(subject, b"next", {}, PATIENCE) == b"next"
-
-
-@pytest.mark.parametrize("bad", ["", "a b", "a\r\nPUB x 0\r\n\r\n"])
-async def test_a_subject_that_could_be_a_command_is_refused(
-    nats_server: LocalNats, make: Callable[[Client], Transport], bad: str
-) -> None:
-    async with connected(nats_server) as nc:
-        with pytest.raises(ValueError, match="subject"):
-            await make(nc).request(bad, b"x", {}, PATIENCE)
-
-
-@pytest.mark.parametrize(
-    ("stated", "code"),
-    [
-        ("400", "INVALID_ARGUMENT"),
-        ("429", "RESOURCE_EXHAUSTED"),
-        ("UNAVAILABLE", "UNAVAILABLE"),
-        ("oops", "INTERNAL"),
-    ],
-)
-async def test_an_error_that_a_foreign_service_reports_in_headers_becomes_an_error_in_our_words(
-    nats_server: LocalNats, subject: str, make: Callable[[Client], Transport], stated: str, code: str
-) -> None:
-    async with connected(nats_server) as service:
-
-        async def fail(message: Msg) -> None:
-            headers = {"Nats-Service-Error": "no such thing", "Nats-Service-Error-Code": stated}
-            await service.publish(message.reply, b"", headers=headers)
-
-        async with responding(nats_server, subject, fail), connected(nats_server) as nc:
-            reply = await make(nc).request(subject, b"x", {}, PATIENCE)
-    assert isinstance(reply, bytes)
-    error = orjson.loads(reply)["error"]
-    assert error["code"] == code
-    assert "no such thing" in error["message"]
-
-
-async def test_a_body_that_holds_the_error_stays_as_it_is(
-    nats_server: LocalNats, subject: str, make: Callable[[Client], Transport]
-) -> None:
-    body = b'{"error":{"code":"UNAVAILABLE","message":"later"}}'
-    async with connected(nats_server) as service:
-
-        async def fail(message: Msg) -> None:
-            await service.publish(message.reply, body, headers={"Nats-Service-Error-Code": "500"})
-
-        async with responding(nats_server, subject, fail), connected(nats_server) as nc:
-            assert await make(nc).request(subject, b"x", {}, PATIENCE) == body
-
-
-async def test_a_server_killed_while_a_request_waits_ends_it_in_its_time_and_not_with_an_exception(
-    own_nats: LocalNats, subject: str, make: Callable[[Client], Transport]
-) -> None:
-    arrived = asyncio.Event()
-
-    async def note(message: Msg) -> None:
-        del message
-        arrived.set()
-
-    async with responding(own_nats, subject, note), connected(own_nats) as nc:
-        task = asyncio.ensure_future(make(nc).request(subject, b"x", {}, 1.0))
-        await arrived.wait()
-        own_nats.stop(signal.SIGKILL)
-        assert await asyncio.wait_for(task, PATIENCE) in {
-            TransportFault.TIMED_OUT,
-            TransportFault.DISCONNECTED,
-        }
-
-
-async def test_without_a_server_a_request_fails_at_once_and_is_never_executed_later(
-    own_nats: LocalNats, subject: str, make: Callable[[Client], Transport]
-) -> None:
-    executed: list[bytes] = []
-
-    async def note(message: Msg) -> None:
-        executed.append(message.data)
-        await message.respond(message.data)
-
-    async with responding(own_nats, subject, note), connected(own_nats) as nc:
-        transport = make(nc)
-        assert await transport.request(subject, b"before", {}, PATIENCE) == b"before"
-        own_nats.stop(signal.SIGKILL)
-        await until(lambda: not nc.is_connected)
-        faults = [await transport.request(subject, b"during", {}, PATIENCE) for _ in range(20)]
-        assert set(faults) == {TransportFault.DISCONNECTED}
-        own_nats.start()
-
-        async def answers() -> bool:
-            return await transport.request(subject, b"after", {}, 0.5) == b"after"
-
-        await until(answers)
-        assert b"during" not in executed
-
-
-async def test_a_frozen_server_is_a_timeout_and_no_hang(
-    own_nats: LocalNats, subject: str, make: Callable[[Client], Transport]
-) -> None:
-    async with responding(own_nats, subject, echo), connected(own_nats) as nc:
-        transport = make(nc)
-        assert await transport.request(subject, b"x", {}, PATIENCE) == b"x"
-        own_nats.freeze()
-        try:
-            assert (
-                await asyncio.wait_for(transport.request(subject, b"x", {}, 0.3), PATIENCE)
-                is TransportFault.TIMED_OUT
-            )
-        finally:
-            own_nats.thaw()
-
-        async def answers() -> bool:
-            return await transport.request(subject, b"again", {}, 0.5) == b"again"
-
-        await until(answers)
-
-
-async def test_after_the_connection_was_closed_every_request_is_disconnected(
-    nats_server: LocalNats, subject: str, make: Callable[[Client], Transport]
-) -> None:
-    async with connected(nats_server) as nc:
-        transport = make(nc)
-        await transport.request(subject, b"x", {}, PATIENCE)
-        await nc.close()
-        assert await transport.request(subject, b"x", {}, PATIENCE) is TransportFault.DISCONNECTED
+async def test_a_cancelled_request_ends_as_cancelled(line: Line, subject: str) -> None:
+    await line.answer(subject, lambda payload: None if payload == b"stuck" else payload)
+    task = asyncio.ensure_future(line.transport.request(subject, b"stuck", {}, PATIENCE))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await line.run(line.transport.request(subject, b"next", {}, PATIENCE)) == b"next"

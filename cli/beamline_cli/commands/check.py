@@ -11,6 +11,7 @@ from beamline_cli.faults import CliError, ExitCode
 from beamline_cli.output import Format, as_json, as_yaml, complain, say
 
 if TYPE_CHECKING:
+    from beamline_contract.objects import BeamlineObject
     from beamline_operator.edges.manifests import FileFault
 
 
@@ -26,8 +27,9 @@ def validate(
     output: Annotated[Format, typer.Option("--output", "-o", help="How to print.")] = Format.TABLE,
 ) -> None:
     """Check manifests with the rules of the API server, without one. Faults are `file:line: field: message`."""
-    files = _files(paths)
-    faults, names = _checked(files)
+    files = files_of(paths)
+    faults, objects = checked(files)
+    names = [str(one.key) for one in objects]
     if output in {Format.JSON, Format.YAML}:
         listed = [
             {"file": f.place.file, "line": f.place.line, "field": f.field, "message": f.message}
@@ -48,7 +50,8 @@ def validate(
         say(f"{_count(len(names), 'object')} in {_count(len(files), 'file')}: all valid.")
 
 
-def _files(paths: list[Path]) -> list[Path]:
+def files_of(paths: list[Path]) -> list[Path]:
+    """The files that are named, and those in the folders that are. Raises :class:`CliError`."""
     from beamline_operator.edges.manifests import manifest_files
 
     files: list[Path] = []
@@ -65,13 +68,14 @@ def _files(paths: list[Path]) -> list[Path]:
     return files
 
 
-def _checked(files: list[Path]) -> tuple[list[FileFault], list[str]]:
-    """Every fault, and the names of the objects that have none."""
+def checked(files: list[Path]) -> tuple[list[FileFault], list[BeamlineObject]]:
+    """Every fault, and the objects that have none."""
     from beamline_contract.model import Fault
     from beamline_contract.objects import ObjectKey
     from beamline_operator.edges.manifests import Place, parse, read_file
 
     faults: list[FileFault] = []
+    objects: list[BeamlineObject] = []
     seen: dict[ObjectKey, Place] = {}
     for file in files:
         content = read_file(file, str(file))
@@ -90,7 +94,8 @@ def _checked(files: list[Path]) -> tuple[list[FileFault], list[str]]:
                 faults.extend(document.located([Fault("metadata.name", message)]))
             else:
                 seen[parsed.key] = document.place
-    return faults, [str(key) for key in seen]
+                objects.append(parsed)
+    return faults, objects
 
 
 def _count(number: int, what: str) -> str:

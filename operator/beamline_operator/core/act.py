@@ -1,7 +1,7 @@
 """The one writer: carries out a plan and tells what came of each step as a value.
 
-The order inside a plan is fixed: finalizer on, registry, workload, finalizer off. A fault in the registry does not
-keep the workload from being applied, and the other way round.
+The order inside a plan is fixed: finalizer on, registry, workload, finalizer off. A fault in the registry
+does not keep the workload from being applied, and the other way round.
 """
 
 from __future__ import annotations
@@ -11,9 +11,18 @@ from dataclasses import replace
 from typing import Any
 
 import structlog
+
 from beamline_contract.conditions import EventReason
 from beamline_contract.objects import ObjectKey
-from beamline_registry.port import FencedError, InvalidRecordError, Outcome, RegistryError, Remove, Upsert, Write
+from beamline_registry.port import (
+    FencedError,
+    InvalidRecordError,
+    Outcome,
+    RegistryError,
+    Remove,
+    Upsert,
+    Write,
+)
 from beamline_sdk.deployment.port import DeploymentError, DeploymentRequest, Deployments
 
 from .batcher import Batcher
@@ -28,7 +37,9 @@ _log = structlog.get_logger()
 class Actor:
     """Writes to store, registry and deployments."""
 
-    def __init__(self, store: ObjectStore, deployments: Deployments | None, batcher: Batcher, ledger: Ledger) -> None:
+    def __init__(
+        self, store: ObjectStore, deployments: Deployments | None, batcher: Batcher, ledger: Ledger
+    ) -> None:
         self._store = store
         self._deployments = deployments
         self._batcher = batcher
@@ -37,8 +48,8 @@ class Actor:
     async def carry_out(self, key: ObjectKey, plan: Plan, attempts: Attempts) -> Attempts:
         """The attempts after this plan.
 
-        Raises :class:`FencedError` where another operator took over, and ``StoreError`` where the finalizer could not
-        be written: without it nothing may enter the registry.
+        Raises :class:`FencedError` where another operator took over, and ``StoreError`` where the finalizer
+        could not be written: without it nothing may enter the registry.
         """
         if plan.finalizer is True:
             await self._store.set_finalizer(key, True)
@@ -82,7 +93,9 @@ class Actor:
         if isinstance(write, Remove) and result.outcome is not Outcome.STALE:
             self._ledger.forget(key)
             if result.outcome is Outcome.WRITTEN:
-                removed = Event(EventReason.REMOVED, f"Removed from the registry (revision {result.revision}).")
+                removed = Event(
+                    EventReason.REMOVED, f"Removed from the registry (revision {result.revision})."
+                )
                 await self._store.record_event(key, removed)
         return replace(attempts, write=result, evicted=len(writes) > 1)
 
@@ -91,9 +104,12 @@ class Actor:
         try:
             await self._deployments.deploy(request)
         except DeploymentError as error:
-            _log.warning("reconcile.deploy_fault", object=str(key), error=str(error), retryable=error.retryable)
+            _log.warning(
+                "reconcile.deploy_fault", object=str(key), error=str(error), retryable=error.retryable
+            )
             return replace(attempts, deploy_fault=str(error), deploy_retryable=error.retryable)
-        applied = f"Applied the workload of generation {request.generation}: {request.workload.image} x {request.replicas}."
+        what = f"{request.workload.image} x {request.replicas}"
+        applied = f"Applied the workload of generation {request.generation}: {what}."
         await self._store.record_event(key, Event(EventReason.WORKLOAD_APPLIED, applied))
         return replace(attempts, deployed=request.hash)
 

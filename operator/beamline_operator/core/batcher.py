@@ -1,11 +1,12 @@
 """Registry writes that arrive together become one transaction and one hint.
 
-A write waits while another batch is in flight, and at most a couple of milliseconds otherwise. Each caller gets the
-result of its own write. A batch that fails for a reason other than an unreachable database or a lost lease is written
-one by one, so that one poisoned record can't keep its neighbours out.
+A write waits while another batch is in flight, and at most a couple of milliseconds otherwise. Each caller
+gets the result of its own write. A batch that fails for a reason other than an unreachable database or a lost
+lease is written one by one, so that one poisoned record can't keep its neighbours out.
 
-The batcher owns one task, started by the first write and ended by :meth:`Batcher.stop`, which waits for what is in
-flight. Cancelling a caller does not cancel its write: whether it was written is unknown, and writing again is safe.
+The batcher owns one task, started by the first write and ended by :meth:`Batcher.stop`, which waits for what
+is in flight. Cancelling a caller does not cancel its write: whether it was written is unknown, and writing
+again is safe.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 import structlog
+
 from beamline_registry.port import (
     FencedError,
     Outcome,
@@ -49,7 +51,9 @@ class Batcher:
         self._task: asyncio.Task[None] | None = None
 
     async def submit(self, *writes: Write) -> list[WriteResult]:
-        """The results of ``writes``, which stay in order and in one batch. Raises what the registry's write raises."""
+        """The results of ``writes``, which stay in order and in one batch. Raises what the registry's write
+        raises.
+        """
         future: asyncio.Future[list[WriteResult]] = asyncio.get_running_loop().create_future()
         self._waiting.append((writes, future))
         if self._task is None or self._task.done():

@@ -1,14 +1,15 @@
 """Runs the reconciler: which keys, when, and how many at a time.
 
-Tasks: ``workers`` workers that take keys from the queue, and one that compares everything with everything on a timer.
-``start`` returns at once; ``stop`` lets each worker finish the key in its hands (bounded), waits for registry writes
-that are under way, and drops the rest: what was dropped is found again by the next start.
+Tasks: ``workers`` workers that take keys from the queue, and one that compares everything with everything on
+a timer. ``start`` returns at once; ``stop`` lets each worker finish the key in its hands (bounded), waits for
+registry writes that are under way, and drops the rest: what was dropped is found again by the next start.
 
-What wakes a key: the store (:meth:`Controller.enqueue`), another object (the reconciler's ``notify``), a router's
-report (:meth:`Controller.on_router_report`), its own timer, the full compare. What woke it is never passed on.
+What wakes a key: the store (:meth:`Controller.enqueue`), another object (the reconciler's ``notify``), a
+router's report (:meth:`Controller.on_router_report`), its own timer, the full compare. What woke it is never
+passed on.
 
-The full compare repairs what was missed, in all directions: rows without an object are removed, objects whose row is
-missing or not theirs are written again, and every object is looked at once, spread over a while.
+The full compare repairs what was missed, in all directions: rows without an object are removed, objects whose
+row is missing or not theirs are written again, and every object is looked at once, spread over a while.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 import structlog
+
 from beamline_contract.objects import KINDS, Kind, ObjectKey
 from beamline_contract.reports import RouterStatus
 from beamline_registry.port import FencedError, RegistryError, RegistryWriter, Remove
@@ -40,8 +42,9 @@ _log = structlog.get_logger()
 class Controller:
     """Drives a :class:`Reconciler`.
 
-    ``refresh`` makes the store list its objects afresh, before each full compare. ``on_fenced`` is called once when
-    another operator turns out to have taken over. ``observe`` is told key, result and seconds of each reconcile.
+    ``refresh`` makes the store list its objects afresh, before each full compare. ``on_fenced`` is called
+    once when another operator turns out to have taken over. ``observe`` is told key, result and seconds of
+    each reconcile.
     """
 
     def __init__(
@@ -92,7 +95,7 @@ class Controller:
             self.queue.add(key)
 
     def on_router_report(self, status: RouterStatus) -> None:
-        """A router reported, or is gone (``leaving``). Wakes the objects for which that makes a difference."""
+        """A router reported, or is gone (``leaving``): wakes the objects for which it makes a difference."""
         before = self._reports.pop(status.instance, None)
         if not status.leaving:
             self._reports[status.instance] = status

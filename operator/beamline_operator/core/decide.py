@@ -1,7 +1,8 @@
 """The decision: from a view to a plan. Pure, and the same view gives the same plan.
 
-One decision asks for everything that can be done now; what depends on its outcome is asked for by the next decision
-of the same pass, which sees it in ``view.attempts``. So no order of failures needs a branch of its own.
+One decision asks for everything that can be done now; what depends on its outcome is asked for by the next
+decision of the same pass, which sees it in ``view.attempts``. So no order of failures needs a branch of its
+own.
 """
 
 from __future__ import annotations
@@ -54,7 +55,11 @@ def _requeue(view: View, decided: Decided, settings: ReconcileSettings) -> float
 
 def _upsert(view: View) -> tuple[Write, ...]:
     attempts = view.attempts
-    tried = attempts.write is not None or attempts.registry_fault is not None or attempts.registry_refusal is not None
+    tried = (
+        attempts.write is not None
+        or attempts.registry_fault is not None
+        or attempts.registry_refusal is not None
+    )
     if view.record is None or view.in_registry:
         return ()
     upsert = Upsert(view.record, changed_by=view.object.metadata.changed_by or "unknown")
@@ -70,7 +75,11 @@ def _upsert(view: View) -> tuple[Write, ...]:
 
 def _wants_deploy(view: View, decided: Decided) -> bool:
     """A workload is applied as soon as its object is accepted: it needs neither the registry nor a router."""
-    if view.desired is None or not decided[ConditionType.ACCEPTED].holds or view.attempts.deploy_fault is not None:
+    if (
+        view.desired is None
+        or not decided[ConditionType.ACCEPTED].holds
+        or view.attempts.deploy_fault is not None
+    ):
         return False
     running = view.workload.hash if view.workload is not None else ""
     return view.desired.hash not in {running, view.attempts.deployed}
@@ -113,7 +122,9 @@ def _farewell_retained(view: View, status: dict[str, object]) -> Plan:
 
 
 def _had_workload(view: View) -> bool:
-    return view.kind == "Extension" and (view.desired is not None or bool(view.object.status.get("workloadHash")))
+    return view.kind == "Extension" and (
+        view.desired is not None or bool(view.object.status.get("workloadHash"))
+    )
 
 
 def _failure(view: View) -> str | None:

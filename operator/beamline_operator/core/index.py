@@ -1,10 +1,12 @@
 """Who claims which id and subject, and who refers to whom: the two questions that span objects.
 
-The index is brought up to date key by key, at the start of each reconcile of that key, and as a whole when the stored
-objects were listed afresh. It may lag behind the store for a moment; the reconcile of the object that changed closes
-the gap, because :meth:`ObjectIndex.update` names everyone whose verdict may have changed with it.
+The index is brought up to date key by key, at the start of each reconcile of that key, and as a whole when
+the stored objects were listed afresh. It may lag behind the store for a moment; the reconcile of the object
+that changed closes the gap, because :meth:`ObjectIndex.update` names everyone whose verdict may have changed
+with it.
 
-The older object wins a claim, then the first by namespace and name: the order never depends on who was seen first.
+The older object wins a claim, then the first by namespace and name: the order never depends on who was seen
+first.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ class ObjectIndex:
         """By the name referred to, whatever the namespace: a missing target may have a namesake elsewhere."""
 
     def update(self, key: ObjectKey, stored: StoredObject | None) -> set[ObjectKey]:
-        """Takes in the present state of ``key``. Returns the other keys that must be reconciled because of it."""
+        """Takes in the present state of ``key``. Returns the other keys that must be reconciled because of
+        it.
+        """
         before = self._entries.get(key)
         after = _entry(stored) if stored is not None else None
         if before == after:
@@ -141,4 +145,3 @@ def _entry(stored: StoredObject) -> _Entry:
         facts = (meta.deleting,)
     refers_to = frozenset(target_of(stored, ref) for _, ref, _ in refs_of(stored))
     return _Entry(meta.created_at, meta.uid, tuple(claims), facts, refers_to)
-

@@ -1,7 +1,7 @@
 """What this process knows the registry to hold, so that a wake-up without a change costs no transaction.
 
-The ledger starts empty: after a restart, or a new lease, each object is written once more, and the registry answers
-UNCHANGED with the revision. It is forgotten, whole or key by key, whenever it may be wrong.
+The ledger starts empty: after a restart, or a new lease, each object is written once more, and the registry
+answers UNCHANGED with the revision. It is forgotten, whole or key by key, whenever it may be wrong.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What a decision asks for. A plan is data: the reconciler carries it out and decides again with what came of it."""
+"""What a decision asks for. A plan is data: the reconciler carries it out and decides again with what came of
+it.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,10 @@ from .ports import Event
 class Plan:
     """At most one step of work, in the order of the fields, and the status as it stands before it.
 
-    ``writes`` go into one transaction, in order. ``finalizer`` is True to put ours on, False to take it off, None to leave it. ``requeue`` is the number of seconds
-    until the object wants to be looked at again whatever happens; None waits for the next event. ``failed`` says that
-    something did not answer, and is a reason to come back with a growing delay.
+    ``writes`` go into one transaction, in order. ``finalizer`` is True to put ours on, False to take it off,
+    None to leave it. ``requeue`` is the number of seconds until the object wants to be looked at again
+    whatever happens; None waits for the next event. ``failed`` says that something did not answer, and is a
+    reason to come back with a growing delay.
     """
 
     status: Mapping[str, Any]

@@ -3,7 +3,7 @@
 | Port | Cluster | Laptop |
 |---|---|---|
 | :class:`ObjectStore` | kopf events and the Kubernetes API | YAML files of a directory |
-| ``Deployments`` (:mod:`beamline_sdk.deployment.port`) | server-side apply of a Deployment | a supervised process |
+| ``Deployments`` (:mod:`beamline_sdk.deployment.port`) | a Deployment, applied | a supervised process |
 | ``RegistryWriter`` (:mod:`beamline_registry.port`) | PostgreSQL | PostgreSQL |
 | :class:`Hints` | NATS | NATS |
 """

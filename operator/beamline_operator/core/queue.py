@@ -1,11 +1,12 @@
 """The keyed work queue: what wants to be reconciled, each key once, never twice at a time.
 
-The rules are those of client-go's workqueue. A key that is added while it waits is there once. A key that is added
-while it is *worked on* is kept aside and comes back when the work is done, so that nothing that happened meanwhile is
-missed and no key runs in two workers. A delayed key has one timer, the earliest; taking the key out drops it.
+The rules are those of client-go's workqueue. A key that is added while it waits is there once. A key that is
+added while it is *worked on* is kept aside and comes back when the work is done, so that nothing that
+happened meanwhile is missed and no key runs in two workers. A delayed key has one timer, the earliest; taking
+the key out drops it.
 
-A failing key comes back after a delay that doubles from one second to four with jitter: never more than one attempt a
-second per key, and never more than five seconds late once what failed works again.
+A failing key comes back after a delay that doubles from one second to four with jitter: never more than one
+attempt a second per key, and never more than five seconds late once what failed works again.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
-"""One object from whatever state it is in to what it asks for: gather, decide, act, until there is nothing left to do.
+"""One object from whatever state it is in to what it asks for: gather, decide, act, until there is nothing
+left to do.
 
-:meth:`Reconciler.reconcile` is level-based: it does not know what woke it, and running it twice writes nothing twice.
-It must not run twice *at the same time* for one key; the controller's queue sees to that. It may be cancelled or killed
-at any await: what was done is found again by the next pass, in the registry (UNCHANGED), the workload's hash, the
-finalizer and the status.
+:meth:`Reconciler.reconcile` is level-based: it does not know what woke it, and running it twice writes
+nothing twice. It must not run twice *at the same time* for one key; the controller's queue sees to that. It
+may be cancelled or killed at any await: what was done is found again by the next pass, in the registry
+(UNCHANGED), the workload's hash, the finalizer and the status.
 
-Outcomes: the number of seconds until the object wants to be looked at again, None for "when something happens",
-:class:`RetryLater` where something did not answer, ``FencedError`` where another operator took over.
+Outcomes: the number of seconds until the object wants to be looked at again, None for "when something
+happens", :class:`RetryLater` where something did not answer, ``FencedError`` where another operator took
+over.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 import structlog
+
 from beamline_contract.objects import KINDS, ObjectKey
 from beamline_registry.port import RegistryWriter, Remove
 from beamline_sdk.deployment.port import DeploymentError, Deployments
@@ -31,7 +34,9 @@ from .status import first_sight
 from .view import Attempts, Row, View
 
 MAX_STEPS = 6
-"""Decisions in one pass. The longest way, a deletion, takes four; more would be a plan that never comes to rest."""
+"""Decisions in one pass. The longest way, a deletion, takes four; more would be a plan that never comes to
+rest.
+"""
 
 _log = structlog.get_logger()
 
@@ -43,7 +48,8 @@ class RetryLater(Exception):  # noqa: N818 -- a scheduling decision, not a fault
 class Reconciler:
     """Reconciles objects of one store into one registry and one world of workloads.
 
-    ``notify`` is called with every other key whose verdict may have changed; the controller puts its queue there.
+    ``notify`` is called with every other key whose verdict may have changed; the controller puts its queue
+    there.
     """
 
     def __init__(
@@ -124,7 +130,9 @@ class Reconciler:
         raise RetryLater(f"no rest after {MAX_STEPS} steps")
 
     async def _bury(self, key: ObjectKey) -> None:
-        """An object that is gone without having said good-bye: a file that was removed, a finalizer torn off by hand."""
+        """An object that is gone without having said good-bye: a file that was removed, a finalizer torn off
+        by hand.
+        """
         row = self.ledger.get(key)
         if row is None or row.record.namespace != key.namespace or _retained(row):
             self.ledger.forget(key)

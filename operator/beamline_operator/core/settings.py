@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 class ReconcileSettings:
     """Settings of the core. Times are seconds.
 
-    ``nats_url`` and ``nats_credentials_file`` are as a *workload* sees them, which need not be how the operator does.
-    ``passed_env`` is handed to every workload as it is (``OTEL_*``). An empty ``allowed_images`` allows every image;
-    an entry is a prefix such as ``ghcr.io/beamline/``.
+    ``nats_url`` and ``nats_credentials_file`` are as a *workload* sees them, which need not be how the
+    operator does. ``passed_env`` is handed to every workload as it is (``OTEL_*``). An empty
+    ``allowed_images`` allows every image; an entry is a prefix such as ``ghcr.io/beamline/``.
     """
 
     nats_url: str = "nats://127.0.0.1:4222"

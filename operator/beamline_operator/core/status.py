@@ -1,7 +1,7 @@
 """From findings to the ``status`` of an object, and from one status to the next to the events worth telling.
 
-A condition keeps its ``lastTransitionTime`` until its status changes. A status that says nothing new is equal to the
-old one, byte for byte, and is not written: an idle cluster writes nothing.
+A condition keeps its ``lastTransitionTime`` until its status changes. A status that says nothing new is equal
+to the old one, byte for byte, and is not written: an idle cluster writes nothing.
 """
 
 from __future__ import annotations
@@ -78,9 +78,12 @@ def _policy_status(view: View, policy: RoutingPolicy) -> dict[str, Any]:
     warnings = [notice.message for notice in view.notices(policy.id) if notice.reason != "Complex"]
     if score > COMPLEXITY_WARNING:
         warnings.append(
-            f"complexity {score} is above {COMPLEXITY_WARNING}: put validators into one group, or use fewer steps or fallbacks"
+            f"complexity {score} is above {COMPLEXITY_WARNING}: put validators into one group, "
+            "or use fewer steps or fallbacks"
         )
-    providers = [object_id(choice.extension_ref.name) for step in policy.spec.steps for choice in step.providers]
+    providers = [
+        object_id(choice.extension_ref.name) for step in policy.spec.steps for choice in step.providers
+    ]
     status: dict[str, Any] = {"complexity": score, "providers": ",".join(providers)[:1024]}
     if warnings:
         status["warnings"] = [warning[:1024] for warning in warnings[:MAX_WARNINGS]]

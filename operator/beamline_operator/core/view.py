@@ -1,4 +1,6 @@
-"""What is known about one object when it is decided upon. Everything is frozen and read before the first decision."""
+"""What is known about one object when it is decided upon. Everything is frozen and read before the first
+decision.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ Record: TypeAlias = ExtensionRecord | PolicyRecord
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What this process knows the registry to hold for an object: the record it wrote, and at which revision."""
+    """What this process knows the registry to hold for an object: the record, and its revision."""
 
     record: Record
     revision: int
@@ -31,7 +33,9 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """An older object that claims the same thing: ``claim`` is ``id`` or ``subject``, ``value`` the disputed one."""
+    """An older object that claims the same thing: ``claim`` is ``id`` or ``subject``, ``value`` the disputed
+    one.
+    """
 
     key: ObjectKey
     claim: str
@@ -42,8 +46,8 @@ class Rival:
 class Reference:
     """One reference of an object and where it leads.
 
-    ``rival`` is the object that holds the target's claim where the target itself lost it; ``namesake`` is the object
-    of another namespace that has the referenced id where the target does not exist.
+    ``rival`` is the object that holds the target's claim where the target itself lost it; ``namesake`` is the
+    object of another namespace that has the referenced id where the target does not exist.
     """
 
     path: str
@@ -126,7 +130,11 @@ class View:
     def retained(self) -> bool:
         """Whether deletion leaves row and workload behind."""
         spec = self.object.spec
-        stated = spec.get("deletionPolicy") if isinstance(spec, Mapping) else getattr(spec, "deletion_policy", None)
+        stated = (
+            spec.get("deletionPolicy")
+            if isinstance(spec, Mapping)
+            else getattr(spec, "deletion_policy", None)
+        )
         return stated == "Retain"
 
     @property
@@ -148,7 +156,9 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The verdict of one check: becomes a condition. ``status`` is True, False or Unknown, as Kubernetes spells them."""
+    """The verdict of one check: becomes a condition. ``status`` is True, False or Unknown, as Kubernetes
+    spells them.
+    """
 
     status: str
     reason: Reason

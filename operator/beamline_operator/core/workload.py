@@ -1,8 +1,8 @@
 """From a valid Extension to what shall run for it (contract.md, "What a workload gets").
 
-``BEAMLINE_CONFIG`` is what the workload starts with; every request carries the current configuration. So it is in the
-environment but not in the hash: a change of ``spec.config`` alone restarts nothing, and the running workload keeps the
-value it started with until something else rolls it.
+``BEAMLINE_CONFIG`` is what the workload starts with; every request carries the current configuration. So it
+is in the environment but not in the hash: a change of ``spec.config`` alone restarts nothing, and the running
+workload keeps the value it started with until something else rolls it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CONFIG_VARIABLE = "BEAMLINE_CONFIG"
 
 
 def environment(extension: Extension, settings: ReconcileSettings) -> dict[str, str]:
-    """The variables that Beamline gives to a workload. The queue group is the id: every replica shares one."""
+    """The variables that Beamline gives to a workload. All replicas share one queue group, the id."""
     variables = {name: value for name, value in settings.passed_env.items() if name.startswith("OTEL_")}
     variables |= {
         "NATS_URL": settings.nats_url,
@@ -30,7 +30,9 @@ def environment(extension: Extension, settings: ReconcileSettings) -> dict[str, 
         "NATS_QUEUE_GROUP": extension.id,
         "BEAMLINE_EXTENSION_ID": extension.id,
         "BEAMLINE_EXTENSION_TYPE": extension.spec.type,
-        CONFIG_VARIABLE: json.dumps(extension.spec.config, sort_keys=True, separators=(",", ":"), ensure_ascii=False),
+        CONFIG_VARIABLE: json.dumps(
+            extension.spec.config, sort_keys=True, separators=(",", ":"), ensure_ascii=False
+        ),
         "METRICS_PORT": str(settings.metrics_port),
         "LOG_LEVEL": settings.log_level,
     }
@@ -54,7 +56,9 @@ def labels(extension: Extension) -> dict[str, str]:
 
 
 def desired_workload(extension: Extension, settings: ReconcileSettings) -> DeploymentRequest | None:
-    """What shall run, or None for an extension that runs elsewhere. A disabled extension keeps it at zero replicas."""
+    """What shall run, or None for an extension that runs elsewhere. A disabled extension keeps it at zero
+    replicas.
+    """
     workload = extension.spec.workload
     if workload is None:
         return None

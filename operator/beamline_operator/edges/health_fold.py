@@ -1,7 +1,8 @@
-"""Routers' health reports on their way into the registry: collected, summed up by the registry, every few seconds.
+"""Routers' health reports on their way into the registry: collected, summed up by the registry, every few
+seconds.
 
-What could not be written is kept for the next time, up to a bound: health is an observation, and losing some of it when
-PostgreSQL is away for long is better than losing memory.
+What could not be written is kept for the next time, up to a bound: health is an observation, and losing some
+of it when PostgreSQL is away for long is better than losing memory.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 import structlog
+
 from beamline_contract.reports import HEALTH_INTERVAL_S, HealthDelta, RouterHealth
 from beamline_registry.port import FencedError, RegistryError, RegistryWriter
 
@@ -22,7 +24,9 @@ _log = structlog.get_logger()
 class HealthFold:
     """Collects deltas; only a leader's :meth:`run` writes them."""
 
-    def __init__(self, registry: RegistryWriter, epoch: Callable[[], int], *, interval_s: float = HEALTH_INTERVAL_S) -> None:
+    def __init__(
+        self, registry: RegistryWriter, epoch: Callable[[], int], *, interval_s: float = HEALTH_INTERVAL_S
+    ) -> None:
         self._registry = registry
         self._epoch = epoch
         self._interval_s = interval_s

@@ -1,8 +1,9 @@
-"""What a laptop keeps of its objects between two starts: one JSON document each, as ``kubectl get -o json`` prints it.
+"""What a laptop keeps of its objects between two starts: one JSON document each, as ``kubectl get -o json``
+prints it.
 
-Below the state folder: ``objects/KIND.NAMESPACE.NAME.json`` and ``faults.json``. Each file is written aside and
-renamed, so a reader never sees half of one. A document that this version can't read any more is left out, with a
-warning: the file it came from is read anyway.
+Below the state folder: ``objects/KIND.NAMESPACE.NAME.json`` and ``faults.json``. Each file is written aside
+and renamed, so a reader never sees half of one. A document that this version can't read any more is left out,
+with a warning: the file it came from is read anyway.
 """
 
 from __future__ import annotations

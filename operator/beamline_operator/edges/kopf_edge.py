@@ -1,13 +1,13 @@
 """kopf as the source of events, and nothing else.
 
-kopf knows how to keep watches alive: lists in pages, bookmarks, 410, silent streams, rotating credentials. That is all
-it is asked for. Its handlers here are plain spies (``on.event``): they write no annotation, no finalizer and no progress
-to any object, and peering is off (the Lease decides who leads).
+kopf knows how to keep watches alive: lists in pages, bookmarks, 410, silent streams, rotating credentials.
+That is all it is asked for. Its handlers here are plain spies (``on.event``): they write no annotation, no
+finalizer and no progress to any object, and peering is off (the Lease decides who leads).
 
-It runs in a thread with a loop of its own, for two reasons: when kopf stops, it cancels every task of its loop that it
-did not find there at its start, and in the main thread it takes over SIGTERM. Events cross over by
-``call_soon_threadsafe``, in order. A kopf that dies is reported by :attr:`KopfWatch.failure`; the process then ends
-and is restarted, because a blind operator is worse than none.
+It runs in a thread with a loop of its own, for two reasons: when kopf stops, it cancels every task of its
+loop that it did not find there at its start, and in the main thread it takes over SIGTERM. Events cross over
+by ``call_soon_threadsafe``, in order. A kopf that dies is reported by :attr:`KopfWatch.failure`; the process
+then ends and is restarted, because a blind operator is worse than none.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import kopf
 import structlog
+
 from beamline_contract.names import GROUP, VERSION
 from beamline_contract.objects import PLURAL
 from beamline_sdk.deployment.kube_api import KubeApi
@@ -28,6 +29,8 @@ from beamline_sdk.deployment.kubernetes import LABEL_SELECTOR
 START_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 10.0
 PAGE: Final = 500
+TLS_GOODBYE_S: Final = 0.25
+"""aiohttp closes TLS connections in the background; a loop that ends before leaves their sockets open."""
 
 _log = structlog.get_logger()
 
@@ -60,7 +63,9 @@ class KopfWatch:
         self._inner_stop: asyncio.Event | None = None
 
     async def start(self) -> None:
-        """Returns once kopf is up; its watches open right after. Raises ``RuntimeError`` where it does not start."""
+        """Returns once kopf is up; its watches open right after. Raises ``RuntimeError`` where it does not
+        start.
+        """
         self._loop = asyncio.get_running_loop()
         ready = asyncio.Event()
         self._thread = threading.Thread(target=self._run, args=(ready,), name="kopf", daemon=True)
@@ -109,6 +114,7 @@ class KopfWatch:
             )
         finally:
             tell.cancel()
+            await asyncio.sleep(TLS_GOODBYE_S)
 
     async def _tell_when(self, started: asyncio.Event, ready: asyncio.Event) -> None:
         await started.wait()
@@ -132,7 +138,9 @@ class KopfWatch:
         kopf.on.login(registry=registry, id="login")(login)
         return registry
 
-    def _deliver(self, to: Callable[[Mapping[str, Any], bool], None], document: Mapping[str, Any], deleted: bool) -> None:
+    def _deliver(
+        self, to: Callable[[Mapping[str, Any], bool], None], document: Mapping[str, Any], deleted: bool
+    ) -> None:
         self.events += 1
         self.last_event = asyncio.get_running_loop().time()
         try:
@@ -158,13 +166,14 @@ def _settings() -> kopf.OperatorSettings:
     settings.scanning.disabled = True
     settings.watching.chunk_size = PAGE
     settings.watching.label_selectors["deployments"] = LABEL_SELECTOR
-    settings.queueing.batch_window = 0.001
     settings.queueing.idle_timeout = 1.0
     return settings
 
 
 async def _credentials(api: KubeApi) -> dict[str, Any]:
-    """What kopf needs to log in, from the client that is logged in already; asked for again when a token expired."""
+    """What kopf needs to log in, from the client that is logged in already; asked for again when a token
+    expired.
+    """
     configuration = api.configuration
     token = await configuration.get_api_key_with_prefix("BearerToken")
     scheme, _, value = (token or "").rpartition(" ")

@@ -1,13 +1,14 @@
 """The object store of a cluster: a cache that watch events and lists fill, and writes to the API server.
 
-Reads never leave the process. The cache takes in, in any order, events of a watch (:meth:`KubeStore.observe`), a full
-list (:meth:`KubeStore.relist`) and the answers to our own writes; of two versions of one object the newer stays. A
-deletion is remembered until the next list, so that a list that began before it does not bring the object back. The
-list matters: kopf never reports a deletion that happened while its watch was broken.
+Reads never leave the process. The cache takes in, in any order, events of a watch
+(:meth:`KubeStore.observe`), a full list (:meth:`KubeStore.relist`) and the answers to our own writes; of two
+versions of one object the newer stays. A deletion is remembered until the next list, so that a list that
+began before it does not bring the object back. The list matters: kopf never reports a deletion that happened
+while its watch was broken.
 
-Writes: the whole ``status`` as a merge patch on the status subresource, with fields that are no longer there set to
-null; the finalizer as a merge patch guarded by the resourceVersion; events to ``events.k8s.io/v1``, where a repeat
-within ten minutes only counts up.
+Writes: the whole ``status`` as a merge patch on the status subresource, with fields that are no longer there
+set to null; the finalizer as a merge patch guarded by the resourceVersion; events to ``events.k8s.io/v1``,
+where a repeat within ten minutes only counts up.
 """
 
 from __future__ import annotations
@@ -18,9 +19,18 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
+
 from beamline_contract.model import InvalidObjectError
 from beamline_contract.names import API_VERSION, FIELD_MANAGER, FINALIZER, GROUP, VERSION
-from beamline_contract.objects import KINDS, PLURAL, BrokenObject, Kind, ObjectKey, parse_metadata, parse_object
+from beamline_contract.objects import (
+    KINDS,
+    PLURAL,
+    BrokenObject,
+    Kind,
+    ObjectKey,
+    parse_metadata,
+    parse_object,
+)
 from beamline_sdk.deployment.kube_api import MERGE, KubeApi, KubeError
 
 from ..core.ports import Event, StoredObject, StoreError
@@ -83,7 +93,9 @@ class KubeStore:
                     async for document in self._api.items(path):
                         listed.add(self.observe({"apiVersion": API_VERSION, "kind": kind, **document}))
                 except KubeError as error:
-                    raise StoreError(f"{PLURAL[kind]}.{GROUP} can't be listed: {error}", retryable=error.retryable) from error
+                    raise StoreError(
+                        f"{PLURAL[kind]}.{GROUP} can't be listed: {error}", retryable=error.retryable
+                    ) from error
             for key in before - listed:
                 if await self._api_lacks(key):
                     self._objects.pop(key, None)
@@ -118,14 +130,16 @@ class KubeStore:
         if current is None or not self._allowed():
             return
         now = datetime.now(UTC)
-        digest = hashlib.sha256(
-            f"{current.metadata.uid} {event.reason} {event.message} {int(now.timestamp()) // EVENT_AGGREGATION_S}".encode()
-        ).hexdigest()[:16]
+        window = int(now.timestamp()) // EVENT_AGGREGATION_S
+        same = f"{current.metadata.uid} {event.reason} {event.message} {window}"
+        digest = hashlib.sha256(same.encode()).hexdigest()[:16]
         path = f"/apis/events.k8s.io/v1/namespaces/{key.namespace}/events"
         name = f"{key.name}.{digest}"
         stamp = now.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         try:
-            await self._api.request("POST", path, body=self._event(key, current, event, name=name, stamp=stamp))
+            await self._api.request(
+                "POST", path, body=self._event(key, current, event, name=name, stamp=stamp)
+            )
         except KubeError as error:
             if error.status != 409:
                 _log.debug("event.lost", object=str(key), reason=str(event.reason), error=str(error))
@@ -138,7 +152,9 @@ class KubeStore:
             except KubeError as again:
                 _log.debug("event.lost", object=str(key), reason=str(event.reason), error=str(again))
 
-    def _event(self, key: ObjectKey, stored: StoredObject, event: Event, *, name: str, stamp: str) -> dict[str, Any]:
+    def _event(
+        self, key: ObjectKey, stored: StoredObject, event: Event, *, name: str, stamp: str
+    ) -> dict[str, Any]:
         return {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
@@ -161,7 +177,12 @@ class KubeStore:
         }
 
     async def _patch(
-        self, key: ObjectKey, body: Mapping[str, Any], *, subresource: str = "", conflict_is_fine: bool = False
+        self,
+        key: ObjectKey,
+        body: Mapping[str, Any],
+        *,
+        subresource: str = "",
+        conflict_is_fine: bool = False,
     ) -> bool:
         """Whether it was written; an object that is gone counts as written."""
         if not self._allowed():
@@ -190,7 +211,9 @@ class KubeStore:
             self._objects.pop(stored.key, None)
             return
         known = self._objects.get(stored.key)
-        if known is not None and _version(stored.metadata.resource_version) > _version(known.metadata.resource_version):
+        if known is not None and _version(stored.metadata.resource_version) > _version(
+            known.metadata.resource_version
+        ):
             self._objects[stored.key] = stored
 
     async def _refresh(self, key: ObjectKey) -> None:
@@ -217,7 +240,9 @@ class KubeStore:
 
 
 def parse_stored(document: Mapping[str, Any]) -> StoredObject:
-    """An object of the API server; one that breaks its rules (it was stored before they were) is kept as broken."""
+    """An object of the API server; one that breaks its rules (it was stored before they were) is kept as
+    broken.
+    """
     try:
         return parse_object(document)
     except InvalidObjectError as error:
@@ -238,5 +263,3 @@ def _path(key: ObjectKey) -> str:
 
 def _version(text: str) -> int:
     return int(text) if text.isdigit() else 0
-
-

@@ -1,13 +1,13 @@
 """Who leads: a Lease of ``coordination.k8s.io``, with client-go's rules and times.
 
-A candidate takes the Lease when nobody holds it, or when it has seen no renewal for ``duration_s`` *by its own clock*
-(the timestamps in the Lease are another machine's and never compared). The holder renews every ``retry_s`` and gives up
-leading when it could not for ``renew_s``, five seconds before anybody else may take over. Every write carries the
-resourceVersion that was read, so two candidates can't both succeed.
+A candidate takes the Lease when nobody holds it, or when it has seen no renewal for ``duration_s`` *by its
+own clock* (the timestamps in the Lease are another machine's and never compared). The holder renews every
+``retry_s`` and gives up leading when it could not for ``renew_s``, five seconds before anybody else may take
+over. Every write carries the resourceVersion that was read, so two candidates can't both succeed.
 
-The Lease alone does not stop a leader that sleeps past its end and wakes up: that is what the registry's epoch is for,
-and :attr:`Lease.valid`, which every write to the API server asks first. It is monotonic time since the last
-renewal *was sent*, so a process that was frozen knows at once.
+The Lease alone does not stop a leader that sleeps past its end and wakes up: that is what the registry's
+epoch is for, and :attr:`Lease.valid`, which every write to the API server asks first. It is monotonic time
+since the last renewal *was sent*, so a process that was frozen knows at once.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
+
 from beamline_contract.names import FIELD_MANAGER
 from beamline_sdk.deployment.kube_api import KubeApi, KubeError
 
@@ -107,7 +108,13 @@ class Lease:
         try:
             current = await self._api.find(f"{self._path}/{self._name}")
             if current is None:
-                await self._write({"metadata": {"name": self._name, "namespace": self._namespace}, "spec": self._spec(None)}, create=True)
+                await self._write(
+                    {
+                        "metadata": {"name": self._name, "namespace": self._namespace},
+                        "spec": self._spec(None),
+                    },
+                    create=True,
+                )
             elif self._may_take(current):
                 await self._write({**current, "spec": self._spec(current["spec"])}, create=False)
             else:
@@ -139,13 +146,16 @@ class Lease:
             "leaseDurationSeconds": max(1, round(self._times.duration)),
             "renewTime": stamp,
             "acquireTime": old["acquireTime"] if old is not None and mine and "acquireTime" in old else stamp,
-            "leaseTransitions": int((old or {}).get("leaseTransitions") or 0) + (0 if mine or old is None else 1),
+            "leaseTransitions": int((old or {}).get("leaseTransitions") or 0)
+            + (0 if mine or old is None else 1),
         }
 
     async def _write(self, lease: Mapping[str, Any], *, create: bool) -> None:
         body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", **lease}
         path = self._path if create else f"{self._path}/{self._name}"
-        await self._api.request("POST" if create else "PUT", path, body=body, params={"fieldManager": FIELD_MANAGER})
+        await self._api.request(
+            "POST" if create else "PUT", path, body=body, params={"fieldManager": FIELD_MANAGER}
+        )
 
 
 def _stamp() -> str:

@@ -168,7 +168,16 @@ def parse(
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads scalars as kubectl does: dates stay text."""
+    """Reads scalars as kubectl does: dates stay text, and every key becomes text."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        self.flatten_mapping(node)
+        mapping: dict[Any, Any] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key.start_mark)
+            mapping[_key_text(self.construct_object(key))] = self.construct_object(value, deep=deep)
+        return mapping
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -193,15 +202,7 @@ def _documents(node: yaml.Node, data: Any, name: str, faults: list[FileFault]) -
         for child, item in zip(items.value, data["items"], strict=True):
             yield from _documents(child, item, name, faults)
         return
-    yield Document(_with_text_keys(data), name, node)
-
-
-def _with_text_keys(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {_key_text(key): _with_text_keys(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_with_text_keys(item) for item in value]
-    return value
+    yield Document(data, name, node)
 
 
 def _key_text(key: object) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from beamline_contract.objects import ObjectKey
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
+
+from beamline_contract.objects import ObjectKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +56,16 @@ class OperatorMetrics(Collector):
         if age is not None:
             yield _gauge("beamline_operator_watch_age_seconds", "Seconds since the last watch event.", age)
         yield _counter("beamline_operator_watch_events", "Watch events taken in.", read.watch_events())
-        yield _counter("beamline_operator_drift_repairs", "Rows that a full compare repaired.", read.drift_repairs())
+        yield _counter(
+            "beamline_operator_drift_repairs", "Rows that a full compare repaired.", read.drift_repairs()
+        )
         size = GaugeMetricFamily("extension_registry_size", "Objects by kind.", labels=["kind"])
         for kind, count in read.objects().items():
             size.add_metric([kind], count)
         yield size
-        calls = CounterMetricFamily("beamline_operator_api_calls", "Kubernetes API requests.", labels=["verb", "code"])
+        calls = CounterMetricFamily(
+            "beamline_operator_api_calls", "Kubernetes API requests.", labels=["verb", "code"]
+        )
         for (verb, code), count in sorted(read.api_calls().items()):
             calls.add_metric([verb, str(code)], count)
         yield calls

@@ -1,11 +1,12 @@
 """Hints over NATS: what changed goes out, what routers serve comes in.
 
-Nothing here is truth. A hint that is lost costs a router's poll interval, a report that is lost the next one. So NATS
-may be away at any time: :meth:`NatsHints.start` returns at once and connects in the background, and after every
-reconnect the last revision is told again and all routers are asked for their status.
+Nothing here is truth. A hint that is lost costs a router's poll interval, a report that is lost the next one.
+So NATS may be away at any time: :meth:`NatsHints.start` returns at once and connects in the background, and
+after every reconnect the last revision is told again and all routers are asked for their status.
 
-A router that has not reported for :data:`STATUS_TTL_S` is forgotten, and ``on_report`` hears of it as a report that it
-is leaving. Health reports are handed to ``on_health`` once each: a repeat is recognised by instance and sequence.
+A router that has not reported for :data:`STATUS_TTL_S` is forgotten, and ``on_report`` hears of it as a
+report that it is leaving. Health reports are handed to ``on_health`` once each: a repeat is recognised by
+instance and sequence.
 """
 
 from __future__ import annotations
@@ -17,6 +18,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import structlog
+from nats import errors as nats_errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from pydantic import ValidationError
+
 from beamline_contract.names import (
     SUBJECT_REGISTRY_CHANGED,
     SUBJECT_ROUTER_HEALTH,
@@ -26,11 +33,6 @@ from beamline_contract.names import (
 from beamline_contract.reports import STATUS_TTL_S, Changed, Report, RouterHealth, RouterStatus
 from beamline_sdk import link
 from beamline_sdk.link import LinkSettings
-from nats import errors as nats_errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
-from pydantic import ValidationError
 
 SWEEP_S: Final = 1.0
 

@@ -1,7 +1,7 @@
 """What must be so before an operator starts, each refusal one sentence with what helps.
 
-The rights are asked for, not tried out: a SelfSubjectAccessReview per verb tells at the start what would otherwise be a
-403 in the middle of the night.
+The rights are asked for, not tried out: a SelfSubjectAccessReview per verb tells at the start what would
+otherwise be a 403 in the middle of the night.
 """
 
 from __future__ import annotations
@@ -70,7 +70,13 @@ async def _check_rights(api: KubeApi, namespaces: Sequence[str]) -> None:
 
 async def _allowed(api: KubeApi, namespace: str, what: tuple[str, str, str], verb: str) -> bool:
     group, resource, subresource = what
-    attributes = {"verb": verb, "group": group, "resource": resource, "subresource": subresource, "namespace": namespace}
+    attributes = {
+        "verb": verb,
+        "group": group,
+        "resource": resource,
+        "subresource": subresource,
+        "namespace": namespace,
+    }
     review = await api.request(
         "POST",
         "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
@@ -84,7 +90,9 @@ async def _allowed(api: KubeApi, namespace: str, what: tuple[str, str, str], ver
 
 
 async def check_schema(database_url: str) -> str | None:
-    """None where the schema fits, else the sentence. A database that does not answer is no refusal: it may come."""
+    """None where the schema fits, else the sentence. A database that does not answer is no refusal: it may
+    come.
+    """
     try:
         return await migrate.check(database_url)
     except RegistryDeniedError as error:

@@ -65,10 +65,15 @@ class KubeApi:
                 except _config.ConfigException:
                     pass
             await _config.load_kube_config(
-                config_file=kubeconfig, context=context, client_configuration=configuration, persist_config=False
+                config_file=kubeconfig,
+                context=context,
+                client_configuration=configuration,
+                persist_config=False,
             )
         except (_config.ConfigException, OSError) as error:
-            raise KubeError(0, "NoCredentials", f"no credentials for a Kubernetes API server: {error}") from error
+            raise KubeError(
+                0, "NoCredentials", f"no credentials for a Kubernetes API server: {error}"
+            ) from error
         return cls(configuration)
 
     async def close(self) -> None:
@@ -96,7 +101,9 @@ class KubeApi:
                 text = await response.read()
         except (TimeoutError, OSError, aiohttp.ClientError) as error:
             self._count(method, 0)
-            raise KubeError(0, "Unreachable", f"the API server does not answer: {str(error) or 'timeout'}") from error
+            raise KubeError(
+                0, "Unreachable", f"the API server does not answer: {str(error) or 'timeout'}"
+            ) from error
         self._count(method, response.status)
         document = _parse(text)
         if response.status >= 400:
@@ -107,7 +114,9 @@ class KubeApi:
             )
         return document
 
-    async def items(self, path: str, params: Mapping[str, str | int] | None = None) -> AsyncIterator[dict[str, Any]]:
+    async def items(
+        self, path: str, params: Mapping[str, str | int] | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
         """Every object of a collection, page by page. Raises :class:`KubeError`."""
         token = ""
         while True:
@@ -143,7 +152,7 @@ class KubeApi:
             raise
 
     async def delete(self, path: str, *, uid: str | None = None) -> None:
-        """Deletes one object and what it owns, in the background; absent is fine. Raises :class:`KubeError`."""
+        """Deletes one object and, in the background, what it owns; absent is fine. Raises :class:`KubeError`."""
         options: dict[str, Any] = {"propagationPolicy": "Background"}
         if uid is not None:
             options["preconditions"] = {"uid": uid}

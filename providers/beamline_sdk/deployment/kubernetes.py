@@ -1,18 +1,19 @@
 """Workloads in a cluster: the deployments port by server-side apply (:mod:`.manifests` says what is applied).
 
-All objects have one field manager and, unless they are released, the Extension as their owner, so the API server's
-garbage collector removes them with it. Server-side apply with force puts back what others changed in our fields and
-leaves theirs alone.
+All objects have one field manager and, unless they are released, the Extension as their owner, so the API
+server's garbage collector removes them with it. Server-side apply with force puts back what others changed in
+our fields and leaves theirs alone.
 
-The hash of what was asked for is an annotation of the Deployment: applying the same again costs one look. A second
-hash, of the pods without their start configuration, decides whether a change rolls them: a new replica count alone
-keeps the ``BEAMLINE_CONFIG`` that the pods started with. A Deployment whose spec others changed since reports no hash,
-which makes its owner apply it again.
+The hash of what was asked for is an annotation of the Deployment: applying the same again costs one look. A
+second hash, of the pods without their start configuration, decides whether a change rolls them: a new replica
+count alone keeps the ``BEAMLINE_CONFIG`` that the pods started with. A Deployment whose spec others changed
+since reports no hash, which makes its owner apply it again.
 
-A Deployment of that name that somebody else made is never taken over: :class:`DeploymentError`, not retryable.
+A Deployment of that name that somebody else made is never taken over: :class:`DeploymentError`, not
+retryable.
 
-Reads: with ``watched`` the adapter answers from what :meth:`KubernetesDeployments.observe` and ``relist`` were given,
-and only a rollout under way costs a request (its pods); without, each look is a GET.
+Reads: with ``watched`` the adapter answers from what :meth:`KubernetesDeployments.observe` and ``relist``
+were given, and only a rollout under way costs a request (its pods); without, each look is a GET.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ class KubernetesDeployments:
         self._field_manager = field_manager
         self._seen: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._applied: dict[tuple[str, str], tuple[str, int]] = {}
-        """(uid, generation) right after our last apply: another generation means that somebody changed the spec."""
+        """(uid, generation) right after our last apply: another generation means that somebody changed the
+        spec.
+        """
 
     def observe(self, deployment: Mapping[str, Any], *, deleted: bool = False) -> None:
         """Takes in an event of a watch."""
@@ -77,10 +80,12 @@ class KubernetesDeployments:
         if running is not None:
             if not _is_ours(running, request):
                 if running["metadata"].get("labels", {}).get("app.kubernetes.io/managed-by") == MANAGED_BY:
-                    raise DeploymentError("the Deployment of an earlier Extension of this name is still being removed")
+                    raise DeploymentError(
+                        "the Deployment of an earlier Extension of this name is still being removed"
+                    )
                 raise DeploymentError(
-                    f"a Deployment {request.namespace}/{request.name} exists that Beamline did not make; delete or "
-                    "rename it, or rename the Extension",
+                    f"a Deployment {request.namespace}/{request.name} exists that Beamline did not make; "
+                    "delete or rename it, or rename the Extension",
                     retryable=False,
                 )
             annotations = running["metadata"].get("annotations") or {}
@@ -106,8 +111,13 @@ class KubernetesDeployments:
             pods = await self._pods(key)
         status = status_of(deployment, pods, HASH_ANNOTATION)
         applied = self._applied.get(key)
-        if applied is not None and applied != (deployment["metadata"]["uid"], deployment["metadata"]["generation"]):
-            return DeploymentStatus(status.phase, status.replicas, status.ready_replicas, status.message, "", status.selector)
+        if applied is not None and applied != (
+            deployment["metadata"]["uid"],
+            deployment["metadata"]["generation"],
+        ):
+            return DeploymentStatus(
+                status.phase, status.replicas, status.ready_replicas, status.message, "", status.selector
+            )
         return status
 
     async def delete(self, namespace: str, name: str) -> None:
@@ -116,7 +126,10 @@ class KubernetesDeployments:
             for kind in reversed(PATHS):
                 path = path_of(kind, namespace, name)
                 found = await self._api.find(path)
-                if found is None or found["metadata"].get("labels", {}).get("app.kubernetes.io/managed-by") != MANAGED_BY:
+                if (
+                    found is None
+                    or found["metadata"].get("labels", {}).get("app.kubernetes.io/managed-by") != MANAGED_BY
+                ):
                     continue
                 await self._api.delete(path, uid=found["metadata"]["uid"])
         except KubeError as error:
@@ -175,5 +188,7 @@ def _version(deployment: Mapping[str, Any] | None) -> int:
 
 def _translated(error: KubeError) -> DeploymentError:
     if error.status in _REFUSED:
-        return DeploymentError(f"the API server refuses the workload: {error}", retryable=error.status in {403, 404})
+        return DeploymentError(
+            f"the API server refuses the workload: {error}", retryable=error.status in {403, 404}
+        )
     return DeploymentError(f"the API server can't be asked ({error})", retryable=error.retryable)

@@ -1,9 +1,9 @@
 """What a workload looks like in a cluster: pure functions from a request to Kubernetes objects.
 
-Everything obeys Pod Security "restricted". Pods get no ServiceAccount token. The network policy lets in only what
-scrapes or probes the metrics port, and lets out DNS, NATS (its ports) and HTTPS, because providers call upstreams on
-the internet; who wants it narrower adds a policy of their own (policies add up, so a stricter one needs the workload's
-labels in a default-deny namespace).
+Everything obeys Pod Security "restricted". Pods get no ServiceAccount token. The network policy lets in only
+what scrapes or probes the metrics port, and lets out DNS, NATS (its ports) and HTTPS, because providers call
+upstreams on the internet; who wants it narrower adds a policy of their own (policies add up, so a stricter
+one needs the workload's labels in a default-deny namespace).
 """
 
 from __future__ import annotations
@@ -50,8 +50,18 @@ def manifests(request: DeploymentRequest, start_config: str | None = None) -> li
     ``start_config`` replaces the value of ``BEAMLINE_CONFIG``: what the running pods started with.
     """
     return [
-        {"apiVersion": "v1", "kind": "ServiceAccount", **_meta(request), "automountServiceAccountToken": False},
-        {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", **_meta(request), "spec": _network(request)},
+        {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            **_meta(request),
+            "automountServiceAccountToken": False,
+        },
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            **_meta(request),
+            "spec": _network(request),
+        },
         {"apiVersion": "v1", "kind": "Service", **_meta(request), "spec": _service(request)},
         _deployment(request, start_config),
     ]
@@ -87,7 +97,9 @@ def _meta(request: DeploymentRequest, annotations: Mapping[str, str] | None = No
 
 
 def _network(request: DeploymentRequest) -> dict[str, Any]:
-    nats_ports = sorted({_port(url) for url in request.env.get("NATS_URL", "").split(",") if url.strip()} or {4222})
+    nats_ports = sorted(
+        {_port(url) for url in request.env.get("NATS_URL", "").split(",") if url.strip()} or {4222}
+    )
     return {
         "podSelector": {"matchLabels": selector_of(request.name)},
         "policyTypes": ["Ingress", "Egress"],
@@ -171,7 +183,11 @@ def _container(request: DeploymentRequest, env: Mapping[str, str]) -> dict[str, 
         "name": CONTAINER,
         "image": workload.image,
         "env": [
-            *({"name": name, "value": value} for name, value in sorted(env.items()) if name not in overridden),
+            *(
+                {"name": name, "value": value}
+                for name, value in sorted(env.items())
+                if name not in overridden
+            ),
             *own,
         ],
         "resources": workload.resources.to_manifest(),

@@ -1,7 +1,7 @@
 """How a Deployment is, in words: pure functions over what the API server says.
 
-Kubernetes' own messages carry counters and pod names that change all the time; the sentences here change only when
-the situation does, because each change is a write to the Extension's status.
+Kubernetes' own messages carry counters and pod names that change all the time; the sentences here change only
+when the situation does, because each change is a write to the Extension's status.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from typing import Any, Final
 
 from .port import DeploymentStatus, Phase
 
-_IMAGE: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"})
+_IMAGE: Final = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
+)
 _CONFIG: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 _CRASH: Final = frozenset({"CrashLoopBackOff"})
 MAX_DETAIL: Final = 300
@@ -35,7 +37,9 @@ def settled(deployment: Mapping[str, Any]) -> bool:
 
 
 def phase_of(deployment: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> tuple[Phase, str]:
-    """The phase, and a sentence where there is something to say. ``pods`` is looked at only while not settled."""
+    """The phase, and a sentence where there is something to say. ``pods`` is looked at only while not
+    settled.
+    """
     wanted = deployment.get("spec", {}).get("replicas", 1)
     if settled(deployment):
         return (Phase.READY, "") if wanted else (Phase.SCALED_TO_ZERO, "")
@@ -49,11 +53,17 @@ def phase_of(deployment: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -
     if fatal:
         return Phase.FAILED, fatal
     if conditions.get("Progressing", {}).get("reason") == "ProgressDeadlineExceeded":
-        return Phase.FAILED, waiting or "The rollout made no progress within its deadline; see `kubectl describe` of the Deployment."
+        return (
+            Phase.FAILED,
+            waiting
+            or "The rollout made no progress within its deadline; see `kubectl describe` of the Deployment.",
+        )
     return Phase.PROGRESSING, waiting
 
 
-def status_of(deployment: Mapping[str, Any], pods: Iterable[Mapping[str, Any]], hash_annotation: str) -> DeploymentStatus:
+def status_of(
+    deployment: Mapping[str, Any], pods: Iterable[Mapping[str, Any]], hash_annotation: str
+) -> DeploymentStatus:
     """The port's status of a Deployment that exists."""
     phase, message = phase_of(deployment, pods)
     status = deployment.get("status", {})
@@ -96,5 +106,7 @@ def _fatal(container: Mapping[str, Any]) -> str:
         last = container.get("lastState", {}).get("terminated") or {}
         said = str(last.get("message") or last.get("reason") or "").strip()[-MAX_DETAIL:]
         code = last.get("exitCode")
-        return f"The container exits again and again (code {code}){': ' + said if said else ''}. See its logs."
+        return (
+            f"The container exits again and again (code {code}){': ' + said if said else ''}. See its logs."
+        )
     return ""

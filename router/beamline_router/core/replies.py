@@ -17,7 +17,7 @@ import orjson
 
 from beamline_contract.errors import MAX_MESSAGE_LENGTH, ErrorCode, WireError
 from beamline_contract.names import ExtensionType
-from beamline_contract.wire import MAX_JSON_DEPTH, MAX_REPLY_BYTES, PROTECTED_FIELDS
+from beamline_contract.wire import MAX_JSON_DEPTH, MAX_REPLY_BYTES, MAX_RETRY_AFTER_MS, PROTECTED_FIELDS
 
 from .reading import depth
 
@@ -138,8 +138,13 @@ def _object(data: bytes) -> dict[str, Any] | WireError:
         return malformed(f"nested deeper than {MAX_JSON_DEPTH} levels")
     if not isinstance(reply, dict):
         return malformed("not an object")
-    error = reply.get("error")
-    return reply if error is None else WireError.from_wire(error)
+    raw = reply.get("error")
+    if raw is None:
+        return reply
+    error = WireError.from_wire(raw)
+    if error.retry_after_ms is not None and error.retry_after_ms > MAX_RETRY_AFTER_MS:
+        return error.at(retry_after_ms=MAX_RETRY_AFTER_MS)
+    return error
 
 
 def _patch(data: bytes, allowed: Mapping[str, type]) -> Patch | WireError:

@@ -10,11 +10,16 @@ counts headers too and answers an excess by closing the connection, on which all
 flight. A timeout of zero or less would still publish. And on Python 3.11 ``asyncio.wait_for`` forgets a
 cancellation that arrives together with the reply, so the task's own count of cancellations is asked
 afterwards.
+
+After a reconnect the responders come back one by one, so for a moment "no responders" is our own condition,
+not theirs: it is reported as DISCONNECTED, or one restart of NATS would open the breaker of every
+extension.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -40,6 +45,8 @@ FAULTS: Final[dict[type[Exception], TransportFault]] = {
 """What nats-py raises for an expected outcome. Anything else is a fault of ours and is not swallowed."""
 
 _EXPECTED: Final = tuple(FAULTS)
+SETTLE_S: Final = 2.0
+"""After a reconnect, for how long "no responders" says nothing: the others are still on their way back."""
 
 SERVICE_ERROR: Final = "Nats-Service-Error"
 SERVICE_ERROR_CODE: Final = "Nats-Service-Error-Code"
@@ -66,10 +73,13 @@ class NatsTransport:
 
     def __init__(self, nc: Client | None = None) -> None:
         self._nc = nc
+        self._reconnects = 0
+        self._settled_at = 0.0
 
     def attach(self, nc: Client) -> None:
         """Gives the connection, once there is one."""
         self._nc = nc
+        self._reconnects = nc.stats["reconnects"]
 
     @property
     def connected(self) -> bool:
@@ -90,12 +100,18 @@ class NatsTransport:
         room = nc.max_payload - len(payload)
         if room < _HEADER_ROOM and room < _size(headers):
             return TransportFault.TOO_LARGE
+        if nc.stats["reconnects"] != self._reconnects:
+            self._reconnects = nc.stats["reconnects"]
+            self._settled_at = time.monotonic() + SETTLE_S
         task = asyncio.current_task()
         cancels = task.cancelling() if task is not None else 0
         try:
             reply = await nc.request(subject, payload, timeout=timeout_s, headers=headers)  # type: ignore[arg-type]  # it only iterates
         except _EXPECTED as error:
-            return _fault_of(error)
+            fault = _fault_of(error)
+            if fault is TransportFault.NO_RESPONDERS and time.monotonic() < self._settled_at:
+                return TransportFault.DISCONNECTED
+            return fault
         except (errors.BadSubjectError, errors.BadHeaderError) as error:
             what = "subject" if isinstance(error, errors.BadSubjectError) else "header name"
             raise ValueError(f"NATS can't carry this {what}") from error

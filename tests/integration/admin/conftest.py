@@ -11,6 +11,7 @@ import pytest
 
 from beamline_admin.app import application
 from beamline_contract.projection import ExtensionRecord, PolicyRecord
+from beamline_registry.memory import MemoryRegistry
 from beamline_registry.migrate import migrate
 from beamline_registry.port import Upsert
 from beamline_registry.postgres import PostgresRegistry
@@ -22,7 +23,7 @@ TOKEN = "the-token-of-these-tests"
 class Admin:
     """The application and the registry behind it."""
 
-    registry: PostgresRegistry
+    registry: PostgresRegistry | MemoryRegistry
     epoch: int
     app: Any
     token: str = TOKEN
@@ -81,3 +82,12 @@ def policy() -> Callable[..., PolicyRecord]:
         return PolicyRecord(name, "default", name, f"uid-{name}", 1, document)
 
     return make
+
+
+@pytest.fixture
+async def seeded(extension: Callable[..., ExtensionRecord], policy: Callable[..., PolicyRecord]) -> Admin:
+    """One extension and one policy, both called ``here``, in a registry in memory: for what happens in front of it."""
+    registry = MemoryRegistry()
+    admin = Admin(registry, await registry.acquire_epoch("tests"), application(registry, registry, TOKEN))
+    await admin.write(extension("here"), policy("here"))
+    return admin

@@ -9,7 +9,7 @@ import pytest
 from beamline_admin import openapi
 
 ROUTES = [
-    pytest.param(method.upper(), path, "security" in operation, id=f"{method} {path}")
+    pytest.param((method.upper(), path, "security" in operation), id=f"{method} {path}")
     for path, methods in openapi.document()["paths"].items()
     for method, operation in methods.items()
 ]
@@ -30,21 +30,14 @@ CALLERS = [
 
 
 @pytest.mark.parametrize(("caller", "accepted"), CALLERS)
-@pytest.mark.parametrize(("method", "path", "protected"), ROUTES)
+@pytest.mark.parametrize("route", ROUTES)
 async def test_a_route_answers_only_whom_it_should(
-    admin: Any,
-    extension: Any,
-    policy: Any,
-    method: str,
-    path: str,
-    protected: bool,
-    caller: dict[str, Any],
-    accepted: bool,
+    seeded: Any, route: tuple[str, str, bool], caller: dict[str, Any], accepted: bool
 ) -> None:
-    await admin.write(extension("here"), policy("here"))
+    method, path, protected = route
     path = path.replace("{extension_id}", "here").replace("{policy_id}", "here")
     how = {key: value for key, value in caller.items() if key in {"host", "token"}}
-    async with admin.client(**how) as client:
+    async with seeded.client(**how) as client:
         answer = await client.request(method, path, headers=caller.get("extra"), params=caller.get("query"))
     if accepted or not protected:
         assert answer.status_code == 200, answer.text
@@ -61,22 +54,22 @@ async def test_a_route_answers_only_whom_it_should(
     "path",
     [
         "/api/v1/nothing",
-        "/api/v1/extensions/x/../../..",
+        "/api/v1/extensions/%2e%2e/%2e%2e",
         "/api//v1/extensions",
         "/api/v1/extensions/",
         "/api/v1/openapi.json",
     ],
 )
-async def test_a_stranger_learns_nothing_about_which_paths_exist(admin: Any, path: str) -> None:
-    async with admin.client(token=None) as client:
+async def test_a_stranger_learns_nothing_about_which_paths_exist(seeded: Any, path: str) -> None:
+    async with seeded.client(token=None) as client:
         assert (await client.get(path)).status_code == 401
 
 
 @pytest.mark.parametrize(
     "path", ["/", "/nothing", "/static/pages.py", "/docs", "/redoc", "/openapi.json", "/healthz/", "/LOGIN"]
 )
-async def test_a_page_sends_a_stranger_to_the_login(admin: Any, path: str) -> None:
-    async with admin.client() as client:  # a bearer token opens no page
+async def test_a_page_sends_a_stranger_to_the_login(seeded: Any, path: str) -> None:
+    async with seeded.client() as client:  # a bearer token opens no page
         answer = await client.get(path)
     assert (answer.status_code, answer.headers["location"]) == (303, "/login")
 
@@ -85,17 +78,16 @@ async def test_a_page_sends_a_stranger_to_the_login(admin: Any, path: str) -> No
 @pytest.mark.parametrize(
     "path", ["/api/v1/extensions", "/api/v1/extensions/here", "/api/v1/policies/here", "/api/v1/audit"]
 )
-async def test_nothing_can_be_written(admin: Any, extension: Any, method: str, path: str) -> None:
-    await admin.write(extension("here"))
-    async with admin.client() as client:
+async def test_nothing_can_be_written(seeded: Any, method: str, path: str) -> None:
+    async with seeded.client() as client:
         answer = await client.request(method, path, json={})
     assert answer.status_code == 405
     assert (answer.json()["code"], answer.headers["allow"]) == ("INVALID_ARGUMENT", "GET")
 
 
 @pytest.mark.parametrize("path", ["/", "/login", "/healthz", "/metrics", "/api/v1/registry", "/nothing"])
-async def test_every_answer_carries_the_protective_headers(admin: Any, path: str) -> None:
-    async with admin.client() as client:
+async def test_every_answer_carries_the_protective_headers(seeded: Any, path: str) -> None:
+    async with seeded.client() as client:
         headers = (await client.get(path)).headers
     policy = headers["content-security-policy"]
     assert "default-src 'none'" in policy
@@ -106,8 +98,8 @@ async def test_every_answer_carries_the_protective_headers(admin: Any, path: str
     assert headers["x-request-id"]
 
 
-async def test_labels_of_metrics_stay_bounded_whatever_is_asked_for(admin: Any) -> None:
-    async with admin.client() as client:
+async def test_labels_of_metrics_stay_bounded_whatever_is_asked_for(seeded: Any) -> None:
+    async with seeded.client() as client:
         await client.get("/metrics")
         before = (await client.get("/metrics")).text.count("\n")
         for number in range(50):

@@ -23,11 +23,48 @@ XSS = [
     "]]>",
     "</textarea></style></script><h1>",
 ]
-TAGS = {
-    "html", "head", "meta", "title", "link", "body", "a", "header", "img", "form", "label", "input", "button", "main", "h1",
-    "h2", "h3", "dl", "div", "dt", "dd", "section", "ul", "li", "article", "p", "ol", "span", "small", "table", "thead", "tr",
-    "th", "tbody", "td", "code", "meter", "time",
-}  # fmt: skip
+TAGS = set(
+    [
+        "html",
+        "head",
+        "meta",
+        "title",
+        "link",
+        "body",
+        "a",
+        "header",
+        "img",
+        "form",
+        "label",
+        "input",
+        "button",
+        "main",
+        "h1",
+        "h2",
+        "h3",
+        "dl",
+        "div",
+        "dt",
+        "dd",
+        "section",
+        "ul",
+        "li",
+        "article",
+        "p",
+        "ol",
+        "span",
+        "small",
+        "table",
+        "thead",
+        "tr",
+        "th",
+        "tbody",
+        "td",
+        "code",
+        "meter",
+        "time",
+    ]
+)
 
 
 class Reader(HTMLParser):

@@ -2,73 +2,81 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from beamline_registry.migrate import migrate
-from harness.processes import Process, free_port
 
 COMMAND = (sys.executable, "-m", "beamline_admin")
+NOWHERE = {"BEAMLINE_DATABASE_URL": "postgresql://127.0.0.1:1/none", "BEAMLINE_ADMIN_HTTP_PORT": "0"}
 
 
 @pytest.fixture
-async def process(database_url: str, tmp_path: Path) -> Process:
+async def database(database_url: str) -> str:
     await migrate(database_url)
-    port = free_port()
-    env = {"BEAMLINE_DATABASE_URL": database_url, "BEAMLINE_ADMIN_HTTP_PORT": str(port)}
-    return Process("admin", COMMAND, env, tmp_path / "admin.log", port)
+    return database_url
 
 
-@pytest.fixture
-def started(process: Process) -> Iterator[Process]:
-    yield process.start()
-    process.stop()
-
-
-def test_it_prints_a_link_that_works_keeps_the_token_out_of_its_log_and_ends_cleanly(
-    started: Process,
-) -> None:
-    lines = started.log.read_text().splitlines()
-    link = next(line for line in lines if line.startswith("inspector: ")).partition(" ")[2]
-    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
-    with opener.open(link) as reply:
-        assert reply.status == 200
-        assert reply.url == f"http://127.0.0.1:{started.port}/"
-        assert "No policies yet" in reply.read().decode()
-    assert started.metric("beamline_admin_requests_total", route="/", status="200") == 1
-    token = link.rpartition("=")[2]
-    assert started.stop() == 0
-    logged = [line for line in started.log.read_text().splitlines() if line.startswith("{")]
-    assert any('"admin.listening"' in line for line in logged)
-    assert not [line for line in logged if token in line]
-
-
-def test_a_chosen_token_is_not_printed_and_opens_the_api(database_url: str, process: Process) -> None:
-    process = Process(
-        "admin",
-        COMMAND,
-        {**process._env, "BEAMLINE_ADMIN_TOKEN": "chosen-by-somebody"},
-        process.log,
-        process.port,
-    )
-    process.start()
-    try:
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{process.port}/api/v1/registry",
-            headers={"authorization": "Bearer chosen-by-somebody"},
+@contextmanager
+def running(log: Path, **env: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The process, and what it told the person at the terminal; ends by SIGTERM, with exit code 0."""
+    with log.open("w") as errors:
+        child = subprocess.Popen(
+            COMMAND,
+            env={**os.environ, **NOWHERE, **env},
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            stdin=subprocess.DEVNULL,
+            text=True,
         )
-        with urllib.request.urlopen(request) as reply:
-            assert b'"revision":0' in reply.read()
+    try:
+        assert child.stdout is not None
+        yield child, child.stdout.readline()
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(20) == 0, log.read_text()
     finally:
-        process.stop()
-    assert "chosen-by-somebody" not in process.log.read_text()
+        child.kill()
+        child.communicate()
+
+
+def test_it_prints_a_link_that_works_and_keeps_the_token_out_of_its_log(
+    database: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "admin.log"
+    with running(log, BEAMLINE_DATABASE_URL=database) as (_, said):
+        link = said.removeprefix("inspector: ").strip()
+        opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        with opener.open(link, timeout=20) as reply:
+            assert (reply.status, reply.url) == (200, link.partition("?")[0])
+            assert "No policies yet" in reply.read().decode()
+        with urllib.request.urlopen(f"{link.partition('?')[0]}readyz", timeout=20) as reply:
+            assert reply.read() == b'{"status":"ok"}'
+    logged = log.read_text()
+    assert '"admin.listening"' in logged
+    assert '"admin.stopping"' in logged
+    assert link.rpartition("=")[2] not in logged
+
+
+def test_a_chosen_token_is_not_printed_and_opens_the_api(database: str, tmp_path: Path) -> None:
+    log, token = tmp_path / "admin.log", "chosen-by-somebody"
+    with running(log, BEAMLINE_DATABASE_URL=database, BEAMLINE_ADMIN_TOKEN=token) as (_, said):
+        assert token not in said
+        url = said.removeprefix("inspector: ").strip()
+        request = urllib.request.Request(
+            f"{url}/api/v1/registry", headers={"authorization": f"Bearer {token}"}
+        )
+        with urllib.request.urlopen(request, timeout=20) as reply:
+            assert b'"revision":0' in reply.read()
+    assert token not in log.read_text()
 
 
 @pytest.mark.parametrize(
@@ -76,11 +84,9 @@ def test_a_chosen_token_is_not_printed_and_opens_the_api(database_url: str, proc
     [
         pytest.param({"BEAMLINE_ADMIN_TOKEN": "short"}, "at least 16 characters", id="a short token"),
         pytest.param(
-            {"BEAMLINE_DATABASE_URL": "mysql://nowhere"}, "database URL can't be used", id="another database"
+            {"BEAMLINE_DATABASE_URL": "mysql://x"}, "database URL can't be used", id="no PostgreSQL"
         ),
-        pytest.param(
-            {"BEAMLINE_ADMIN_HTTP_PORT": "TAKEN"}, "is taken: stop what listens there", id="a taken port"
-        ),
+        pytest.param({"BEAMLINE_ADMIN_HTTP_PORT": "TAKEN"}, "is taken: stop what listens", id="a taken port"),
     ],
 )
 def test_what_keeps_it_from_starting_is_one_sentence(env: dict[str, str], said: str) -> None:
@@ -88,20 +94,15 @@ def test_what_keeps_it_from_starting_is_one_sentence(env: dict[str, str], said: 
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = str(holder.getsockname()[1])
-        env = {key: value.replace("TAKEN", port) for key, value in env.items()}
+        given = {key: value.replace("TAKEN", port) for key, value in env.items()}
         done = subprocess.run(
-            COMMAND, env={**_environment(), **env}, capture_output=True, text=True, check=False, timeout=60
+            COMMAND,
+            env={**os.environ, **NOWHERE, **given},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
         )
     assert done.returncode == 78
     assert said in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return {
-        **os.environ,
-        "BEAMLINE_DATABASE_URL": "postgresql://127.0.0.1:1/none",
-        "BEAMLINE_ADMIN_HTTP_PORT": "0",
-    }

@@ -141,37 +141,38 @@ async def test_the_registry_is_counted(admin: Any, extension: Any, policy: Any) 
 
 
 @pytest.mark.parametrize(
-    ("path", "query", "status", "code", "field"),
+    ("path", "query", "expected"),
     [
-        pytest.param("/extensions", {"type": "prov"}, 400, "invalid_type", "type", id="an unknown type"),
-        pytest.param("/extensions", {"limit": 0}, 400, "INVALID_ARGUMENT", "limit", id="an empty page"),
-        pytest.param("/extensions", {"limit": 201}, 400, "INVALID_ARGUMENT", "limit", id="a huge page"),
-        pytest.param("/extensions", {"limit": "x"}, 400, "INVALID_ARGUMENT", "limit", id="a page of words"),
-        pytest.param("/extensions", {"tpye": "pre"}, 400, "INVALID_ARGUMENT", "tpye", id="a misspelt filter"),
-        pytest.param("/extensions", {"q": "x" * 201}, 400, "INVALID_ARGUMENT", "q", id="a long text"),
+        pytest.param("/extensions", {"type": "prov"}, (400, "invalid_type", "type"), id="an unknown type"),
+        pytest.param("/extensions", {"limit": 0}, (400, "INVALID_ARGUMENT", "limit"), id="an empty page"),
+        pytest.param("/extensions", {"limit": 201}, (400, "INVALID_ARGUMENT", "limit"), id="a huge page"),
+        pytest.param("/extensions", {"limit": "x"}, (400, "INVALID_ARGUMENT", "limit"), id="a page of words"),
         pytest.param(
-            "/audit", {"before": 2**63}, 400, "INVALID_ARGUMENT", "before", id="a sequence beyond 64 bits"
+            "/extensions", {"tpye": "pre"}, (400, "INVALID_ARGUMENT", "tpye"), id="a misspelt filter"
         ),
-        pytest.param("/audit", {"kind": "Pod"}, 400, "INVALID_ARGUMENT", "kind", id="an unknown kind"),
+        pytest.param("/extensions", {"q": "x" * 201}, (400, "INVALID_ARGUMENT", "q"), id="a long text"),
+        pytest.param(
+            "/audit", {"before": 2**63}, (400, "INVALID_ARGUMENT", "before"), id="a sequence beyond 64 bits"
+        ),
+        pytest.param("/audit", {"kind": "Pod"}, (400, "INVALID_ARGUMENT", "kind"), id="an unknown kind"),
         pytest.param(
             "/audit",
             {"object_id": "\0"},
-            400,
-            "INVALID_ARGUMENT",
-            "object_id",
+            (400, "INVALID_ARGUMENT", "object_id"),
             id="text no database can hold",
         ),
-        pytest.param("/extensions/none", {}, 404, "not_found", "id", id="an unknown extension"),
+        pytest.param("/extensions/none", {}, (404, "not_found", "id"), id="an unknown extension"),
         pytest.param(
-            "/extensions/none/health", {}, 404, "not_found", "id", id="health of an unknown extension"
+            "/extensions/none/health", {}, (404, "not_found", "id"), id="health of an unknown extension"
         ),
-        pytest.param("/policies/none", {}, 404, "not_found", "id", id="an unknown policy"),
-        pytest.param("/nothing", {}, 404, "not_found", None, id="an unknown path"),
+        pytest.param("/policies/none", {}, (404, "not_found", "id"), id="an unknown policy"),
+        pytest.param("/nothing", {}, (404, "not_found", None), id="an unknown path"),
     ],
 )
 async def test_a_fault_is_a_problem_document_that_names_the_field(
-    admin: Any, path: str, query: dict[str, Any], status: int, code: str, field: str | None
+    admin: Any, path: str, query: dict[str, Any], expected: tuple[int, str, str | None]
 ) -> None:
+    status, code, field = expected
     problem = await get(admin, path, status, **query)
     assert (problem["code"], problem.get("field"), problem["status"]) == (code, field, status)
     assert problem["type"] == f"urn:beamline:problem:{code}"

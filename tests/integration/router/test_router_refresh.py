@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import orjson
 import pytest
 
 from beamline_cli.local.nats import LocalNats
 from beamline_cli.local.postgres import LocalPostgres
-from beamline_contract.names import SUBJECT_ROUTER_PROBE, SUBJECT_ROUTER_STATUS
+from beamline_contract.names import SUBJECT_INVOKE, SUBJECT_ROUTER_PROBE, SUBJECT_ROUTER_STATUS
 from beamline_router.app import StartError, run
 from beamline_router.edges import snapshot_file
 from beamline_router.edges.http import listen
@@ -153,6 +154,8 @@ async def test_nats_restarted_under_load_gives_typed_errors_then_answers_and_the
         await eventually(
             lambda: served.router.refresher.stats.load_count > reads, "hints may have been missed"
         )
+        over_nats = await site.nc.request(SUBJECT_INVOKE, b'{"prompt":"Hi"}', timeout=10)
+        assert right(orjson.loads(over_nats.data)), "the NATS door is open again"
 
 
 async def test_a_router_started_without_postgresql_and_nats_waits_and_serves_when_they_come(

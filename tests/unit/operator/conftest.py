@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+
 from beamline_contract.objects import ObjectKey
 from beamline_operator.core.controller import Controller
 from beamline_operator.core.reconciler import Reconciler
@@ -74,7 +75,9 @@ class World:
     def extension(self, name: str = "guard", namespace: str = "default", **spec: Any) -> ObjectKey:
         return self.store.apply("Extension", name, {"type": "provider", **spec}, namespace=namespace)
 
-    def policy(self, *providers: str, name: str = "default", namespace: str = "default", **spec: Any) -> ObjectKey:
+    def policy(
+        self, *providers: str, name: str = "default", namespace: str = "default", **spec: Any
+    ) -> ObjectKey:
         choices = [{"extensionRef": {"name": provider}} for provider in providers]
         steps = [{"action": "select_provider", "providers": choices}]
         return self.store.apply("RoutingPolicy", name, {"steps": steps, **spec}, namespace=namespace)

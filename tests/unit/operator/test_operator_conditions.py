@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from beamline_contract.reports import Notice, Refused
 from beamline_registry.port import RegistryUnavailableError
 from beamline_sdk.deployment.port import DeploymentError, Phase
@@ -18,7 +19,9 @@ async def test_first_sight_writes_ready_unknown_before_anything_else(world: Any)
     await world.settle()
     first = world.store.status_writes[0][1]
     assert first["observedGeneration"] == 1
-    assert [(c["type"], c["status"], c["reason"]) for c in first["conditions"]] == [("Ready", "Unknown", "Observed")]
+    assert [(c["type"], c["status"], c["reason"]) for c in first["conditions"]] == [
+        ("Ready", "Unknown", "Observed")
+    ]
     assert world.store.get(key).status["observedGeneration"] == 1
 
 
@@ -52,7 +55,9 @@ async def test_programmed_counts_routers_and_names_the_generation(world: Any) ->
 async def test_a_refusal_names_router_field_and_reason(world: Any) -> None:
     key = world.extension("guard")
     await world.settle()
-    refused = Refused(kind="Extension", id="guard", generation=1, field="spec.config.x", reason="is not a number")
+    refused = Refused(
+        kind="Extension", id="guard", generation=1, field="spec.config.x", reason="is not a number"
+    )
     world.report("r7", refused=[refused])
     await world.settle()
     assert world.verdict(key, "Programmed") == ("False", "Refused")
@@ -86,7 +91,7 @@ async def test_a_broken_object_names_every_fault_and_leaves_the_row(world: Any) 
 @pytest.mark.parametrize(
     ("prepare", "reason", "says", "synced"),
     [
-        pytest.param(lambda world: None, "RefNotFound", "there is no Extension gpt", True, id="target missing"),
+        pytest.param(lambda world: None, "RefNotFound", "no Extension gpt", True, id="target missing"),
         pytest.param(
             lambda world: world.extension("gpt", type="pre"),
             "RefWrongType", "is of type pre, the step needs provider", False, id="target of the wrong type",
@@ -293,5 +298,3 @@ async def test_an_image_that_is_not_allowed_is_refused(world: Any) -> None:
     assert world.verdict(key, "Accepted") == ("False", "Invalid")
     assert "spec.workload.image" in world.message(key, "Accepted")
     assert not world.deployments.running
-
-

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+
 from beamline_contract.objects import ObjectKey
 from beamline_contract.projection import ExtensionRecord
 from beamline_operator.core.batcher import Batcher
@@ -109,8 +110,8 @@ async def test_closing_drops_what_waits(queue: WorkQueue, clock: ManualClock) ->
 
 def upsert(name: str, **fields: Any) -> Upsert:
     record = ExtensionRecord(
-        id=name, type="pre", subject=f"beamline.ext.pre.{name}.v1", namespace="ns", name=name, uid=f"uid-{name}",
-        generation=1, **fields,
+        id=name, type="pre", subject=f"beamline.ext.pre.{name}.v1", namespace="ns", name=name,
+        uid=f"uid-{name}", generation=1, **fields,
     )  # fmt: skip
     return Upsert(record, "test")
 

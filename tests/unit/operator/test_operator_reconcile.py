@@ -1,10 +1,11 @@
-"""Reconciling: idempotent whatever woke it, in the right order, and repaired by the full compare. On fakes."""
+"""Reconciling: idempotent whatever woke it, in the right order, repaired by the full compare. On fakes."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+
 from beamline_contract.names import FINALIZER
 from beamline_contract.objects import ObjectKey
 from beamline_operator.core.ports import StoreError

@@ -1,4 +1,4 @@
-"""The breaker's rules, one claim each, and a model written from the page that the real one must agree with."""
+"""The breaker's rules, one claim each, and a model written from them that the real one must agree with."""
 
 from __future__ import annotations
 

@@ -616,7 +616,7 @@ async def test_a_request_makes_at_most_six_provider_attempts(world: World) -> No
     assert failure.error.attempts == 6
 
 
-# --- breaker, bulkhead, cooldown
+# --- what the breaker, the bulkhead and a cooldown refuse
 
 
 async def open_breaker(world: World, name: str = "main", failures: int = 5) -> None:
@@ -880,3 +880,13 @@ async def test_a_value_that_could_break_a_header_line_is_not_passed_on(world: Wo
     world.route(provider())
     await world.answer(baggage="a=b\r\nBeamline-Deadline-Ms: 1")
     assert "baggage" not in world.transport.sent[0].headers
+
+
+async def test_an_answer_that_comes_after_the_deadline_is_no_answer(world: World) -> None:
+    def late(_: Any) -> dict[str, Any]:
+        world.clock.now += 60
+        return says()
+
+    world.answers("main", late)
+    world.route(provider(), deadline_ms=1_000)
+    assert (await world.failure()).error.code is ErrorCode.DEADLINE_EXCEEDED

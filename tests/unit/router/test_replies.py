@@ -175,3 +175,15 @@ def test_what_an_extension_may_not_change_is_left_out_and_named() -> None:
 
 def test_fields_that_a_type_does_not_know_are_ignored() -> None:
     assert read("post", {"prompt": "changed", "output": "x", "colour": "red"}) == Patch({"output": "x"})
+
+
+@pytest.mark.parametrize("asked", [10**15, 1e300])
+def test_a_pause_that_an_extension_asks_for_is_capped_at_300_s(asked: float) -> None:
+    error = read("provider", {"error": {"code": "RESOURCE_EXHAUSTED", "retry_after_ms": asked}})
+    assert error.retry_after_ms == 300_000
+
+
+@pytest.mark.parametrize("status", [[], {}, "413", 200, None])
+def test_an_extension_cant_choose_a_status_by_its_details(status: Any) -> None:
+    error = read("provider", {"error": {"code": "INVALID_ARGUMENT", "details": {"http_status": status}}})
+    assert error.http_status == 400

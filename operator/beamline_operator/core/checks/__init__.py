@@ -1,7 +1,9 @@
-"""The conditions, in the order in which they are decided. Each is a flat list of checks; the first finding counts.
+"""The conditions, in the order in which they are decided. Each is a flat list of checks; the first finding
+counts.
 
-A check is pure and looks for one thing. The last of each list always finds something. To add a check, write it in the
-file of its condition and name it in that file's list; to add a condition, write a file and name it here.
+A check is pure and looks for one thing. The last of each list always finds something. To add a check, write
+it in the file of its condition and name it in that file's list; to add a condition, write a file and name it
+here.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import Final, TypeAlias
 from beamline_contract.conditions import ConditionType
 
 from ..view import Decided, Finding, View
-from . import accepted, progress, programmed, ready, references, synced, workload
+from . import accepted, programmed, progress, ready, references, synced, workload
 
 Check: TypeAlias = Callable[[View, Decided], Finding | None]
 

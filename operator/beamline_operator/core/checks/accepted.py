@@ -17,7 +17,8 @@ def obeys_its_rules(view: View, _: Decided) -> Finding | None:
         return None
     faults = "; ".join(map(str, view.object.faults))
     return no(
-        Reason.INVALID, f"{faults}. Correct the object; until then the last accepted generation, if any, keeps serving."
+        Reason.INVALID,
+        f"{faults}. Correct the object; until then the last accepted generation, if any, keeps serving.",
     )
 
 
@@ -57,8 +58,8 @@ def is_not_refused_by_the_registry(view: View, _: Decided) -> Finding | None:
         return None
     return no(
         Reason.CONFLICTED,
-        f"metadata.name, spec.subject: the registry holds a row of {result.holder or 'another object'} with the same id "
-        "or subject. Rename this object, or remove that one.",
+        f"metadata.name, spec.subject: a row of {result.holder or 'another object'} has the "
+        "same id or subject. Rename this object, or remove that one.",
     )
 
 
@@ -73,4 +74,10 @@ def accepted(_: View, __: Decided) -> Finding:
     return yes(Reason.ACCEPTED, "The object is valid and has no rival.")
 
 
-CHECKS: Final = (obeys_its_rules, image_is_allowed, holds_its_claims, is_not_refused_by_the_registry, accepted)
+CHECKS: Final = (
+    obeys_its_rules,
+    image_is_allowed,
+    holds_its_claims,
+    is_not_refused_by_the_registry,
+    accepted,
+)

@@ -1,4 +1,6 @@
-"""Programmed: do the routers serve this generation? They say so themselves, on every swap and every few seconds."""
+"""Programmed: do the routers serve this generation? They say so themselves, on every swap and every few
+seconds.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def routers_report(view: View, _: Decided) -> Finding | None:
     """Without a router nobody can tell."""
     if view.routers:
         return None
-    return unknown(Reason.NO_ROUTERS, "No router has reported lately: start one, or look at its connection to NATS.")
+    return unknown(
+        Reason.NO_ROUTERS, "No router has reported lately: start one, or look at its connection to NATS."
+    )
 
 
 def no_router_refuses(view: View, _: Decided) -> Finding | None:
@@ -30,7 +34,9 @@ def no_router_refuses(view: View, _: Decided) -> Finding | None:
     refusals = refused_by(view)
     if not refusals:
         return None
-    told = "; ".join(f"router {router.instance} refused {what.field}: {what.reason}" for router, what in refusals[:3])
+    told = "; ".join(
+        f"router {router.instance} refused {what.field}: {what.reason}" for router, what in refusals[:3]
+    )
     more = f"; and {len(refusals) - 3} more" if len(refusals) > 3 else ""
     return no(Reason.REFUSED, f"{_count(view)}; {told}{more}. The last good generation keeps serving.")
 

@@ -1,4 +1,6 @@
-"""Reconciling and Stalled, which exist only while true (kstatus): is something under way, or is a person needed?"""
+"""Reconciling and Stalled, which exist only while true (kstatus): is something under way, or is a person
+needed?
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,11 @@ def needs_a_person(view: View, decided: Decided) -> Finding | None:
     if view.suspended or view.object.metadata.deleting:
         return None
     for condition, finding in decided.items():
-        if condition is not ConditionType.READY and finding.status == "False" and finding.reason in _PERSON_NEEDED:
+        if (
+            condition is not ConditionType.READY
+            and finding.status == "False"
+            and finding.reason in _PERSON_NEEDED
+        ):
             return yes(finding.reason, f"{condition}: {finding.message}")
     return None
 
@@ -47,7 +53,11 @@ def is_under_way(view: View, decided: Decided) -> Finding | None:
     if view.suspended or ConditionType.STALLED in decided:
         return None
     for condition, finding in decided.items():
-        if condition is not ConditionType.READY and finding.status == "False" and finding.reason in _UNDER_WAY:
+        if (
+            condition is not ConditionType.READY
+            and finding.status == "False"
+            and finding.reason in _UNDER_WAY
+        ):
             return yes(Reason.RECONCILING, f"{condition}: {finding.message}")
     return None
 

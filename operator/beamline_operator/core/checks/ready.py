@@ -1,4 +1,6 @@
-"""Ready: all conditions folded into the one that people and tools wait for. Its reason is that of the first culprit."""
+"""Ready: all conditions folded into the one that people and tools wait for. Its reason is that of the first
+culprit.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def is_not_being_deleted(view: View, _: Decided) -> Finding | None:
     """On its way out."""
     if not view.object.metadata.deleting:
         return None
-    return no(Reason.DELETING, "The object is being deleted; it leaves the registry first, then its workload goes.")
+    return no(
+        Reason.DELETING, "The object is being deleted; it leaves the registry first, then its workload goes."
+    )
 
 
 def is_not_suspended(view: View, _: Decided) -> Finding | None:
@@ -63,7 +67,9 @@ def takes_requests(view: View, _: Decided) -> Finding | None:
         if notice.reason == "MatchesNothing":
             return yes(Reason.MATCHES_NOTHING, notice.message)
         if notice.reason == "Overridden":
-            other = f" ({notice.other_id})" if notice.other_id and notice.other_id not in notice.message else ""
+            other = (
+                f" ({notice.other_id})" if notice.other_id and notice.other_id not in notice.message else ""
+            )
             return yes(Reason.OVERRIDDEN, f"{notice.message}{other}")
     return None
 

@@ -1,8 +1,9 @@
 """ResolvedRefs: does every reference lead to an Extension that this object may use, of the right type?
 
-Faults differ in weight. A target that is missing, broken or disabled leaves a policy that routers can serve: the step
-answers NOT_FOUND and its failureMode decides, so the policy is synced. A target of the wrong type, or of a namespace
-that did not agree, must never be served: the generation stays out of the registry (:data:`BLOCKING`).
+Faults differ in weight. A target that is missing, broken or disabled leaves a policy that routers can serve:
+the step answers NOT_FOUND and its failureMode decides, so the policy is synced. A target of the wrong type,
+or of a namespace that did not agree, must never be served: the generation stays out of the registry
+(:data:`BLOCKING`).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def have_the_right_type(view: View, _: Decided) -> Finding | None:
 def exist(view: View, _: Decided) -> Finding | None:
     """What is referred to must be there."""
     faults = [
-        f"{ref.path}: there is no Extension {ref.target_key.name} in namespace {ref.target_key.namespace}; create it."
+        f"{ref.path}: {_nothing_there(ref)}; create it."
         for ref in view.references
         if ref.target is None or ref.target.metadata.deleting
     ]
@@ -56,7 +57,7 @@ def are_accepted(view: View, _: Decided) -> Finding | None:
 def are_enabled(view: View, _: Decided) -> Finding | None:
     """A disabled target is in no router's table."""
     faults = [
-        f"{ref.path}: {_name(view, ref)} has spec.enabled false; requests skip or fail this step by its failureMode."
+        f"{ref.path}: {_name(view, ref)} has spec.enabled false; the step fails by its failureMode."
         for ref in view.references
         if isinstance(ref.target, Extension) and not ref.target.spec.enabled
     ]
@@ -68,16 +69,19 @@ def resolved(view: View, _: Decided) -> Finding:
     count = len(view.references)
     if not count:
         return yes(Reason.RESOLVED, "The object refers to nothing.")
-    return yes(Reason.RESOLVED, f"{'Its reference leads' if count == 1 else f'All {count} references lead'} to an Extension.")
+    return yes(
+        Reason.RESOLVED,
+        f"{'Its reference leads' if count == 1 else f'All {count} references lead'} to an Extension.",
+    )
 
 
 def _permission_fault(view: View, ref: Reference) -> str | None:
     home = view.object.metadata.namespace
     if ref.target is not None and ref.rival is not None and ref.rival.claim == "id":
-        return f"{ref.path}: {_name(view, ref)} is not served, its id belongs to {ref.rival.key}; rename one of them."
+        return f"{ref.path}: {_name(view, ref)} is not served, its id belongs to {ref.rival.key}; rename one."
     if ref.target is None and ref.namesake is not None and ref.namesake != ref.target_key:
         return (
-            f"{ref.path}: there is no Extension {ref.target_key.name} in namespace {ref.target_key.namespace}; the one in "
+            f"{ref.path}: {_nothing_there(ref)}; the one in "
             f"namespace {ref.namesake.namespace} needs to be named with its namespace and to list {home} in "
             "spec.allowedNamespaces."
         )
@@ -87,6 +91,10 @@ def _permission_fault(view: View, ref: Reference) -> str | None:
     if isinstance(target, Extension) and home in target.spec.allowed_namespaces:
         return None
     return f"{ref.path}: {_name(view, ref)} does not list {home} in spec.allowedNamespaces."
+
+
+def _nothing_there(ref: Reference) -> str:
+    return f"there is no Extension {ref.target_key.name} in namespace {ref.target_key.namespace}"
 
 
 def _name(view: View, ref: Reference) -> str:

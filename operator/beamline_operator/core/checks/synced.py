@@ -27,7 +27,9 @@ def is_acceptable(_: View, decided: Decided) -> Finding | None:
 
 def is_in_the_registry(view: View, _: Decided) -> Finding | None:
     """The row is what this generation asks for."""
-    return yes(Reason.SYNCED, f"The registry holds generation {view.generation}.") if view.in_registry else None
+    return (
+        yes(Reason.SYNCED, f"The registry holds generation {view.generation}.") if view.in_registry else None
+    )
 
 
 def registry_answers(view: View, _: Decided) -> Finding | None:
@@ -43,18 +45,22 @@ def registry_answers(view: View, _: Decided) -> Finding | None:
 def registry_can_hold_it(view: View, _: Decided) -> Finding | None:
     """Not everything that is JSON can be stored."""
     refusal = view.attempts.registry_refusal
-    return no(Reason.INVALID, f"spec: the registry can't hold it: {refusal}. Correct the object.") if refusal else None
+    return (
+        no(Reason.INVALID, f"spec: the registry can't hold it: {refusal}. Correct the object.")
+        if refusal
+        else None
+    )
 
 
 def registry_is_not_ahead(view: View, _: Decided) -> Finding | None:
-    """A newer generation in the registry means that this view of the object is old, or that it was restored."""
+    """A newer generation in the registry: this view of the object is old, or the object was restored."""
     result = view.attempts.write
     if result is None or result.outcome is not Outcome.STALE:
         return None
     return no(
         Reason.NOT_SYNCED,
-        "The registry holds a newer generation of this object; if the object was restored from a backup, change its spec "
-        "until its generation is newer, or delete and create it again.",
+        "The registry holds a newer generation of this object; if it was restored from a backup, change "
+        "its spec until its generation is newer, or delete and create it again.",
     )
 
 
@@ -64,4 +70,11 @@ def not_yet(view: View, _: Decided) -> Finding:
     return no(Reason.NOT_SYNCED, f"The registry does not hold this generation: {why}.")
 
 
-CHECKS: Final = (is_acceptable, is_in_the_registry, registry_answers, registry_can_hold_it, registry_is_not_ahead, not_yet)
+CHECKS: Final = (
+    is_acceptable,
+    is_in_the_registry,
+    registry_answers,
+    registry_can_hold_it,
+    registry_is_not_ahead,
+    not_yet,
+)

@@ -1,0 +1,171 @@
+"""``beamline explain``: which way a request would take, without running anything."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from beamline_cli.faults import CliError, ExitCode
+from beamline_cli.output import Format, as_json, as_yaml, complain, paint, say, table
+
+if TYPE_CHECKING:
+    from beamline_contract.objects import BeamlineObject
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands of this module."""
+    app.command(name="explain")(explain)
+
+
+def explain(
+    request: Annotated[
+        str, typer.Argument(help="A prompt, or a request as JSON, or @FILE with one, or - for stdin.")
+    ] = "hello",
+    *,
+    policies: Annotated[Path, typer.Option(metavar="DIR", help="Folder with the manifests.")] = Path(),
+    tenant: Annotated[str | None, typer.Option(help="tenant_id of the request.")] = None,
+    environment: Annotated[str | None, typer.Option(help="Environment of the request.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model that is asked for.")] = None,
+    policy: Annotated[str | None, typer.Option(help="RoutingPolicy that the request names.")] = None,
+    header: Annotated[
+        list[str] | None, typer.Option(metavar="NAME:VALUE", help="A header; repeatable.")
+    ] = None,
+    output: Annotated[Format, typer.Option("--output", "-o", help="How to print.")] = Format.TABLE,
+) -> None:
+    """Show which policy a request would get and which steps it would take, and why; offline, from the manifests.
+
+    The decision is made by the code that the router runs. Nothing is called.
+    """
+    from beamline_contract.errors import WireError
+    from beamline_router.core.explain import explain as explained
+    from beamline_router.core.intake import open_envelope, read_request
+
+    document = _document(request)
+    stated = {"tenant_id": tenant, "environment": environment, "model": model, "policy": policy}
+    document.update((name, value) for name, value in stated.items() if value is not None)
+    import orjson
+
+    headers = _headers(header or [])
+    envelope = open_envelope(headers, lambda _: 1)
+    wanted = read_request(orjson.dumps(document), headers, envelope, now=0.0, unix_ms=0.0)
+    if isinstance(wanted, WireError):
+        raise CliError(f"{wanted.code}: {wanted.message}")
+    answer = explained(wanted, _snapshot(policies))
+    if output is Format.JSON:
+        say(as_json(answer))
+    elif output is Format.YAML:
+        say(as_yaml(answer))
+    elif output is Format.NAME:
+        say(answer["policy"]["id"] if answer["policy"] else "")
+    else:
+        _show(answer)
+    if answer["policy"] is None:
+        raise CliError("NOT_FOUND: no policy takes this request")
+
+
+def _document(request: str) -> dict[str, Any]:
+    import orjson
+
+    text = request
+    if request == "-":
+        text = sys.stdin.read()
+    elif request.startswith("@"):
+        try:
+            text = Path(request[1:]).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CliError(f"{request[1:]} can't be read: {error}", ExitCode.USAGE) from error
+    if not text.lstrip().startswith("{"):
+        return {"prompt": text}
+    try:
+        document: dict[str, Any] = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise CliError(f"the request is not valid JSON: {error}", ExitCode.USAGE) from error
+    return document
+
+
+def _headers(stated: list[str]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for one in stated:
+        name, colon, value = one.partition(":")
+        if not colon or not name.strip():
+            raise CliError(f"--header {one!r} is not NAME:VALUE", ExitCode.USAGE)
+        headers[name.strip().lower()] = value.strip()
+    return headers
+
+
+def _snapshot(folder: Path) -> Any:
+    """The manifests of a folder, compiled as a router would."""
+    from dataclasses import replace
+
+    from beamline_contract.objects import Extension
+    from beamline_contract.projection import extension_record, policy_record
+    from beamline_router.core.snapshot import compile_snapshot
+
+    objects = _objects(folder)
+    records = [extension_record(one) for one in objects if isinstance(one, Extension)]
+    routes = [policy_record(one) for one in objects if not isinstance(one, Extension)]
+    done = compile_snapshot(
+        [replace(record, uid=record.id) for record in records],
+        [replace(record, uid=record.id) for record in routes],
+        revision=1,
+        previous=None,
+    )
+    for refused in done.refused:
+        complain(paint(f"{refused.kind} {refused.id}: {refused.field}: {refused.reason}", "red", sys.stderr))
+    for notice in done.notices:
+        complain(paint(f"{notice.kind} {notice.id}: {notice.reason}: {notice.message}", "yellow", sys.stderr))
+    return done.snapshot
+
+
+def _objects(folder: Path) -> list[BeamlineObject]:
+    from .check import checked, files_of
+
+    faults, objects = checked(files_of([folder]))
+    for fault in faults:
+        complain(paint(str(fault), "red", sys.stderr))
+    if faults:
+        raise CliError(f"{folder} holds faults: `beamline validate {folder}` lists them")
+    if not objects:
+        raise CliError(f"{folder} holds no Extension or RoutingPolicy: give --policies DIR", ExitCode.USAGE)
+    return objects
+
+
+def _show(answer: dict[str, Any]) -> None:
+    policy = answer["policy"]
+    if policy is not None:
+        say(f"policy {policy['id']}: {policy['because']}; deadline {answer['deadline_ms']} ms")
+        rows: list[tuple[str, ...]] = []
+        for step in answer["steps"]:
+            if step["action"] == "select_provider":
+                rows += [
+                    _row(step, call, f"{step['strategy']}, weight {call.get('weight')}")
+                    for call in step["providers"]
+                ]
+                rows += [_row(step, call, "fallback") for call in step["fallback"]]
+            else:
+                rows.append(_row(step, step, f"on failure {step['failure_mode']}"))
+        say()
+        for line in table(("STEP", "ACTION", "EXTENSION", "TIMEOUT", "RETRY", "NOTE"), rows):
+            say(line)
+    if answer["others"]:
+        say()
+        for line in table(
+            ("OTHER POLICY", "WHY NOT"), [(one["policy"], one["because"]) for one in answer["others"]]
+        ):
+            say(line)
+
+
+def _row(step: dict[str, Any], call: dict[str, Any], note: str) -> tuple[str, ...]:
+    if "absent" in call:
+        return (step["step"], step["action"], call["extension_id"], "-", "-", f"absent: {call['absent']}")
+    return (
+        step["step"],
+        step["action"],
+        call["extension_id"],
+        f"{call['timeout_ms']} ms",
+        str(call["retry"]),
+        note,
+    )

@@ -1,0 +1,418 @@
+"""The operator in process on a real API server: what it makes, keeps, repairs and removes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+import pytest
+
+from beamline_contract.names import API_VERSION, FINALIZER
+from beamline_contract.reports import RouterStatus
+from beamline_operator.app import Operator, OperatorSettings, run
+from beamline_registry.migrate import migrate
+from beamline_registry.port import AuditQuery
+from beamline_registry.postgres import PostgresRegistry
+from beamline_sdk.deployment.kube_api import MERGE, KubeApi
+
+WORKLOAD = {
+    "image": "ghcr.io/beamline/beamline:0.1.0",
+    "command": ["beamline", "extension", "run", "mock_provider"],
+}
+GROUP = "/apis/beamline.io/v1alpha1"
+PLURAL = {"Extension": "extensions", "RoutingPolicy": "routingpolicies"}
+OWNED = {
+    "Deployment": "/apis/apps/v1/namespaces/{}/deployments/{}",
+    "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts/{}",
+    "Service": "/api/v1/namespaces/{}/services/{}",
+    "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies/{}",
+}
+
+
+class Bench:
+    """One namespace, one database, and the operators that a test starts there."""
+
+    def __init__(
+        self, api: KubeApi, registry: PostgresRegistry, settings: dict[str, Any], namespace: str
+    ) -> None:
+        self.api = api
+        self.registry = registry
+        self.settings = settings
+        self.namespace = namespace
+        self._running: list[tuple[asyncio.Task[None], asyncio.Event]] = []
+
+    async def start(self, **changed: Any) -> None:
+        stop, ready = asyncio.Event(), asyncio.Event()
+        settings = OperatorSettings(**{**self.settings, **changed})
+        task = asyncio.create_task(run(settings, stop=stop, ready=ready))
+        self._running.append((task, stop))
+        await asyncio.wait({task, asyncio.create_task(ready.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+
+    async def stop(self) -> None:
+        for task, stop in self._running:
+            stop.set()
+            await asyncio.wait_for(task, 30)
+        self._running.clear()
+
+    def path(self, kind: str, name: str) -> str:
+        if kind in OWNED:
+            return OWNED[kind].format(self.namespace, name)
+        return f"{GROUP}/namespaces/{self.namespace}/{PLURAL[kind]}/{name}"
+
+    async def apply(self, kind: str, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+        document = {
+            "apiVersion": API_VERSION,
+            "kind": kind,
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": dict(spec),
+        }
+        return await self.api.apply(self.path(kind, name), document, field_manager="test")
+
+    async def extension(self, name: str, **spec: Any) -> dict[str, Any]:
+        """An Extension with a workload; ``workload=None`` gives it none."""
+        whole = {"type": "provider", "workload": WORKLOAD, **spec}
+        stated = {field: value for field, value in whole.items() if value is not None}
+        return await self.apply("Extension", name, stated)
+
+    async def get(self, kind: str, name: str) -> dict[str, Any] | None:
+        return await self.api.find(self.path(kind, name))
+
+    async def delete(self, kind: str, name: str) -> None:
+        await self.api.delete(self.path(kind, name))
+
+    async def gone(self, kind: str, name: str) -> None:
+        await self.until(lambda: self._is_gone(kind, name), f"{kind} {name} gone")
+
+    async def condition(self, kind: str, name: str, what: str) -> dict[str, Any]:
+        """A condition that speaks of the current generation, empty where there is none."""
+        found = await self.get(kind, name)
+        assert found is not None
+        for condition in found.get("status", {}).get("conditions", []):
+            if (
+                condition["type"] == what
+                and condition["observedGeneration"] == found["metadata"]["generation"]
+            ):
+                return dict(condition)
+        return {}
+
+    async def wait(
+        self, kind: str, name: str, what: str, status: str, reason: str | None = None
+    ) -> dict[str, Any]:
+        async def there() -> dict[str, Any]:
+            condition = await self.condition(kind, name, what)
+            return (
+                condition
+                if condition.get("status") == status and reason in {None, condition["reason"]}
+                else {}
+            )
+
+        return await self.until(there, f"{what}={status} ({reason}) of {kind} {name}")
+
+    async def until(self, probe: Callable[[], Awaitable[Any]], what: str) -> Any:
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            if found := await probe():
+                return found
+            for task, _ in self._running:
+                if task.done():
+                    task.result()
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"never came: {what}")
+
+    async def rows(self) -> dict[str, Any]:
+        delta = await self.registry.read(0)
+        return {row.id: row for row in (*delta.extensions, *delta.policies)}
+
+    async def audit(self) -> list[tuple[str, str]]:
+        return [
+            (row.object_id, row.action) for row in reversed(await self.registry.audit(AuditQuery(limit=1000)))
+        ]
+
+    async def versions(self) -> dict[str, str]:
+        """resourceVersion of everything that an operator could write here."""
+        found = {}
+        for kind in ("extensions", "routingpolicies"):
+            async for item in self.api.items(f"{GROUP}/namespaces/{self.namespace}/{kind}"):
+                found[f"{kind}/{item['metadata']['name']}"] = item["metadata"]["resourceVersion"]
+        for kind, template in OWNED.items():
+            async for item in self.api.items(template.format(self.namespace, "").rstrip("/")):
+                found[f"{kind}/{item['metadata']['name']}"] = item["metadata"]["resourceVersion"]
+        return found
+
+    async def _is_gone(self, kind: str, name: str) -> bool:
+        return await self.get(kind, name) is None
+
+
+@pytest.fixture
+async def bench(cluster: Any, namespace: str, database_url: str, nats_server: Any) -> AsyncIterator[Bench]:
+    await migrate(database_url)
+    api = await KubeApi.connect(str(cluster.kubeconfig))
+    registry = await PostgresRegistry.connect(database_url)
+    settings = {
+        "kubeconfig": str(cluster.kubeconfig),
+        "namespaces": namespace,
+        "database_url": database_url,
+        "nats_url": nats_server.url,
+        "metrics_port": 0,
+        "metrics_host": "127.0.0.1",
+        "lease_retry_s": 0.2,
+    }
+    made = Bench(api, registry, settings, namespace)
+    try:
+        yield made
+    finally:
+        await made.stop()
+        await registry.close()
+        await api.close()
+
+
+async def test_apply_makes_a_row_conditions_and_owned_objects(bench: Bench) -> None:
+    await bench.start()
+    await bench.extension("mock-provider", config={"mode": "echo"}, timeoutMs=1234)
+    await bench.wait("Extension", "mock-provider", "Synced", "True")
+    owner = await bench.get("Extension", "mock-provider")
+    assert owner is not None
+    assert FINALIZER in owner["metadata"]["finalizers"]
+    assert (await bench.rows())["mock_provider"].timeout_ms == 1234
+    for kind in OWNED:
+        made = await bench.until(lambda kind=kind: bench.get(kind, "mock-provider"), kind)
+        (reference,) = made["metadata"]["ownerReferences"]
+        assert (reference["uid"], reference["controller"]) == (owner["metadata"]["uid"], True)
+    deployment = await bench.get("Deployment", "mock-provider")
+    assert deployment is not None
+    pod = deployment["spec"]["template"]["spec"]
+    env = {entry["name"]: entry.get("value") for entry in pod["containers"][0]["env"]}
+    assert env["NATS_QUEUE_GROUP"] == "mock_provider"
+    assert env["BEAMLINE_CONFIG"] == '{"mode":"echo"}'
+    assert pod["automountServiceAccountToken"] is False
+    assert (await bench.condition("Extension", "mock-provider", "Programmed"))["reason"] == "NoRouters"
+    assert (await bench.condition("Extension", "mock-provider", "WorkloadReady"))[
+        "reason"
+    ] == "WorkloadProgressing"
+
+
+async def test_pods_pass_the_restricted_pod_security_standard(bench: Bench) -> None:
+    labels = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
+    await bench.api.request("PATCH", f"/api/v1/namespaces/{bench.namespace}", body=labels, content_type=MERGE)
+    await bench.start()
+    await bench.extension("guard", type="validator")
+
+    async def pods() -> list[Any]:
+        return [pod async for pod in bench.api.items(f"/api/v1/namespaces/{bench.namespace}/pods")]
+
+    (pod,) = await bench.until(pods, "a pod that the API server let in")
+    assert pod["spec"]["serviceAccountName"] == "guard"
+
+
+async def test_an_edit_reaches_registry_and_deployment_but_a_config_alone_rolls_nothing(bench: Bench) -> None:
+    await bench.start()
+    await bench.extension("guard", config={"level": 1})
+    await bench.wait("Extension", "guard", "Synced", "True")
+    before = await bench.until(lambda: bench.get("Deployment", "guard"), "deployment")
+    await bench.extension("guard", config={"level": 2})
+    await bench.wait("Extension", "guard", "Synced", "True")
+    assert (await bench.rows())["guard"].config == {"level": 2}
+    await bench.extension("guard", config={"level": 2}, workload={**WORKLOAD, "replicas": 2})
+
+    async def scaled() -> dict[str, Any]:
+        found = await bench.get("Deployment", "guard")
+        return found if found is not None and found["spec"]["replicas"] == 2 else {}
+
+    after = await bench.until(scaled, "two replicas")
+    assert after["spec"]["template"] == before["spec"]["template"], (
+        "scaling keeps the pods and what they started with"
+    )
+    await bench.wait("Extension", "guard", "Synced", "True")
+    assert [action for _, action in await bench.audit()] == ["created", "updated", "updated"]
+
+
+async def test_delete_removes_the_row_and_what_is_owned_and_leaves_the_audit(bench: Bench) -> None:
+    await bench.start()
+    await bench.extension("guard")
+    await bench.wait("Extension", "guard", "Synced", "True")
+    await bench.delete("Extension", "guard")
+    await bench.gone("Extension", "guard")
+    assert await bench.rows() == {}
+    for kind in OWNED:
+        await bench.gone(kind, "guard")
+    assert await bench.audit() == [("guard", "created"), ("guard", "deleted")]
+
+
+async def test_retain_leaves_row_and_deployment(bench: Bench) -> None:
+    await bench.start()
+    await bench.extension("guard", deletionPolicy="Retain")
+    await bench.wait("Extension", "guard", "Synced", "True")
+    await bench.until(lambda: bench.get("Deployment", "guard"), "deployment")
+    await bench.delete("Extension", "guard")
+    await bench.gone("Extension", "guard")
+    assert set(await bench.rows()) == {"guard"}
+    deployment = await bench.get("Deployment", "guard")
+    assert deployment is not None
+    assert "ownerReferences" not in deployment["metadata"], "nothing for the garbage collector to follow"
+
+
+async def test_a_disabled_extension_keeps_its_row_and_runs_nowhere(bench: Bench) -> None:
+    await bench.start()
+    await bench.extension("guard", enabled=False)
+    await bench.wait("Extension", "guard", "WorkloadReady", "True", "WorkloadScaledToZero")
+    deployment = await bench.get("Deployment", "guard")
+    assert deployment is not None
+    assert deployment["spec"]["replicas"] == 0
+    assert (await bench.rows())["guard"].enabled is False
+
+
+async def test_of_two_with_one_subject_the_older_serves_and_the_loser_follows(bench: Bench) -> None:
+    await bench.start()
+    await bench.extension("first")
+    await bench.wait("Extension", "first", "Synced", "True")
+    await asyncio.sleep(1.1)  # creationTimestamp has whole seconds
+    await bench.extension("second", subject="beamline.provider.first.v1")
+    lost = await bench.wait("Extension", "second", "Accepted", "False", "Conflicted")
+    assert f"{bench.namespace}/first" in lost["message"]
+    await bench.delete("Extension", "first")
+    await bench.wait("Extension", "second", "Synced", "True")
+    assert set(await bench.rows()) == {"second"}
+
+
+async def test_an_object_stored_before_its_rules_is_named_broken_and_its_row_stays(bench: Bench) -> None:
+    await bench.start()
+    await bench.extension("guard", config={"level": 1})
+    await bench.wait("Extension", "guard", "Synced", "True")
+    deep: dict[str, Any] = {}
+    for _ in range(20):
+        deep = {"deeper": deep}
+    await bench.extension("guard", config=deep)  # the API server has no rule on depth
+    broken = await bench.wait("Extension", "guard", "Accepted", "False", "Invalid")
+    assert "spec.config" in broken["message"]
+    assert (await bench.rows())["guard"].config == {"level": 1}
+    await bench.wait("Extension", "guard", "Stalled", "True", "Invalid")
+
+
+async def test_a_deployment_that_was_deleted_or_edited_by_hand_comes_back(bench: Bench) -> None:
+    await bench.start()
+    await bench.extension("guard")
+    await bench.wait("Extension", "guard", "Synced", "True")
+    before = await bench.until(lambda: bench.get("Deployment", "guard"), "deployment")
+    await bench.delete("Deployment", "guard")
+
+    async def another() -> dict[str, Any]:
+        found = await bench.get("Deployment", "guard")
+        return found if found is not None and found["metadata"]["uid"] != before["metadata"]["uid"] else {}
+
+    await bench.until(another, "a new deployment")
+    await bench.api.request(
+        "PATCH", bench.path("Deployment", "guard"), body={"spec": {"replicas": 5}}, content_type=MERGE
+    )
+
+    async def put_back() -> bool:
+        found = await bench.get("Deployment", "guard")
+        return found is not None and found["spec"]["replicas"] == 1
+
+    await bench.until(put_back, "one replica again")
+
+
+async def test_a_deployment_that_somebody_else_made_is_never_taken_over(bench: Bench) -> None:
+    labels = {"app": "theirs"}
+    foreign = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "guard", "namespace": bench.namespace},
+        "spec": {
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [{"name": "x", "image": "x:1"}]},
+            },
+        },
+    }
+    await bench.api.apply(bench.path("Deployment", "guard"), foreign, field_manager="somebody")
+    await bench.start()
+    await bench.extension("guard")
+    failed = await bench.wait("Extension", "guard", "WorkloadReady", "False", "WorkloadFailed")
+    assert "Beamline did not make" in failed["message"]
+    deployment = await bench.get("Deployment", "guard")
+    assert deployment is not None
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == "x:1"
+
+
+async def test_a_restart_and_an_idle_cluster_write_nothing(bench: Bench) -> None:
+    await bench.start()
+    await bench.extension("guard", workload=None)
+    steps = [{"action": "select_provider", "providers": [{"extensionRef": {"name": "guard"}}]}]
+    await bench.apply("RoutingPolicy", "default", {"steps": steps})
+    await bench.wait("RoutingPolicy", "default", "Synced", "True")
+    await bench.wait("Extension", "guard", "Synced", "True")
+    await bench.stop()
+    versions, audit = await bench.versions(), await bench.audit()
+    await bench.start()
+    await bench.extension("later", workload=None)
+    await bench.wait("Extension", "later", "Synced", "True")
+    now = await bench.versions()
+    assert {name: now[name] for name in versions} == versions
+    assert await bench.audit() == [*audit, ("later", "created")]
+
+
+async def test_what_was_deleted_or_made_while_the_operator_was_away_is_settled_at_its_start(
+    bench: Bench,
+) -> None:
+    await bench.start()
+    await bench.extension("gone", workload=None)
+    await bench.wait("Extension", "gone", "Synced", "True")
+    await bench.stop()
+    await bench.delete("Extension", "gone")
+    await bench.extension("made", workload=None)
+    await bench.start()
+    await bench.gone("Extension", "gone")
+    await bench.wait("Extension", "made", "Synced", "True")
+    assert set(await bench.rows()) == {"made"}
+
+
+async def test_a_router_on_nats_makes_it_programmed_and_ready(bench: Bench, nats_server: Any) -> None:
+    from nats import connect
+
+    await bench.start()
+    await bench.extension("guard", workload=None)
+    await bench.wait("Extension", "guard", "Synced", "True")
+    nc = await connect(nats_server.url)
+    status = RouterStatus(instance="r1", revision=1_000_000, started_at="2030-01-01T00:00:00Z")
+    await nc.publish("beamline.router.v1.status", status.model_dump_json().encode())
+    await nc.flush()
+    await bench.wait("Extension", "guard", "Ready", "True", "Ready")
+    leaving = status.model_copy(update={"leaving": True})
+    await nc.publish("beamline.router.v1.status", leaving.model_dump_json().encode())
+    await nc.flush()
+    await bench.wait("Extension", "guard", "Programmed", "Unknown", "NoRouters")
+    await nc.close()
+
+
+async def test_of_two_operators_one_leads_and_the_other_takes_over(bench: Bench) -> None:
+    await bench.start(identity="first")
+    await bench.extension("a", workload=None)
+    await bench.wait("Extension", "a", "Synced", "True")
+    await bench.start(identity="second")
+    lease = f"/apis/coordination.k8s.io/v1/namespaces/{bench.namespace}/leases/beamline-operator"
+    assert (await bench.api.request("GET", lease))["spec"]["holderIdentity"] == "first"
+    task, stop = bench._running.pop(0)
+    stop.set()
+    await task
+    await bench.extension("b", workload=None)
+    await bench.wait("Extension", "b", "Synced", "True")
+    assert (await bench.api.request("GET", lease))["spec"]["holderIdentity"] == "second"
+
+
+async def test_a_leader_without_its_lease_writes_no_status(bench: Bench, cluster: Any) -> None:
+    api = await KubeApi.connect(str(cluster.kubeconfig))
+    operator = Operator(OperatorSettings(**bench.settings), api, bench.registry)
+    await bench.extension("guard", workload=None)
+    await operator.store.relist()
+    (stored,) = operator.store.list("Extension")
+    with pytest.raises(Exception, match="the lease is lost"):
+        await operator.store.write_status(stored.key, {"observedGeneration": 1})
+    found = await bench.get("Extension", "guard")
+    assert found is not None
+    assert "status" not in found
+    await api.close()
