@@ -19,7 +19,7 @@ from rich.table import Table
 
 from bench.parts import RESULTS, Row
 
-ROWS = {"saturation": "bench.saturation"}
+ROWS = {"saturation": "bench.saturation", "applied": "bench.applied"}
 """Row name to the module whose ``run(rounds=, seconds=)`` measures it."""
 
 

@@ -170,6 +170,8 @@ def _wait_ready(port: int) -> None:
                     return
         except urllib.error.HTTPError as error:
             error.close()
+        except urllib.error.URLError:
+            pass
         time.sleep(0.05)
     raise RuntimeError("the router did not become ready")
 

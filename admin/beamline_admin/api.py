@@ -62,7 +62,7 @@ class ChangeQuery(_Filter):
     """Which changes."""
 
     kind: Kind | None = None
-    object_id: Annotated[str | None, Field(min_length=1, max_length=253)] = None
+    object_id: Annotated[str | None, Field(min_length=1, max_length=253, pattern=r"^[^\x00]*$")] = None
     before: Annotated[
         int | None, Field(ge=1, le=_MAX_SEQUENCE, description="Only older than this sequence number: `next`.")
     ] = None

@@ -26,7 +26,13 @@ from starlette.responses import Response
 
 from beamline_contract import __version__
 from beamline_contract.errors import ErrorCode
-from beamline_registry.port import RegistryAudit, RegistryError, RegistryReader
+from beamline_registry.port import (
+    RegistryAudit,
+    RegistryError,
+    RegistryReader,
+    RegistryUnavailableError,
+    SchemaError,
+)
 from beamline_registry.postgres import PostgresRegistry
 from beamline_sdk import logs
 
@@ -170,13 +176,22 @@ def web(
 
     @app.exception_handler(RegistryError)
     async def unavailable(request: Request, error: RegistryError) -> Response:
-        log.warning("admin.registry_unavailable", error=str(error), request_id=request.state.request_id)
+        log.warning("admin.registry_failed", error=str(error), request_id=request.state.request_id)
+        if not isinstance(error, RegistryUnavailableError | SchemaError):
+            return await broken(request, error)
         problem = ProblemError(
             ErrorCode.UNAVAILABLE,
             "the registry does not answer",
             hint="routers go on with what they have; try again",
         )
         return answer(request, problem)
+
+    @app.exception_handler(Exception)
+    async def broken(request: Request, error: Exception) -> Response:
+        """The gate logs it; the answer says nothing about it."""
+        return answer(
+            request, ProblemError(ErrorCode.INTERNAL, f"the admin process failed ({type(error).__name__})")
+        )
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:

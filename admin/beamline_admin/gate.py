@@ -69,7 +69,7 @@ class Gate:
             await (refusal or self._app)(scope, receive, answer.send)
         except Exception as error:  # the last resort: an answer without the fault's text
             log.exception("admin.request_failed", request_id=answer.request_id, path=scope["path"])
-            if answer.status == 0:
+            if answer.status == 0:  # outside of the application, whose own handler answers its faults
                 fault = ProblemError(ErrorCode.INTERNAL, f"the admin process failed ({type(error).__name__})")
                 await problem_answer(fault, answer.request_id)(scope, receive, answer.send)
         route = getattr(scope.get("route"), "path", "other")

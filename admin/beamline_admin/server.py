@@ -15,6 +15,7 @@ from .gate import App
 
 GRACE_S: Final = 10
 """How long a shutdown waits for answers under way."""
+_BACKLOG: Final = 128
 
 
 class ListenError(RuntimeError):
@@ -81,6 +82,7 @@ def _listen(host: str, port: int) -> socket.socket:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
         bound.setblocking(False)
+        bound.listen(_BACKLOG)  # from now on, so that whoever is told of the port may come at once
     except (OSError, OverflowError) as error:
         bound.close()
         taken = getattr(error, "errno", None) == errno.EADDRINUSE

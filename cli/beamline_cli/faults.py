@@ -10,7 +10,8 @@ class ExitCode(IntEnum):
 
     OK = 0
     FAILURE = 1
-    """What was asked for could not be done, or the answer is no: a request refused, a manifest with faults."""
+    """What was asked for could not be done, or the answer is no: a request refused, a manifest with faults.
+    """
     USAGE = 2
     """The command line is wrong."""
     UNAVAILABLE = 69

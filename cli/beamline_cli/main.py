@@ -1,7 +1,7 @@
 """The command ``beamline``: one application, one module per group of commands.
 
-Modules of commands import only typer and what is small; each command imports its component when it is called, so that
-``--help`` and shell completion answer at once.
+Modules of commands import only typer and what is small; each command imports its component when it is called,
+so that ``--help`` and shell completion answer at once.
 """
 
 from __future__ import annotations

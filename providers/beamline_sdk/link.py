@@ -192,13 +192,23 @@ async def _discard(client: Client, watch: _Watch) -> None:
 
 
 class _Client(Client):
-    """nats-py's client, with a reference to what watches it: :func:`close` must tell it that the end is
-    expected.
+    """nats-py's client with two additions: who watches it, and a ``flush`` that is a barrier.
+
+    nats-py writes the PING of a flush past the commands that still wait in its own buffer. Its PONG then
+    proves nothing: a subscription may not have reached the server yet when it is called ready, and one that
+    drains may still get messages after it has stopped to listen, which loses them. So what waits is written
+    first.
     """
 
     def __init__(self, watch: _Watch) -> None:
         super().__init__()
         self.watch = watch
+
+    async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
+        if self._pending and self._transport is not None:
+            waiting, self._pending, self._pending_data_size = self._pending, [], 0
+            self._transport.writelines(waiting)
+        await super()._send_ping(future)
 
 
 class _Watch:

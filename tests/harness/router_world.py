@@ -146,6 +146,13 @@ class World:
         assert isinstance(result, Failure), result
         return result
 
+    async def open_breaker(self, extension_id: str) -> None:
+        """Fails one extension, which must end the request, until its breaker is open."""
+        self.answers(extension_id, fails("INTERNAL", retryable=False))
+        for _ in range(5):
+            await self.failure(policy="only")
+        assert self.runtime.breaker_states()[extension_id] == "open"
+
     def calls(self, extension_id: str) -> int:
         return len(self.transport.calls(f"test.{extension_id}"))
 

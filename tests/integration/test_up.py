@@ -1,7 +1,7 @@
 """``beamline up`` as a person uses it: started, used over HTTP, edited, stopped; with everything real.
 
-Each test runs the command in a session of its own with a state folder of its own. "No process is left" is checked
-against /proc: nothing may run any more whose environment or command line names that folder.
+Each test runs the command in a session of its own with a state folder of its own. "No process is left" is
+checked against /proc: nothing may run any more whose environment or command line names that folder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 READY_S = 60.0
 EDIT_S = 20.0
-"""Generous: the suite shares its machine. How long an edit takes on an idle one is printed by ``up`` itself."""
+"""Generous: the suite shares its machine. How long an edit takes on an idle one is printed by ``up`` itself.
+"""
 
 
 class Up:
@@ -166,6 +167,7 @@ def starts(tmp_path: Path) -> Iterator[Callable[..., Up]]:
         if up.process.poll() is None:
             up.process.kill()
             up.process.wait()
+    for up in started:
         assert up.left_behind() == []
 
 

@@ -26,7 +26,10 @@ def validate(
     ],
     output: Annotated[Format, typer.Option("--output", "-o", help="How to print.")] = Format.TABLE,
 ) -> None:
-    """Check manifests with the rules of the API server, without one. Faults are `file:line: field: message`."""
+    """Check manifests with the API server's rules, offline.
+
+    Each fault is a line: `file:line: field: message`.
+    """
     files = files_of(paths)
     faults, objects = checked(files)
     names = [str(one.key) for one in objects]

@@ -25,7 +25,7 @@ def crds(
         typer.Option(metavar="DIR", help="Fail where the files in DIR are not what would be written."),
     ] = None,
 ) -> None:
-    """Print the CustomResourceDefinitions, for `kubectl apply -f -`."""
+    """Print the CRDs, for `kubectl apply -f -`."""
     from beamline_contract.crd import crd_yaml
     from beamline_contract.objects import KINDS
 

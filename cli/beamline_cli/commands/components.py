@@ -30,9 +30,9 @@ def add_to(app: typer.Typer) -> None:
 def router() -> None:
     """Run a router in this process until SIGTERM.
 
-    Environment: BEAMLINE_DATABASE_URL, NATS_URL, NATS_CREDENTIALS_FILE, BEAMLINE_HTTP_HOST, BEAMLINE_HTTP_PORT,
-    BEAMLINE_POLL_SECONDS, BEAMLINE_SNAPSHOT_FILE, BEAMLINE_MAX_IN_FLIGHT, BEAMLINE_ACCESS_LOG, BEAMLINE_GRACE_SECONDS,
-    LOG_LEVEL, LOG_SILENT.
+    Environment: BEAMLINE_DATABASE_URL, NATS_URL, NATS_CREDENTIALS_FILE, BEAMLINE_HTTP_HOST,
+    BEAMLINE_HTTP_PORT, BEAMLINE_POLL_SECONDS, BEAMLINE_SNAPSHOT_FILE, BEAMLINE_MAX_IN_FLIGHT,
+    BEAMLINE_ACCESS_LOG, BEAMLINE_GRACE_SECONDS, LOG_LEVEL, LOG_SILENT.
     """
     from pydantic import ValidationError
 
@@ -47,8 +47,8 @@ def router() -> None:
 def operator() -> None:
     """Run the operator in this process until SIGTERM.
 
-    Environment: KUBECONFIG or the pod's service account, BEAMLINE_DATABASE_URL, NATS_URL, NATS_CREDENTIALS_FILE,
-    LOG_LEVEL, LOG_SILENT, METRICS_PORT.
+    Environment: KUBECONFIG or the pod's service account, BEAMLINE_DATABASE_URL, NATS_URL,
+    NATS_CREDENTIALS_FILE, LOG_LEVEL, LOG_SILENT, METRICS_PORT.
     """
     from pydantic import ValidationError
 

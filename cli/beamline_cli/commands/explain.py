@@ -35,8 +35,9 @@ def explain(
     ] = None,
     output: Annotated[Format, typer.Option("--output", "-o", help="How to print.")] = Format.TABLE,
 ) -> None:
-    """Show which policy a request would get and which steps it would take, and why; offline, from the manifests.
+    """Show which way a request would take, and why.
 
+    Offline, from the manifests.
     The decision is made by the code that the router runs. Nothing is called.
     """
     from beamline_contract.errors import WireError

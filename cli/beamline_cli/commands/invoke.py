@@ -36,7 +36,10 @@ def invoke(
     json: Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")] = False,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the answer.")] = 60.0,
 ) -> None:
-    """Send a prompt and print the answer, with the steps that it took on stderr."""
+    """Send a prompt to a router and print the answer.
+
+    The steps that it took go to stderr.
+    """
     import sys
 
     if url is None:

@@ -33,7 +33,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def status(state: State = None, output: Output = Format.TABLE) -> None:
-    """Show what a running `beamline up` consists of, and what is wrong with its files."""
+    """Show what runs, and what is wrong with the files."""
     from beamline_cli.up.state import find_running, read_faults
 
     running = find_running(state)

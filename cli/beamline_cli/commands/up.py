@@ -48,10 +48,11 @@ def up(
         LogLevel, typer.Option(help="Level of the logs that the processes write.")
     ] = LogLevel.INFO,
 ) -> None:
-    """Run the manifests of DIR on this machine: PostgreSQL, NATS, router and extensions as local processes.
+    """Run the manifests of DIR on this machine, without a cluster.
 
-    Ends with a table of what runs where and a curl line to try, then follows edits of the files. Ctrl-C stops
-    everything; pressed twice, at once. Data is kept for the next start, unless --ephemeral.
+    PostgreSQL, NATS, the router and the extensions are local processes. It ends with a table of what runs
+    where and a curl line to try, then follows edits of the files. Ctrl-C stops everything; pressed twice, at
+    once. Data is kept for the next start, unless --ephemeral.
     """
     from beamline_cli.faults import CliError, ExitCode
     from beamline_cli.up.plan import Plan

@@ -1,1 +1,3 @@
-"""``beamline up``: the laptop world. :mod:`.plan` says what, :mod:`.world` holds the parts, :mod:`.run` drives them."""
+"""``beamline up``: the laptop world. :mod:`.plan` says what, :mod:`.world` holds the parts, :mod:`.run`
+drives them.
+"""

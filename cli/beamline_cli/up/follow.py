@@ -1,4 +1,6 @@
-"""What happens while ``beamline up`` runs, as lines: edits taken in or refused, routers that serve them, crashes."""
+"""What happens while ``beamline up`` runs, as lines: edits taken in or refused, routers that serve them,
+crashes.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +32,12 @@ class Follower:
         self._faults: set[FileFault] = set()
         self._health: dict[tuple[str, str, int], ProcessHealth] = {}
         self._router: ProcessHealth | None = None
+
+    def loaded(self, changes: Changes) -> None:
+        """The files as they were at the start."""
+        for line in changes.skipped:
+            self._progress.line("skipped", line, "dim")
+        self.faults(changes.faults)
 
     def changes(self, changes: Changes) -> None:
         """The files were edited, or looked at for the first time."""

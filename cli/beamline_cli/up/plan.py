@@ -17,7 +17,9 @@ from beamline_cli.faults import CliError, ExitCode
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The command line of ``beamline up``. ``port`` and ``nats_port`` 0 choose free ports; ``state`` None: by default."""
+    """The command line of ``beamline up``. ``port`` and ``nats_port`` 0 choose free ports; ``state`` None: by
+    default.
+    """
 
     folder: Path
     host: str = "127.0.0.1"
@@ -41,7 +43,9 @@ class Plan:
 
 
 def prepared(plan: Plan, environ: Mapping[str, str]) -> Plan:
-    """The plan with every default filled in and its folders made. Raises :class:`CliError` with what is in the way."""
+    """The plan with every default filled in and its folders made. Raises :class:`CliError` with what is in
+    the way.
+    """
     folder = _manifest_folder(plan.folder)
     if plan.ephemeral:
         state = Path(tempfile.mkdtemp(prefix="beamline-up-"))
@@ -76,8 +80,8 @@ def with_port(plan: Plan) -> Plan:
 def home(environ: Mapping[str, str]) -> Path:
     """Where all states are: below XDG_STATE_HOME, else ~/.local/state; for root below /var/lib.
 
-    Root's home is no place for them: PostgreSQL runs as a user of its own then, and every folder above its data would
-    have to be opened to it.
+    Root's home is no place for them: PostgreSQL runs as a user of its own then, and every folder above its
+    data would have to be opened to it.
     """
     if stated := environ.get("XDG_STATE_HOME", ""):
         base = Path(stated)

@@ -1,4 +1,6 @@
-"""What ``beamline up`` tells the person at the terminal: a line per step with its time, then a line per happening."""
+"""What ``beamline up`` tells the person at the terminal: a line per step with its time, then a line per
+happening.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """``beamline up`` from the first line to the last.
 
-Signals: the first SIGINT, SIGTERM or SIGHUP sets ``stop``, and everything stops in order; a second one kills all
-processes and leaves at once. A signal during the start stops what has been started so far.
+Signals: the first SIGINT, SIGTERM or SIGHUP sets ``stop``, and everything stops in order; a second one kills
+all processes and leaves at once. A signal during the start stops what has been started so far.
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ class _Run:
         assert store is not None
         assert deployments is not None
         follower = Follower(self._progress, store, deployments)
-        follower.faults(store.faults)
+        assert world.loaded is not None
+        follower.loaded(world.loaded)
         store.on_status, world.on_workload, world.on_router = (
             follower.status,
             follower.workload,

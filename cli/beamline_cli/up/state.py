@@ -1,8 +1,9 @@
 """The state folder between processes: who holds it, what runs there, and how others find it.
 
-``lock`` is held by flock for as long as ``beamline up`` lives, so the kernel releases it however the process ends; the
-process id inside is for people. ``run.json`` says where things are while it runs. Beside the default states there is
-``runs/``, with one pointer per running ``up``, so that ``beamline get`` finds those with a state folder of their own.
+``lock`` is held by flock for as long as ``beamline up`` lives, so the kernel releases it however the process
+ends; the process id inside is for people. ``run.json`` says where things are while it runs. Beside the
+default states there is ``runs/``, with one pointer per running ``up``, so that ``beamline get`` finds those
+with a state folder of their own.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """The parts of the laptop world, and the order in which they start and stop.
 
-Start: NATS and PostgreSQL; the schema; then, side by side, the router and the reconcile core, which starts the
-extensions. Stop, the other way round, so that no answer is lost: the router finishes its requests while the extensions
-still serve; the core comes to rest; the extensions, NATS' and PostgreSQL's clients, and last the two servers.
+Start: NATS and PostgreSQL; the schema; then, side by side, the router and the reconcile core, which starts
+the extensions. Stop, the other way round, so that no answer is lost: the router finishes its requests while
+the extensions still serve; the core comes to rest; the extensions, NATS' and PostgreSQL's clients, and last
+the two servers.
 
-PostgreSQL and NATS are started from the main thread, because Linux ends them when the thread that started them ends.
-Meanwhile the modules of the reconcile core are imported by another one.
+PostgreSQL and NATS are started from the main thread, because Linux ends them when the thread that started
+them ends. Meanwhile the modules of the reconcile core are imported by another one.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from .progress import Progress
 
 if TYPE_CHECKING:
     from beamline_operator.core.controller import Controller
-    from beamline_operator.edges.files import FileStore
+    from beamline_operator.edges.files import Changes, FileStore
     from beamline_operator.edges.nats_hints import NatsHints
     from beamline_registry.postgres import PostgresRegistry
     from beamline_sdk.deployment.process import ProcessDeployments
@@ -65,6 +66,7 @@ class World:
             plan.state_folder / "postgres" / "data", log=plan.logs / "postgres.log", settings=settings
         )
         self.store: FileStore | None = None
+        self.loaded: Changes | None = None
         self.controller: Controller | None = None
         self.deployments: ProcessDeployments | None = None
         self.router: Supervised | None = None
@@ -112,7 +114,7 @@ class World:
         plan = self.plan
         self.store = FileStore(plan.folder, plan.state_folder)
         try:
-            self.store.load()
+            self.loaded = self.store.load()
         except StoreError as error:
             raise CliError(str(error), ExitCode.CONFIGURATION) from error
         self._start_router()
@@ -145,7 +147,9 @@ class World:
         await self.controller.start()
 
     async def stop(self) -> None:
-        """Stops every part that was started, in order. More than once is fine; one that fails does not keep the rest."""
+        """Stops every part that was started, in order. More than once is fine; one that fails does not keep
+        the rest.
+        """
         if self.router is not None:
             await _quietly(self.router.stop())
         if self.controller is not None:

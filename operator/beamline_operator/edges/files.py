@@ -1,17 +1,17 @@
 """The object store of a laptop: YAML files of a directory, as the Kubernetes API would hold them.
 
-**Truth.** A document of a file is what a person wants; the store turns it into an object with what an API server would
-add: uid, creationTimestamp, and a generation that rises only when the spec means something else than before. Each
-object is kept as one JSON document below ``state``, with its status, so that a second start goes on where the first
-ended, and any program can read how things are.
+**Truth.** A document of a file is what a person wants; the store turns it into an object with what an API
+server would add: uid, creationTimestamp, and a generation that rises only when the spec means something else
+than before. Each object is kept as one JSON document below ``state``, with its status, so that a second start
+goes on where the first ended, and any program can read how things are.
 
-**Last good.** A document that breaks a rule changes nothing: the object stays as it was, and the fault is listed with
-file, line and field. So does a file that is not YAML any more: what stood in it is still there. Only an object that
-was never valid is shown as broken.
+**Last good.** A document that breaks a rule changes nothing: the object stays as it was, and the fault is
+listed with file, line and field. So does a file that is not YAML any more: what stood in it is still there.
+Only an object that was never valid is shown as broken.
 
-**Gone.** A document that disappears takes its object with it: at once, or, while the finalizer is on it, as an object
-that is being deleted until the reconcile core has cleaned up. Editors write a file by truncating or renaming it, so a
-removal is believed only after a second look (:data:`SECOND_LOOK_S`).
+**Gone.** A document that disappears takes its object with it: at once, or, while the finalizer is on it, as
+an object that is being deleted until the reconcile core has cleaned up. Editors write a file by truncating or
+renaming it, so a removal is believed only after a second look (:data:`SECOND_LOOK_S`).
 
 Everything runs on one event loop; :meth:`FileStore.watch` is the only task, and calls ``on_change`` from it.
 """
@@ -50,6 +50,10 @@ log = structlog.get_logger()
 SECOND_LOOK_S: Final = 0.1
 _DEBOUNCE_MS: Final = 200
 _STEP_MS: Final = 25
+_GLANCE_MS: Final = 500
+"""How often the files are looked at without a hint: the kernel may drop events, and some file systems send
+none.
+"""
 _SKIPPED_KINDS: Final = 100
 
 StatusListener: TypeAlias = Callable[[ObjectKey, Mapping[str, Any]], None]
@@ -121,7 +125,9 @@ class FileStore:
         return self.look()
 
     def look(self) -> Changes:
-        """Reads the files and takes in every difference. Raises :class:`StoreError` where the folder can't be read."""
+        """Reads the files and takes in every difference. Raises :class:`StoreError` where the folder can't be
+        read.
+        """
         return self._take_in(self._read())
 
     async def watch(self, on_change: Callable[[Changes], None], stop: asyncio.Event | None = None) -> None:
@@ -131,7 +137,7 @@ class FileStore:
         stop = stop or asyncio.Event()
         watching = awatch(
             self.folder, debounce=_DEBOUNCE_MS, step=_STEP_MS, stop_event=stop, recursive=True,
-            watch_filter=None, rust_timeout=500, yield_on_timeout=False,
+            watch_filter=None, rust_timeout=_GLANCE_MS, yield_on_timeout=True,
         )  # fmt: skip
         async for _ in watching:
             try:
@@ -170,7 +176,9 @@ class FileStore:
             self.on_status(key, status)
 
     async def set_finalizer(self, key: ObjectKey, present: bool) -> None:
-        """Adds or removes our finalizer; an object that was only waiting for that is gone. Raises :class:`StoreError`."""
+        """Adds or removes our finalizer; an object that was only waiting for that is gone. Raises
+        :class:`StoreError`.
+        """
         stored = self._objects.get(key)
         if stored is None or (FINALIZER in stored.metadata.finalizers) == present:
             return

@@ -1,8 +1,8 @@
 """YAML manifests with the line of every value, so that each fault is ``file:line: field: message``.
 
-A file holds documents; a document is a custom resource of ours, a ``List`` of them, or something of somebody else's,
-which is skipped. Values are read as ``kubectl`` reads them: YAML 1.1 booleans, no dates, keys are strings; a key given
-twice is a fault, because one of its values would vanish.
+A file holds documents; a document is a custom resource of ours, a ``List`` of them, or something of somebody
+else's, which is skipped. Values are read as ``kubectl`` reads them: YAML 1.1 booleans, no dates, keys are
+strings; a key given twice is a fault, because one of its values would vanish.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ class Document:
         return Place(self.file, self.node.start_mark.line + 1)
 
     def place_of(self, path: str) -> Place:
-        """The line of a field such as ``spec.steps[1].timeoutMs``, or of what should hold it where it is missing."""
+        """The line of a field such as ``spec.steps[1].timeoutMs``, or of what should hold it where it is
+        missing.
+        """
         return Place(self.file, _line_of(self.node, path) + 1)
 
     def located(self, faults: Iterable[Fault]) -> tuple[FileFault, ...]:
@@ -76,8 +78,8 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class FileContent:
-    """What a file holds. With ``complete`` false the rest of the file could not be read: nothing follows from what is
-    not in ``documents``.
+    """What a file holds. With ``complete`` false the rest of the file could not be read: nothing follows from
+    what is not in ``documents``.
     """
 
     file: str
@@ -87,7 +89,9 @@ class FileContent:
 
 
 def manifest_files(folder: Path) -> list[Path]:
-    """Every YAML file below ``folder``, sorted; hidden files and folders are left out. Raises :class:`OSError`."""
+    """Every YAML file below ``folder``, sorted; hidden files and folders are left out. Raises
+    :class:`OSError`.
+    """
     found: list[Path] = []
     pending = [folder]
     while pending:
@@ -152,7 +156,8 @@ def parse(
 ) -> BeamlineObject | tuple[FileFault, ...]:
     """The document as a valid object, or every fault with its line.
 
-    ``overlay`` stands in for ``metadata`` that only a server sets (uid, generation, ...); ``old`` is the version before.
+    ``overlay`` stands in for ``metadata`` that only a server sets (uid, generation, ...); ``old`` is the
+    version before.
     """
     data = dict(document.data)
     data.pop("status", None)
@@ -175,7 +180,9 @@ class _Loader(yaml.SafeLoader):
         mapping: dict[Any, Any] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key must be plain text", key.start_mark
+                )
             mapping[_key_text(self.construct_object(key))] = self.construct_object(value, deep=deep)
         return mapping
 

@@ -1,9 +1,9 @@
 """What a workload's process gets to see of the environment, and the command that it is.
 
-A local process does not inherit the whole environment: an extension must not find a key there that its manifest never
-asked for. It gets what any program needs to run (:data:`PASSED`), what Beamline adds, and what ``workload.env`` names.
-A Secret or ConfigMap can't be read without a cluster; the variable of the same name in the environment of whoever
-started Beamline stands for it.
+A local process does not inherit the whole environment: an extension must not find a key there that its
+manifest never asked for. It gets what any program needs to run (:data:`PASSED`), what Beamline adds, and what
+``workload.env`` names. A Secret or ConfigMap can't be read without a cluster; the variable of the same name
+in the environment of whoever started Beamline stands for it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class Runnable:
 
 
 def resolve(request: DeploymentRequest, environ: Mapping[str, str], cwd: Path) -> Runnable | NotRunnable:
-    """The process that ``request`` asks for, started in ``cwd``; ``environ`` is the environment of who starts it."""
+    """The process that ``request`` asks for, started in ``cwd``; ``environ`` is the environment of who starts
+    it.
+    """
     workload = request.workload
     if not workload.command:
         return NotRunnable(

@@ -152,7 +152,7 @@ class KubeApi:
             raise
 
     async def delete(self, path: str, *, uid: str | None = None) -> None:
-        """Deletes one object and, in the background, what it owns; absent is fine. Raises :class:`KubeError`."""
+        """Deletes one object, what it owns in the background; absent is fine. Raises :class:`KubeError`."""
         options: dict[str, Any] = {"propagationPolicy": "Background"}
         if uid is not None:
             options["preconditions"] = {"uid": uid}

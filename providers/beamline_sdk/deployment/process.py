@@ -1,8 +1,9 @@
 """The deployments port on a laptop: each replica is a supervised local process.
 
-A change replaces what runs: the processes of the new state are started beside the old ones, and the old ones are
-stopped when all new ones are ready. A new state that never gets ready leaves the old one in service, and the status
-says so. Both may serve for a moment: they share a NATS queue group, as the pods of a rolling update do.
+A change replaces what runs: the processes of the new state are started beside the old ones, and the old ones
+are stopped when all new ones are ready. A new state that never gets ready leaves the old one in service, and
+the status says so. Both may serve for a moment: they share a NATS queue group, as the pods of a rolling
+update do.
 
 All of it runs on one event loop. ``deploy`` only notes what is wanted and starts the roll as a task; a newer
 ``deploy`` of the same workload waits until the roll before it has been called off, so rolls never overlap.
@@ -62,8 +63,8 @@ class _Workload:
 class ProcessDeployments:
     """Runs workloads as child processes. Logs go to ``logs``; relative programs are looked for in ``cwd``.
 
-    ``environ`` stands for the environment of whoever started us (Secrets are looked up there). ``on_change(namespace,
-    name)`` is called whenever a status may have changed, on the event loop.
+    ``environ`` stands for the environment of whoever started us (Secrets are looked up there).
+    ``on_change(namespace, name)`` is called whenever a status may have changed, on the event loop.
     """
 
     def __init__(
@@ -211,8 +212,8 @@ class ProcessDeployments:
             await _stop(old)
 
     async def _call_off(self, workload: _Workload) -> None:
-        """Ends a roll that is under way; what it had started goes, what served stays. The roll's last act, stopping the
-        old processes, is not interrupted.
+        """Ends a roll that is under way; what it had started goes, what served stays. The roll's last act,
+        stopping the old processes, is not interrupted.
         """
         roll, workload.roll = workload.roll, None
         coming, workload.coming = workload.coming, None

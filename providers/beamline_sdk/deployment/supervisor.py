@@ -1,14 +1,14 @@
 """One process that is kept running: started, watched, restarted, stopped.
 
-Lifecycle. :meth:`Supervised.start` begins one task, which repeats: choose a free port, start the process, read what it
-writes into its log, ask ``/readyz`` until it is ready and from then on now and then, wait for its end, wait for the
-back-off. :meth:`Supervised.stop` ends the process (SIGTERM to its whole process group, SIGKILL after
-``Timing.stop_s``) and then the task. ``on_change`` is called after every change of :attr:`Supervised.health`, on the
-event loop, and must not block.
+Lifecycle. :meth:`Supervised.start` begins one task, which repeats: choose a free port, start the process,
+read what it writes into its log, ask ``/readyz`` until it is ready and from then on now and then, wait for
+its end, wait for the back-off. :meth:`Supervised.stop` ends the process (SIGTERM to its whole process group,
+SIGKILL after ``Timing.stop_s``) and then the task. ``on_change`` is called after every change of
+:attr:`Supervised.health`, on the event loop, and must not block.
 
 The process dies with us, however we end: Linux is asked to kill it when the thread that started it (that of
-the event loop) is gone. It is the leader of a process group of its own, so Ctrl-C at the terminal reaches only us,
-and we stop things in order.
+the event loop) is gone. It is the leader of a process group of its own, so Ctrl-C at the terminal reaches
+only us, and we stop things in order.
 
 A process that answers nothing at all any more (frozen, or its loop blocked) is killed after
 ``Timing.deaf_probes`` probes and started again; one that answers "not ready" is left alone: it knows why.
@@ -45,8 +45,9 @@ _LINE_BYTES: Final = 64 * 1024
 class Timing:
     """Bounds of a supervised process, seconds unless said otherwise.
 
-    The back-off doubles from ``first_backoff_s`` to ``max_backoff_s`` and starts again once the process has been ready
-    for ``steady_s``. After ``crash_loop`` (a count) ends in a row the process counts as failed; it is still restarted.
+    The back-off doubles from ``first_backoff_s`` to ``max_backoff_s`` and starts again once the process has
+    been ready for ``steady_s``. After ``crash_loop`` (a count) ends in a row the process counts as failed; it
+    is still restarted.
     """
 
     first_backoff_s: float = 0.2
@@ -78,8 +79,8 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """What runs. ``port_variable`` gets ``port``, or with 0 a free port at each start; without ``probe_path`` there
-    is no probe.
+    """What runs. ``port_variable`` gets ``port``, or with 0 a free port at each start; without ``probe_path``
+    there is no probe.
     """
 
     name: str

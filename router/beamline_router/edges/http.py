@@ -192,12 +192,13 @@ class _Quiet(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound socket. Raises :class:`ListenError` with one sentence that names the address."""
+    """A listening socket. Raises :class:`ListenError` with one sentence that names the address."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
+        bound.listen(_BACKLOG)  # from here on clients wait instead of being refused
         bound.setblocking(False)
     except (OSError, OverflowError) as error:
         bound.close()

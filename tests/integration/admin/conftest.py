@@ -79,14 +79,14 @@ def policy() -> Callable[..., PolicyRecord]:
             "fallback": [],
             **fields,
         }
-        return PolicyRecord(name, "default", name, f"uid-{name}", 1, document)
+        return PolicyRecord(name, "default", name, f"uid-policy-{name}", 1, document)
 
     return make
 
 
 @pytest.fixture
 async def seeded(extension: Callable[..., ExtensionRecord], policy: Callable[..., PolicyRecord]) -> Admin:
-    """One extension and one policy, both called ``here``, in a registry in memory: for what happens in front of it."""
+    """An extension and a policy, both called ``here``, in memory: for what happens before the registry."""
     registry = MemoryRegistry()
     admin = Admin(registry, await registry.acquire_epoch("tests"), application(registry, registry, TOKEN))
     await admin.write(extension("here"), policy("here"))

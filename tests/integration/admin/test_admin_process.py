@@ -84,7 +84,7 @@ def test_a_chosen_token_is_not_printed_and_opens_the_api(database: str, tmp_path
     [
         pytest.param({"BEAMLINE_ADMIN_TOKEN": "short"}, "at least 16 characters", id="a short token"),
         pytest.param(
-            {"BEAMLINE_DATABASE_URL": "mysql://x"}, "database URL can't be used", id="no PostgreSQL"
+            {"BEAMLINE_DATABASE_URL": "mysql://x"}, "must start with postgresql://", id="no PostgreSQL"
         ),
         pytest.param({"BEAMLINE_ADMIN_HTTP_PORT": "TAKEN"}, "is taken: stop what listens", id="a taken port"),
     ],

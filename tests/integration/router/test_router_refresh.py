@@ -255,7 +255,6 @@ async def test_a_database_without_our_schema_is_refused_in_one_sentence(
 
 async def test_a_taken_port_is_one_clear_sentence(site: Site) -> None:
     with listen("127.0.0.1", 0) as taken:
-        taken.listen()
         with pytest.raises(StartError, match=r"127\.0\.0\.1:\d+ for HTTP is taken"):
             await run(site.settings(http_port=taken.getsockname()[1]))
 

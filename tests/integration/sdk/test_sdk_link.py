@@ -56,6 +56,21 @@ async def test_while_the_server_is_gone_nothing_is_buffered_and_the_connection_r
     assert nc.is_closed
 
 
+async def test_after_a_flush_the_server_knows_every_subscription(
+    nats_server: LocalNats, subject: str, client: Any
+) -> None:
+    nc = await connect(LinkSettings(nats_server.url, "test"))
+
+    async def respond(message: Any) -> None:
+        await message.respond(b"here")
+
+    for number in range(100):
+        await nc.subscribe(f"{subject}.{number}", cb=respond)
+        await nc.flush()
+        assert (await client.request(f"{subject}.{number}", b"", timeout=10)).data == b"here"
+    await close(nc)
+
+
 async def test_closing_waits_for_work_that_a_subscription_still_hands_over(
     nats_server: LocalNats, subject: str, client: Any
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,9 +35,7 @@ def test_help_lists_every_command_and_the_exit_codes(capsys: Captured) -> None:
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
     listed = said.partition("Commands:")[2].partition("Exit codes:")[0]
-    assert {
-        line.split()[0] for line in listed.splitlines() if line.startswith("  ") and line[2] != " "
-    } >= COMMANDS
+    assert {line.split()[0] for line in listed.splitlines() if re.match(r"  \S", line)} >= COMMANDS
     assert "Exit codes: 0 done, 1 failed or refused, 2 wrong usage" in " ".join(said.split())
 
 
@@ -115,7 +114,7 @@ def test_completion_scripts_can_be_shown() -> None:
             id="up that contradicts itself",
         ),
         pytest.param(
-            ["up", QUICKSTART, "--port", "x"], 2, "'x' is not a valid", id="a port that is no number"
+            ["up", QUICKSTART, "--port", "x"], 2, "Invalid value for '--port'", id="a port that is no number"
         ),
         pytest.param(
             ["explain", "{", "--policies", QUICKSTART], 2, "is not valid JSON", id="a request that is no JSON"
@@ -193,7 +192,7 @@ def test_the_same_object_twice_and_foreign_documents_are_told(tmp_path: Path, ca
     (tmp_path / "a.yaml").write_text(text + "---\n" + text + "---\napiVersion: v1\nkind: Secret\n")
     assert main(["validate", str(tmp_path), "-o", "name"]) == 1
     captured = capsys.readouterr()
-    assert "a.yaml:7: metadata.name: Extension default/a is defined twice" in captured.out
+    assert "a.yaml:8: metadata.name: Extension default/a is defined twice" in captured.out
     assert "Secret is not of Beamline: skipped" in captured.err
     assert "Extension default/a" in captured.out.splitlines()
 

@@ -110,3 +110,23 @@ async def test_every_call_and_every_step_is_recorded(world: World) -> None:
         ("main", False, None),
     ]
     assert world.recorder.steps == [("check", "validator", "ok", None), ("main", "provider", "ok", None)]
+
+
+async def test_an_answer_gives_a_used_up_retry_budget_back_by_a_tenth(world: World) -> None:
+    world.have("check", "validator", retry=5, circuitBreaker={"failureThreshold": 10_000})
+    world.route(check(), provider())
+    world.answers("check", fails("UNAVAILABLE"))
+    await world.failure()
+    world.answers("check", PASS)
+    await world.answer()
+    world.answers("check", fails("UNAVAILABLE"))
+    before = world.calls("check")
+    await world.failure()
+    assert world.calls("check") == before + 1, "5.1 tokens less the failure leave 4.1: too few"
+    world.answers("check", PASS)
+    for _ in range(20):
+        await world.answer()
+    world.answers("check", fails("UNAVAILABLE"))
+    before = world.calls("check")
+    await world.failure()
+    assert world.calls("check") == before + 2, "6.1 tokens less the failure leave 5.1: one retry"
