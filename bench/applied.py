@@ -1,8 +1,9 @@
 """From a change applied to a change served: real API server, operator, three routers, verified by traffic.
 
-One sample: the object is patched; the clock starts when the API server has answered; it stops for a router when that
-router's own answer carries the new value. Every router is asked by a thread of its own, so what is reported is the last
-one. The baseline of the same sample is the API server's own watch: the same change, seen by a bare watcher.
+One sample: the object is patched; the clock starts when the API server has answered; it stops for a router
+when that router's own answer carries the new value. Every router is asked by a thread of its own, so what is
+reported is the last one. The baseline of the same sample is the API server's own watch: the same change,
+seen by a bare watcher.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "cluster")]
 from controlplane.binaries import KUBECTL, find_or_build  # noqa: E402 -- the tests' API server is the benchmark's too
 from controlplane.client import Cluster, Rest  # noqa: E402
 from controlplane.plane import ControlPlane  # noqa: E402
+
 from harness.processes import Process, eventually  # noqa: E402
 from harness.world import World  # noqa: E402
 
@@ -44,7 +46,9 @@ POLICY = {
     "apiVersion": "beamline.io/v1alpha1",
     "kind": "RoutingPolicy",
     "metadata": {"name": "default"},
-    "spec": {"steps": [{"action": "select_provider", "providers": [{"extensionRef": {"name": "mock-provider"}}]}]},
+    "spec": {
+        "steps": [{"action": "select_provider", "providers": [{"extensionRef": {"name": "mock-provider"}}]}]
+    },
 }
 
 
@@ -55,13 +59,15 @@ def run(*, rounds: int, seconds: float) -> tuple[list[Row], dict[str, object]]:
         watcher = _Watcher(rest)
         _change(rest, world, routers, watcher, "warm")
         for number in range(rounds):
-            samples.append(
-                [_change(rest, world, routers, watcher, f"r{number}s{sample}") for sample in range(SAMPLES_PER_ROUND)]
-            )
+            values = [f"r{number}s{sample}" for sample in range(SAMPLES_PER_ROUND)]
+            samples += [[_change(rest, world, routers, watcher, value) for value in values]]
         watcher.stop()
     served = [sorted(sample["served_ms"] for sample in one) for one in samples]
     watched = [sorted(sample["watch_ms"] for sample in one) for one in samples]
-    p50, p99 = [median(one) for one in served], [quantiles(one, n=100, method="inclusive")[98] for one in served]
+    p50, p99 = (
+        [median(one) for one in served],
+        [quantiles(one, n=100, method="inclusive")[98] for one in served],
+    )
     what = f"applied -> served by all {ROUTERS} routers, ms"
     rows = [
         Row("API server's own watch latency p50, ms", "", _spread([median(one) for one in watched]), None),
@@ -71,7 +77,9 @@ def run(*, rounds: int, seconds: float) -> tuple[list[Row], dict[str, object]]:
     return rows, {"samples": samples, "routers": ROUTERS}
 
 
-def _change(rest: Rest, world: World, routers: list[Process], watcher: _Watcher, value: str) -> dict[str, float]:
+def _change(
+    rest: Rest, world: World, routers: list[Process], watcher: _Watcher, value: str
+) -> dict[str, float]:
     """Patches the answer to ``value`` and waits until every router gives it."""
     started = threading.Barrier(len(routers) + 1)
     seen: dict[str, float] = {}
@@ -147,7 +155,9 @@ def _everything() -> Iterator[tuple[Rest, World, list[Process]]]:
         cluster = Cluster(plane.kubeconfig, binaries.path(KUBECTL), plane)
         cluster.apply_crds()
         world.start_infrastructure()
-        routers = [world.router(f"router-{number}", BEAMLINE_ACCESS_LOG="false").start() for number in range(ROUTERS)]
+        routers = [
+            world.router(f"router-{number}", BEAMLINE_ACCESS_LOG="false").start() for number in range(ROUTERS)
+        ]
         world.operator(plane.kubeconfig, NAMESPACE).start()
         with cluster.client() as client:
             rest = Rest(client)
@@ -162,7 +172,9 @@ def _everything() -> Iterator[tuple[Rest, World, list[Process]]]:
         }
         world.extension("mock_provider", env).start()
         for router in routers:
-            eventually(lambda router=router: world.route(router, {"prompt": "?"}).status_code == 200, router.name)
+            eventually(
+                lambda router=router: world.route(router, {"prompt": "?"}).status_code == 200, router.name
+            )
         yield rest, world, routers
         rest.close()
     finally:

@@ -12,14 +12,13 @@ VENV = ROOT / ".venv"
 
 
 def main() -> int:
-    if sys.version_info < (3, 11):
-        print(f"Beamline needs Python 3.11 or newer, and this is {sys.version.split()[0]}: run `make PYTHON=python3.11 ...`")
-        return 78
     if not (VENV / "bin" / "python").exists():
         print(f"creating {VENV.name} with Python {sys.version.split()[0]}", flush=True)
         made = subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=False)
         if made.returncode != 0:
-            print("the venv module of this Python does not work: install it (Debian: python3-venv) and try again")
+            print(
+                "the venv module of this Python does not work: install it (Debian: python3-venv), try again"
+            )
             return 78
     uv = VENV / "bin" / "uv"
     if not uv.exists():

@@ -1,4 +1,5 @@
-"""Keeps the documentation honest: pages exist, links resolve, make targets and suites that are named are real.
+"""Keeps the documentation honest: pages exist, links resolve, make targets and suites that are named are
+real.
 
 Run by `make check` and as a pre-commit hook (.pre-commit-config.yaml). Exit code 1 with one line per fault.
 """
@@ -62,7 +63,11 @@ def faults() -> Iterator[str]:
             goal = (page.parent / path).resolve() if path else page
             if not goal.exists():
                 yield f"{name}: link to {link} leads nowhere"
-            elif fragment and goal.suffix == ".md" and fragment not in map(anchor, _HEADING.findall(goal.read_text())):
+            elif (
+                fragment
+                and goal.suffix == ".md"
+                and fragment not in map(anchor, _HEADING.findall(goal.read_text()))
+            ):
                 yield f"{name}: {path or 'this page'} has no heading #{fragment}"
     suites = {path.relative_to(ROOT / "tests").parts[0] for path in tracked("tests/*/**test_*.py")}
     for ci in CI_FILES:

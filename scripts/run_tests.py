@@ -1,7 +1,8 @@
-"""The whole suite: in parallel where it is safe, then the tests that own the machine, then the coverage of both.
+"""The whole suite: in parallel where it is safe, then the tests that own the machine, then the coverage of
+both.
 
-`make test` runs it. Arguments are passed on to pytest (`python scripts/run_tests.py -k breaker`); with any, coverage
-has no floor, because only a part ran.
+`make test` runs it. Arguments are passed on to pytest (`python scripts/run_tests.py -k breaker`); with any,
+coverage has no floor, because only a part ran.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Real parts for every test that wants them: PostgreSQL once per worker, nats-server once per worker or of one's own."""
+"""Real parts for every test that wants them: PostgreSQL once per worker, nats-server once per worker or of
+one's own.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +11,23 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+
 from beamline_cli.local.nats import LocalNats
 from beamline_cli.local.postgres import LocalPostgres
 
-FAST_AND_UNSAFE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
+FAST_AND_UNSAFE = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "max_connections": "200",
+}
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[LocalPostgres]:
-    """A running PostgreSQL, shared by the tests of one worker: use ``database_url`` for a database of your own."""
+    """A running PostgreSQL, shared by the tests of one worker: use ``database_url`` for a database of your
+    own.
+    """
     folder = Path(tempfile.mkdtemp(prefix="beamline-test-pg-"))
     server = LocalPostgres(folder / "data", settings=FAST_AND_UNSAFE)
     try:

@@ -1,4 +1,4 @@
-"""How a command ends: the exit codes, and the one exception that a command raises to end otherwise than well."""
+"""How a command ends: the exit codes, and the exception that ends a command otherwise than well."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def as_yaml(data: Any) -> str:
 
 
 def show_objects(objects: Sequence[Mapping[str, Any]], form: Format, rows: Sequence[str]) -> None:
-    """Kubernetes-like objects: as a List in JSON and YAML, as ``kind/name``, or the given lines of a table."""
+    """Objects as a List in JSON or YAML, as ``kind/name``, or as the given lines of a table."""
     listed = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
     match form:
         case Format.JSON:

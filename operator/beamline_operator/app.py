@@ -154,6 +154,17 @@ class Operator:
         self.fold = HealthFold(registry, lambda: self.epoch)
         self.metrics = OperatorMetrics(self._readings())
 
+    def unready(self) -> str | None:
+        """What this process misses to do its part; None where nothing."""
+        if not self.hints.connected:
+            return "NATS is not connected"
+        if not self.lease.valid:
+            return None
+        if self.controller is None:
+            return "leading, but not started yet: PostgreSQL or the API server does not answer"
+        fault = self.controller.registry_fault
+        return f"PostgreSQL: {fault}" if fault is not None else None
+
     async def serve(self, stop: asyncio.Event) -> None:
         """Competes for the Lease and leads, until ``stop``."""
         while not stop.is_set():
@@ -297,7 +308,7 @@ async def run(
         health = HealthServer(
             settings.metrics_port,
             host=settings.metrics_host,
-            ready=lambda: None,
+            ready=operator.unready,
             live=lambda: (
                 operator.watch.failure if operator.watch is not None and operator.lease.valid else None
             ),

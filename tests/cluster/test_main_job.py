@@ -1,4 +1,6 @@
-"""The main job on a real API server: apply, route, change, delete, break, recover. Everything in it is a real process."""
+"""The main job on a real API server: apply, route, change, delete, break, recover. Everything in it is a
+real process.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from uuid import uuid4
 
 import pytest
 import yaml
+
 from harness.processes import Process, eventually
 from harness.world import World
 
@@ -57,7 +60,10 @@ class Job:
         """The condition, but only where it speaks of the object's current generation."""
         found = self.get(what)
         for condition in found.get("status", {}).get("conditions", []):
-            if condition["type"] == kind and condition.get("observedGeneration") == found["metadata"]["generation"]:
+            if (
+                condition["type"] == kind
+                and condition.get("observedGeneration") == found["metadata"]["generation"]
+            ):
                 return condition
         return {}
 
@@ -180,7 +186,8 @@ def test_a_dangling_reference_is_named_in_the_condition_and_everything_else_serv
     policy["spec"]["steps"][0]["extensionRef"]["name"] = "no-such-extension"
     job.apply(policy)
     condition = eventually(
-        lambda: (found := job.condition("rp/dangling", "ResolvedRefs")).get("status") == "False" and found, "ResolvedRefs"
+        lambda: (found := job.condition("rp/dangling", "ResolvedRefs")).get("status") == "False" and found,
+        "ResolvedRefs",
     )
     assert condition["reason"] == "RefNotFound"
     assert "spec.steps[0].extensionRef" in condition["message"]
@@ -207,7 +214,9 @@ def test_a_deleted_policy_is_out_of_the_route_and_stays_in_the_audit_log(job: Jo
     assert [row["action"] for row in actions] == ["created", "deleted"]
 
 
-def test_a_killed_provider_opens_the_breaker_the_fallback_answers_and_the_breaker_closes_again(job: Job) -> None:
+def test_a_killed_provider_opens_the_breaker_the_fallback_answers_and_the_breaker_closes_again(
+    job: Job,
+) -> None:
     primary = quickstart("mock-provider")
     primary["metadata"]["name"] = "primary"
     primary["spec"].pop("subject")
@@ -237,12 +246,14 @@ def test_a_killed_provider_opens_the_breaker_the_fallback_answers_and_the_breake
     process.stop(how=signal.SIGKILL)
     assert {provider_of_answer() for _ in range(8)} == {"mock_provider"}
     eventually(
-        lambda: provider_of_answer() and breaker() in {HALF_OPEN, OPEN}, "the breaker open",
+        lambda: provider_of_answer() and breaker() in {HALF_OPEN, OPEN},
+        "the breaker open",
     )
     process.start()
     eventually(lambda: provider_of_answer() == "primary", "the provider in use again")
     eventually(
-        lambda: provider_of_answer() and breaker() == CLOSED, "the breaker closed",
+        lambda: provider_of_answer() and breaker() == CLOSED,
+        "the breaker closed",
     )
     job.kubectl("delete", "rp/with-fallback", "ext/primary", "--timeout=20s")
     process.stop()
@@ -257,7 +268,9 @@ def test_requests_go_on_without_postgresql_and_changes_follow_when_it_is_back(jo
         changed["spec"]["config"]["full_echo"] = True
         job.apply(changed)
         condition = eventually(
-            lambda: (found := job.condition("ext/mock-provider", "Synced")).get("status") == "False" and found,
+            lambda: (
+                (found := job.condition("ext/mock-provider", "Synced")).get("status") == "False" and found
+            ),
             "Synced=False",
         )
         assert condition["reason"] == "RegistryUnavailable"
@@ -289,12 +302,18 @@ def test_nats_restarted_under_load_gives_no_wrong_answer_and_no_late_execution(j
         "spec": {
             "match": {"tenants": ["recorded"]},
             "deadlineMs": 1000,
-            "steps": [{"action": "select_provider", "providers": [{"extensionRef": {"name": "recording-provider"}}]}],
+            "steps": [
+                {"action": "select_provider", "providers": [{"extensionRef": {"name": "recording-provider"}}]}
+            ],
         },
     }
     job.apply(recording, policy)
     deployment = eventually(lambda: job.get("deployment/recording-provider"), "deployment")
-    env = {e["name"]: e["value"] for e in deployment["spec"]["template"]["spec"]["containers"][0]["env"] if "value" in e}
+    env = {
+        e["name"]: e["value"]
+        for e in deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+        if "value" in e
+    }
     record = job.world.folder / "record.txt"
     script = ROOT / "tests" / "harness" / "recording_provider.py"
     provider = job.world.script("recording", script, {**env, "RECORD": str(record)}).start()
@@ -322,18 +341,28 @@ def test_nats_restarted_under_load_gives_no_wrong_answer_and_no_late_execution(j
         job.world.nats.start()
         back = time.monotonic()
         first = eventually(
-            lambda: next((at for at, status, _, _ in list(answers) if status == 200 and at > back), None), "service back"
+            lambda: next((at for at, status, _, _ in list(answers) if status == 200 and at > back), None),
+            "service back",
         )
         print(f"\nNATS listens again -> first answer: {(float(first) - back) * 1000:.0f} ms")  # type: ignore[arg-type]
-        eventually(lambda: sum(status == 200 and at > back for at, status, _, _ in list(answers)) > 50, "steady again")
+        eventually(
+            lambda: sum(status == 200 and at > back for at, status, _, _ in list(answers)) > 50,
+            "steady again",
+        )
     finally:
         done.set()
         for worker in workers:
             worker.join()
 
-    wrong = [entry for entry in answers if entry[1] == 200 and json.loads(entry[3])["output"] != f"recorded {entry[2]}"]
+    wrong = [
+        entry
+        for entry in answers
+        if entry[1] == 200 and json.loads(entry[3])["output"] != f"recorded {entry[2]}"
+    ]
     assert wrong == []
-    failures = {(status, json.loads(text)["error"]["code"]) for _, status, _, text in answers if status != 200}
+    failures = {
+        (status, json.loads(text)["error"]["code"]) for _, status, _, text in answers if status != 200
+    }
     assert failures <= {(503, "UNAVAILABLE"), (504, "DEADLINE_EXCEEDED")}
     executions = [line.split() for line in record.read_text().splitlines()]
     assert len(executions) > 100

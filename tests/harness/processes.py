@@ -40,7 +40,9 @@ def eventually(check: Callable[[], object], what: str, seconds: float = 30.0, pa
 class Process:
     """A child process with its output in a file. ``port`` is where it serves /readyz and /metrics."""
 
-    def __init__(self, name: str, command: tuple[str, ...], env: Mapping[str, str], log: Path, port: int) -> None:
+    def __init__(
+        self, name: str, command: tuple[str, ...], env: Mapping[str, str], log: Path, port: int
+    ) -> None:
         self.name = name
         self.log = log
         self.port = port
@@ -50,7 +52,9 @@ class Process:
 
     def start(self, *, wait: bool = True) -> Process:
         with self.log.open("ab") as log:
-            self._child = subprocess.Popen(self._command, env=self._env, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            self._child = subprocess.Popen(
+                self._command, env=self._env, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
         if wait:
             eventually(self.ready, f"{self.name} ready (log: {self.tail()})")
         return self
@@ -105,4 +109,6 @@ class Process:
             raise AssertionError(f"{self.name} did not stop within {seconds} s: {self.tail()}") from None
 
     def tail(self, lines: int = 15) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
+        return (
+            "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
+        )

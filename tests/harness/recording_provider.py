@@ -1,7 +1,7 @@
 """A provider that writes down every execution: when it ran, and until when its caller was waiting.
 
-Run as a process of its own; ``RECORD`` names the file. One line per execution: request id, Unix milliseconds at the
-start of the work, and the deadline that the request carried (0 for none).
+Run as a process of its own; ``RECORD`` names the file. One line per execution: request id, Unix milliseconds
+at the start of the work, and the deadline that the request carried (0 for none).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The whole product on one machine: PostgreSQL, NATS, migrations, operator, routers and extensions, all real processes.
+"""The whole product on one machine: PostgreSQL, NATS, migrations, operator, routers and extensions, all real
+processes.
 
-Pods do not run on a control plane without nodes, so the test starts an Extension's process itself, with the very
-environment that its Deployment carries.
+Pods do not run on a control plane without nodes, so the test starts an Extension's process itself, with the
+very environment that its Deployment carries.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+
 from beamline_cli.local.nats import LocalNats
 from beamline_cli.local.postgres import LocalPostgres
 
@@ -25,7 +27,9 @@ class World:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="beamline-world-"))
-        self.postgres = LocalPostgres(self.folder / "pg" / "data", settings={"fsync": "off", "max_connections": "100"})
+        self.postgres = LocalPostgres(
+            self.folder / "pg" / "data", settings={"fsync": "off", "max_connections": "100"}
+        )
         self.nats = LocalNats()
         self.processes: list[Process] = []
         self.http = httpx2.Client(timeout=30)

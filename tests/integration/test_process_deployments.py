@@ -65,9 +65,15 @@ def request(
         **workload,
     }
     return DeploymentRequest(
-        namespace="default", name="guard", owner_uid="u", generation=1, workload=Workload.model_validate(described),
-        replicas=1, env={"NATS_URL": "nats://here"}, hash=hash_,
-    )  # fmt: skip
+        namespace="default",
+        name="guard",
+        owner_uid="u",
+        generation=1,
+        workload=Workload.model_validate(described),
+        replicas=1,
+        env={"NATS_URL": "nats://here"},
+        hash=hash_,
+    )
 
 
 async def until(
@@ -104,22 +110,45 @@ def gone(pid: int) -> bool:
 @pytest.mark.parametrize(
     ("workload", "phase", "words"),
     [
-        pytest.param({"command": []}, Phase.NOT_RUNNABLE, "set workload.command", id="an image without a command"),
-        pytest.param({"command": ["/no/such"]}, Phase.NOT_RUNNABLE, "'/no/such' is not on this machine", id="no such program"),
-        pytest.param({"command": ["no-such-thing"]}, Phase.NOT_RUNNABLE, "not on this machine", id="not on PATH"),
         pytest.param(
-            {"env": [{"name": "OPENAI_API_KEY", "valueFrom": {"secretKeyRef": {"name": "openai", "key": "key"}}}]},
-            Phase.CREDENTIALS_MISSING, "OPENAI_API_KEY is not set", id="a key that nobody has set",
+            {"command": []}, Phase.NOT_RUNNABLE, "set workload.command", id="an image without a command"
         ),
         pytest.param(
-            {"envFrom": [{"secretRef": {"name": "openai"}}]}, Phase.CREDENTIALS_MISSING, "'openai'", id="a whole Secret",
+            {"command": ["/no/such"]},
+            Phase.NOT_RUNNABLE,
+            "'/no/such' is not on this machine",
+            id="no such program",
+        ),
+        pytest.param(
+            {"command": ["no-such-thing"]}, Phase.NOT_RUNNABLE, "not on this machine", id="not on PATH"
+        ),
+        pytest.param(
+            {
+                "env": [
+                    {
+                        "name": "OPENAI_API_KEY",
+                        "valueFrom": {"secretKeyRef": {"name": "openai", "key": "key"}},
+                    }
+                ]
+            },
+            Phase.CREDENTIALS_MISSING,
+            "OPENAI_API_KEY is not set",
+            id="a key that nobody has set",
+        ),
+        pytest.param(
+            {"envFrom": [{"secretRef": {"name": "openai"}}]},
+            Phase.CREDENTIALS_MISSING,
+            "'openai'",
+            id="a whole Secret",
         ),
         pytest.param(
             {"env": [{"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}]},
-            Phase.CREDENTIALS_MISSING, "only a pod has", id="a field of a pod",
+            Phase.CREDENTIALS_MISSING,
+            "only a pod has",
+            id="a field of a pod",
         ),
     ],
-)  # fmt: skip
+)
 async def test_what_can_not_run_here_says_why(
     deployments: ProcessDeployments, workload: dict[str, Any], phase: Phase, words: str
 ) -> None:

@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -154,12 +155,20 @@ class Up:
 
 
 @pytest.fixture
-def starts(tmp_path: Path) -> Iterator[Callable[..., Up]]:
+def place() -> Iterator[Path]:
+    """A folder that a PostgreSQL of another user may reach: pytest closes its own to everybody else."""
+    folder = Path(tempfile.mkdtemp(prefix="beamline-test-up-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def starts(place: Path) -> Iterator[Callable[..., Up]]:
     """Starts ``beamline up`` with options; whatever a failed test leaves is killed."""
     started: list[Up] = []
 
     def start(*options: str, folder: Path | None = None) -> Up:
-        started.append(Up(tmp_path, *options, folder=folder))
+        started.append(Up(place, *options, folder=folder))
         return started[-1]
 
     yield start
@@ -299,6 +308,18 @@ def test_a_crashed_extension_is_reported_and_comes_back(starts: Callable[..., Up
     up.until_routed("hello", lambda answer: "output" in answer)
 
 
+@pytest.mark.parametrize("server", ["postgresql", "nats"])
+def test_a_server_that_ends_is_started_again(starts: Callable[..., Up], server: str) -> None:
+    up = starts().ready()
+    (line,) = [line for line in up.said.splitlines() if re.match(rf"  {server} +ready", line)]
+    (pid,) = re.findall(r"  (\d+)  ", line)
+    os.kill(int(pid), signal.SIGQUIT if server == "postgresql" else signal.SIGKILL)
+    up.until_said(rf"restarted\s+{server}")
+    up.edit("policy.yaml", "deadlineMs: 10000", "deadlineMs: 20000")
+    up.until_said(r"programmed\s+RoutingPolicy default/default")
+    up.until_routed("hello", lambda answer: "output" in answer)
+
+
 def test_nothing_survives_when_up_itself_is_killed_and_the_next_start_takes_over(
     starts: Callable[..., Up],
 ) -> None:
@@ -341,10 +362,8 @@ def test_a_second_up_on_the_same_state_is_told_so(starts: Callable[..., Up]) -> 
     assert up.route("hello")[0] == 200
 
 
-def test_what_can_not_run_here_is_shown_and_the_rest_serves(
-    starts: Callable[..., Up], tmp_path: Path
-) -> None:
-    folder = tmp_path / "manifests"
+def test_what_can_not_run_here_is_shown_and_the_rest_serves(starts: Callable[..., Up], place: Path) -> None:
+    folder = place / "manifests"
     shutil.copytree(ROOT / "examples" / "quickstart", folder)
     (folder / "foreign.yaml").write_text(
         "apiVersion: beamline.io/v1alpha1\nkind: Extension\nmetadata: {name: foreign}\n"

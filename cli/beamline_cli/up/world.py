@@ -40,6 +40,7 @@ POSTGRES_SETTINGS: Final = {"max_connections": "50", "shared_buffers": "32MB", "
 _EPHEMERAL_SETTINGS: Final = {"fsync": "off", "full_page_writes": "off"}
 _ROLES: Final = ("beamline_operator", "beamline_router")
 _ROUTER_STOP_S: Final = 30.0
+_LOOK_S: Final = 1.0
 _PARTS: Final = (
     "asyncpg",
     "watchfiles",
@@ -145,6 +146,21 @@ class World:
         self._fold = asyncio.create_task(fold.run(), name="health-fold")
         await self.hints.start()
         await self.controller.start()
+
+    async def keep_servers(self) -> None:
+        """Starts PostgreSQL or NATS again when one of them ends: everybody else reconnects by themselves."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            for name, server in (("postgresql", self.postgres), ("nats", self.nats)):
+                if server.running:
+                    continue
+                self.progress.line("crashed", f"{name} ended; it is started again", "red")
+                try:
+                    server.start()
+                except (LocalPartError, OSError) as error:
+                    self.progress.line("failed", f"{name}: {error}", "red")
+                else:
+                    self.progress.line("restarted", f"{name} (process {server.pid})", "green")
 
     async def stop(self) -> None:
         """Stops every part that was started, in order. More than once is fine; one that fails does not keep

@@ -45,6 +45,8 @@ class Batcher:
     ) -> None:
         self._registry = registry
         self._hints = hints
+        self.fault: str | None = None
+        """Why the last transaction did not reach the registry; None while it answers."""
         self._epoch = epoch
         self._linger_s = linger_s
         self._waiting: list[_Waiting] = []
@@ -77,6 +79,7 @@ class Batcher:
                 [write for writes, _ in batch for write in writes], epoch=self._epoch()
             )
         except (FencedError, RegistryUnavailableError) as error:
+            self.fault = str(error)
             _fail(batch, error)
         except RegistryError as error:
             if len(batch) == 1:
@@ -88,6 +91,7 @@ class Batcher:
         except Exception as error:  # noqa: BLE001 -- the callers are waiting: they must hear of it whatever it is
             _fail(batch, error)
         else:
+            self.fault = None
             rest = iter(results)
             for writes, future in batch:
                 own = [next(rest) for _ in writes]

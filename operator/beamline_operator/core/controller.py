@@ -79,6 +79,11 @@ class Controller:
         self.drift_repairs = 0
         reconciler.notify = self.enqueue
 
+    @property
+    def registry_fault(self) -> str | None:
+        """Why the last write did not reach the registry; None while it answers."""
+        return self._reconciler.batcher.fault
+
     def enqueue(self, key: ObjectKey) -> None:
         """Something happened to ``key``, or may have."""
         self.queue.add(key)

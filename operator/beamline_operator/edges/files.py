@@ -210,7 +210,8 @@ class FileStore:
                 reading.kept |= {key for key, file in self._files.items() if file == name}
             for document in content.documents:
                 if not document.ours:
-                    what = f"{document.data.get('kind', 'a document')} of {document.data.get('apiVersion', 'no API')}"
+                    kind, api = document.data.get("kind"), document.data.get("apiVersion")
+                    what = f"{kind or 'a document'} of {api or 'no API'}"
                     reading.skipped.append(f"{document.place}: {what} is not of Beamline: skipped")
                     continue
                 key = _key(document)

@@ -36,7 +36,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class FileFault:
-    """One thing that is wrong in a file. ``field`` is empty where no field is to blame, such as broken YAML."""
+    """One thing that is wrong in a file. ``field`` is empty where none is to blame, as in broken YAML."""
 
     place: Place
     field: str

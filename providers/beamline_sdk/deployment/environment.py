@@ -62,7 +62,8 @@ def resolve(request: DeploymentRequest, environ: Mapping[str, str], cwd: Path) -
     if not workload.command:
         return NotRunnable(
             Phase.NOT_RUNNABLE,
-            f"image {workload.image} can't be run without a cluster: set workload.command to the program that it holds",
+            f"image {workload.image} can't be run without a cluster: "
+            "set workload.command to the program that it holds",
         )
     env = inherited(environ)
     env.update(request.env)
@@ -118,7 +119,8 @@ def _take(
         if source.field_ref.field_path in known:
             env[variable.name] = known[source.field_ref.field_path]
         else:
-            yield f"workload.env: {variable.name} asks for {source.field_ref.field_path}, which only a pod has"
+            asked = source.field_ref.field_path
+            yield f"workload.env: {variable.name} asks for {asked}, which only a pod has"
         return
     ref = source.secret_key_ref or source.config_map_key_ref
     kind = "Secret" if source.secret_key_ref is not None else "ConfigMap"

@@ -50,7 +50,7 @@ class LogFile:
 
 
 def _in_words(line: bytes) -> tuple[str, bool]:
-    """A JSON log line as ``event: error``, anything else as it is; and whether it is of level error or above."""
+    """A JSON log line as ``event: error``, else the line; and whether it is of level error or above."""
     try:
         entry = orjson.loads(line)
     except orjson.JSONDecodeError:

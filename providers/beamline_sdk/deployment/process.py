@@ -86,7 +86,7 @@ class ProcessDeployments:
         self._stopped = False
 
     async def deploy(self, request: DeploymentRequest) -> None:
-        """Makes the processes of ``request`` run in place of what runs; the same hash again changes nothing."""
+        """Makes ``request`` run in place of what runs; the same hash again changes nothing."""
         if self._stopped:
             raise DeploymentError("the process supervisor has been stopped", retryable=False)
         try:

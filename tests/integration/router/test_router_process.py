@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -13,8 +14,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from beamline_contract.names import SUBJECT_INVOKE, SUBJECT_ROUTER_HEALTH, SUBJECT_ROUTER_STATUS
+from beamline_router.edges import snapshot_file
+from beamline_router.edges.http import listen
 
-from .conftest import RouterProcess, Site, eventually, extension, policy, provider_reply
+from .conftest import PIPELINE, RECORDS, RouterProcess, Site, eventually, extension, policy, provider_reply
 
 Start = Callable[..., RouterProcess]
 
@@ -207,6 +210,62 @@ async def test_health_deltas_reach_the_operator_by_the_time_the_router_leaves(
     await eventually(lambda: successes() == 10, "ten calls are reported, each once")
     sequences = [report["sequence"] for report in site.heard[SUBJECT_ROUTER_HEALTH]]
     assert sequences == sorted(set(sequences))
+
+
+async def test_a_cold_start_with_postgresql_and_nats_down_serves_the_file_and_says_stale(
+    start_router: Start, tmp_path: Path
+) -> None:
+    file = tmp_path / "snapshot"
+    snapshot_file.save(file, 41, RECORDS, [policy("default", PIPELINE)])
+    process = start_router(**nowhere(tmp_path), BEAMLINE_SNAPSHOT_FILE=str(file))
+    url = await process.start()
+    async with httpx2.AsyncClient(base_url=url, timeout=20) as http:
+
+        async def is_ready() -> bool:
+            return (await http.get("/readyz")).status_code == 200
+
+        await eventually(is_ready, "ready though stale")
+        body = (await http.get("/readyz")).json()
+        reply = await http.post("/v1/route", json={"prompt": "Hi"})
+    assert (body["status"], body["revision"]) == ("stale", 41)
+    assert body["stale"] == {"registry": True, "nats": True, "from_file": True}
+    assert reply.status_code == 503
+    assert reply.json()["error"]["code"] == "UNAVAILABLE"
+    assert reply.json()["steps"][0]["outcome"] == "skipped"
+    await ended_well(process)
+
+
+async def test_without_anything_to_serve_a_router_is_alive_not_ready_and_says_what_it_waits_for(
+    start_router: Start, tmp_path: Path
+) -> None:
+    process = start_router(**nowhere(tmp_path))
+    url = await process.start()
+    async with httpx2.AsyncClient(base_url=url, timeout=20) as http:
+        waiting = await eventually(lambda: process.line("router.waiting"), "it says what it waits for")
+        assert (await http.get("/healthz")).status_code == 200
+        unready = await http.get("/readyz")
+        refused = await http.post("/v1/route", json={"prompt": "Hi"})
+    assert (waiting["missing"], waiting["serving"]) == (["nats", "registry"], False)
+    assert (unready.status_code, unready.json()["status"]) == (503, "starting")
+    assert (refused.status_code, refused.json()["error"]["retryable"]) == (503, True)
+    assert int(refused.headers["retry-after"]) >= 1
+    await ended_well(process)
+
+
+def nowhere(tmp_path: Path) -> dict[str, str]:
+    """Addresses at which nobody listens."""
+    with listen("127.0.0.1", 0) as closed:
+        port = closed.getsockname()[1]
+    return {
+        "NATS_URL": f"nats://127.0.0.1:{port}",
+        "BEAMLINE_DATABASE_URL": f"postgresql://nobody@/gone?host={tmp_path}",
+    }
+
+
+async def ended_well(process: RouterProcess) -> None:
+    assert process.process is not None
+    process.process.terminate()
+    assert await process.wait() == 0
 
 
 async def test_a_schema_that_is_missing_ends_the_process_with_78_and_one_sentence(

@@ -254,9 +254,11 @@ async def test_a_database_without_our_schema_is_refused_in_one_sentence(
 
 
 async def test_a_taken_port_is_one_clear_sentence(site: Site) -> None:
-    with listen("127.0.0.1", 0) as taken:
-        with pytest.raises(StartError, match=r"127\.0\.0\.1:\d+ for HTTP is taken"):
-            await run(site.settings(http_port=taken.getsockname()[1]))
+    with (
+        listen("127.0.0.1", 0) as taken,
+        pytest.raises(StartError, match=r"127\.0\.0\.1:\d+ for HTTP is taken"),
+    ):
+        await run(site.settings(http_port=taken.getsockname()[1]))
 
 
 async def test_a_registry_that_went_back_in_time_is_read_anew(site: Site) -> None:

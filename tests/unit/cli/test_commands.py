@@ -17,9 +17,21 @@ from beamline_contract.crd import crd_yaml
 
 ROOT = Path(__file__).resolve().parents[3]
 QUICKSTART = str(ROOT / "examples" / "quickstart")
-COMMANDS = {
-    "up", "status", "get", "invoke", "validate", "explain", "crds", "migrate", "operator", "router", "extension",
-}  # fmt: skip
+COMMANDS = set(
+    [
+        "up",
+        "status",
+        "get",
+        "invoke",
+        "validate",
+        "explain",
+        "crds",
+        "migrate",
+        "operator",
+        "router",
+        "extension",
+    ]
+)
 
 Captured = pytest.CaptureFixture[str]
 
@@ -55,7 +67,8 @@ def test_version_is_that_of_the_distribution(capsys: Captured) -> None:
 def test_help_needs_none_of_the_components() -> None:
     code = (
         "import sys; from beamline_cli.main import main; main(['--help']); "
-        "heavy = {'pydantic', 'asyncpg', 'nats', 'kubernetes', 'rich', 'uvicorn', 'asyncio'} & set(sys.modules); "
+        "heavy = {'pydantic', 'asyncpg', 'nats', 'kubernetes', 'rich', 'uvicorn', 'asyncio'} "
+        "& set(sys.modules); "
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -176,7 +189,8 @@ def test_valid_manifests_are_counted(capsys: Captured) -> None:
 def test_faults_are_lines_of_file_line_field_message(tmp_path: Path, capsys: Captured) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(
-        "apiVersion: beamline.io/v1alpha1\nkind: Extension\nmetadata: {name: a}\nspec: {type: pre, retry: 9}\n"
+        "apiVersion: beamline.io/v1alpha1\nkind: Extension\nmetadata: {name: a}\n"
+        "spec: {type: pre, retry: 9}\n"
     )
     assert main(["validate", str(tmp_path)]) == 1
     captured = capsys.readouterr()

@@ -143,7 +143,8 @@ def test_a_key_of_config_may_hold_dots() -> None:
 
 def test_a_list_is_its_items() -> None:
     text = "apiVersion: v1\nkind: List\nitems:\n" + "".join(
-        f"- apiVersion: beamline.io/v1alpha1\n  kind: Extension\n  metadata: {{name: {name}}}\n  spec: {{type: pre}}\n"
+        f"- apiVersion: beamline.io/v1alpha1\n  kind: Extension\n  metadata: {{name: {name}}}\n"
+        "  spec: {type: pre}\n"
         for name in ("one", "two")
     )
     documents = read_text(text, "a.yaml").documents

@@ -121,12 +121,14 @@ DEADLINE = [{"type": "Progressing", "status": "False", "reason": "ProgressDeadli
     [
         pytest.param(deployment(ready=1), [], Phase.READY, "", id="all ready"),
         pytest.param(deployment(0), [], Phase.SCALED_TO_ZERO, "", id="none wanted"),
-        pytest.param(deployment(0, observedGeneration=1), [], Phase.PROGRESSING, "stopping", id="still stopping"),
+        pytest.param(deployment(0, observedGeneration=1), [], Phase.PROGRESSING, "stopping", id="stopping"),
         pytest.param(deployment(ready=1, observedGeneration=1), [], Phase.PROGRESSING, "", id="not seen yet"),
         pytest.param(deployment(), [], Phase.PROGRESSING, "", id="starting"),
         pytest.param(deployment(), [UNSCHEDULABLE], Phase.PROGRESSING, "no memory", id="no node"),
         pytest.param(deployment(), [pod("ErrImagePull")], Phase.FAILED, "x:1 can't be pulled", id="image"),
-        pytest.param(deployment(), [pod("ImagePullBackOff")], Phase.FAILED, "x:1 can't be pulled", id="image again"),
+        pytest.param(
+            deployment(), [pod("ImagePullBackOff")], Phase.FAILED, "x:1 can't be pulled", id="image again"
+        ),
         pytest.param(
             deployment(), [pod("CrashLoopBackOff", exitCode=3, message="boom")], Phase.FAILED,
             "exits again and again (code 3): boom", id="crash loop",

@@ -1,0 +1,144 @@
+{{- define "beamline.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* At most 40 characters: the longest suffix and a hash must fit into a DNS label. */}}
+{{- define "beamline.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := include "beamline.name" . -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Name of cluster-scoped objects: two releases of one name in two namespaces must not meet. */}}
+{{- define "beamline.clusterName" -}}
+{{- printf "%s:%s-operator" .Release.Namespace (include "beamline.fullname" .) -}}
+{{- end -}}
+
+{{/*
+Labels that pick pods. There is no part-of label on purpose: the operator's own workloads are picked by
+part-of=beamline and instance=NAME, and an Extension may bear the release's name.
+*/}}
+{{- define "beamline.selector" -}}
+app.kubernetes.io/name: {{ include "beamline.name" .root }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{- define "beamline.labels" -}}
+{{ include "beamline.selector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "beamline.image" -}}
+{{- $tag := default .Chart.AppVersion .Values.image.tag -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s:%s@%s" .Values.image.repository $tag .Values.image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .Values.image.repository $tag -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "beamline.natsUrl" -}}
+{{- if .Values.bundled.enabled -}}
+{{- printf "nats://%s-nats.%s.svc:4222" (include "beamline.fullname" .) .Release.Namespace -}}
+{{- else -}}
+{{- .Values.nats.url -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The database's URL, by reference only; `key` is empty for the default one. */}}
+{{- define "beamline.databaseEnv" -}}
+- name: BEAMLINE_DATABASE_URL
+  valueFrom:
+    secretKeyRef:
+      {{- if .root.Values.bundled.enabled }}
+      name: {{ include "beamline.fullname" .root }}-bundled
+      key: url
+      {{- else }}
+      name: {{ .root.Values.database.existingSecret }}
+      key: {{ default .root.Values.database.key .key }}
+      {{- end }}
+{{- end -}}
+
+{{- define "beamline.natsEnv" -}}
+- name: NATS_URL
+  value: {{ include "beamline.natsUrl" . | quote }}
+{{- if .Values.nats.credentialsSecret.name }}
+- name: NATS_CREDENTIALS_FILE
+  value: /etc/beamline/nats/credentials
+{{- end }}
+{{- end -}}
+
+{{- define "beamline.natsVolume" -}}
+{{- with .Values.nats.credentialsSecret }}
+{{- if .name }}
+- name: nats-credentials
+  secret:
+    secretName: {{ .name }}
+    defaultMode: 0440
+    items: [{key: {{ .key | quote }}, path: credentials}]
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "beamline.natsMount" -}}
+{{- if .Values.nats.credentialsSecret.name }}
+- {name: nats-credentials, mountPath: /etc/beamline/nats, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{/* Pod Security "restricted", and a bit more. */}}
+{{- define "beamline.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: {{ .user }}
+runAsGroup: {{ .user }}
+fsGroup: {{ .user }}
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "beamline.containerSecurity" -}}
+allowPrivilegeEscalation: false
+privileged: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{- define "beamline.pullSecrets" -}}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "beamline.placement" -}}
+{{- with .nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{- define "beamline.ports" -}}
+{{- range . }}
+- {protocol: TCP, port: {{ . }}}
+{{- end }}
+{{- end -}}
