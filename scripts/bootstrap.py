@@ -12,6 +12,9 @@ VENV = ROOT / ".venv"
 
 
 def main() -> int:
+    if sys.version_info < (3, 11):  # noqa: UP036 -- this file runs before anything has checked the version
+        print(f"Beamline needs Python 3.11 or newer, this is {sys.version.split()[0]}: `make PYTHON=python3.11`")
+        return 78
     if not (VENV / "bin" / "python").exists():
         print(f"creating {VENV.name} with Python {sys.version.split()[0]}", flush=True)
         made = subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=False)

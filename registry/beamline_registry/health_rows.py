@@ -13,6 +13,8 @@ from .port import Health
 from .tally import WINDOW_MINUTES, Tally
 
 if TYPE_CHECKING:
+    import asyncpg
+
     from .database import Connection
 
 _FOLD: Final = """
@@ -51,8 +53,9 @@ SELECT h.*, coalesce(sum(m.success), 0)::bigint AS window_success,
 FROM extension_health h
 LEFT JOIN extension_health_minutes m ON m.extension_id = h.extension_id
     AND m.minute > floor(extract(epoch FROM now()) / 60)::bigint - $2
-WHERE h.extension_id = $1
+WHERE $1::text IS NULL OR h.extension_id = $1
 GROUP BY h.extension_id
+ORDER BY h.extension_id COLLATE "C"
 """
 
 
@@ -77,8 +80,15 @@ async def fold(connection: Connection, tallies: Sequence[Tally]) -> None:
 async def health_of(connection: Connection, extension_id: str) -> Health | None:
     """Health of one extension, None where it has never been called."""
     row = await connection.fetchrow(_HEALTH, extension_id, WINDOW_MINUTES)
-    if row is None:
-        return None
+    return None if row is None else _health(row)
+
+
+async def health_of_all(connection: Connection) -> list[Health]:
+    """Health of every extension that was ever called, by id."""
+    return [_health(row) for row in await connection.fetch(_HEALTH, None, WINDOW_MINUTES)]
+
+
+def _health(row: asyncpg.Record) -> Health:
     return Health(
         extension_id=row["extension_id"],
         success_count=row["success_count"],

@@ -138,8 +138,13 @@ class MemoryRegistry:
     async def health(self, extension_id: str) -> Health | None:
         self._answer()
         sums = self._health.get(extension_id)
-        if sums is None:
-            return None
+        return None if sums is None else self._health_of(extension_id, sums)
+
+    async def healths(self) -> list[Health]:
+        self._answer()
+        return [self._health_of(extension_id, sums) for extension_id, sums in sorted(self._health.items())]
+
+    def _health_of(self, extension_id: str, sums: _Sums) -> Health:
         oldest = self._minute() - WINDOW_MINUTES
         recent = [counts for minute, counts in sums.minutes.items() if minute > oldest]
         calls = sums.success + sums.failure

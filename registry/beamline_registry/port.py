@@ -241,6 +241,10 @@ class RegistryAudit(Protocol):
         """Health of one extension, None where it has never been called."""
         ...
 
+    async def healths(self) -> list[Health]:
+        """Health of every extension that was ever called, by id, in one consistent view."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class AuditFault:

@@ -26,7 +26,7 @@ from . import instants
 from .batch import BatchPlan, Key, key_of, plan_batch, storable
 from .chain import AuditDraft, Head, check_end, follow, link
 from .changes import Record
-from .health_rows import fold, health_of
+from .health_rows import fold, health_of, health_of_all
 from .port import (
     AuditQuery,
     AuditRecord,
@@ -154,6 +154,11 @@ class PostgresRegistry(PostgresReader):
         """See :meth:`.port.RegistryAudit.health`."""
         async with self._database.transaction(readonly=True) as connection:
             return await health_of(connection, extension_id)
+
+    async def healths(self) -> list[Health]:
+        """See :meth:`.port.RegistryAudit.healths`."""
+        async with self._database.transaction(readonly=True) as connection:
+            return await health_of_all(connection)
 
     @asynccontextmanager
     async def _turn(self, epoch: int) -> AsyncIterator[tuple[Connection, _Counter]]:

@@ -107,48 +107,23 @@ def gone(pid: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize(
-    ("workload", "phase", "words"),
-    [
-        pytest.param(
-            {"command": []}, Phase.NOT_RUNNABLE, "set workload.command", id="an image without a command"
-        ),
-        pytest.param(
-            {"command": ["/no/such"]},
-            Phase.NOT_RUNNABLE,
-            "'/no/such' is not on this machine",
-            id="no such program",
-        ),
-        pytest.param(
-            {"command": ["no-such-thing"]}, Phase.NOT_RUNNABLE, "not on this machine", id="not on PATH"
-        ),
-        pytest.param(
-            {
-                "env": [
-                    {
-                        "name": "OPENAI_API_KEY",
-                        "valueFrom": {"secretKeyRef": {"name": "openai", "key": "key"}},
-                    }
-                ]
-            },
-            Phase.CREDENTIALS_MISSING,
-            "OPENAI_API_KEY is not set",
-            id="a key that nobody has set",
-        ),
-        pytest.param(
-            {"envFrom": [{"secretRef": {"name": "openai"}}]},
-            Phase.CREDENTIALS_MISSING,
-            "'openai'",
-            id="a whole Secret",
-        ),
-        pytest.param(
-            {"env": [{"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}]},
-            Phase.CREDENTIALS_MISSING,
-            "only a pod has",
-            id="a field of a pod",
-        ),
-    ],
-)
+SECRET_KEY = {"name": "OPENAI_API_KEY", "valueFrom": {"secretKeyRef": {"name": "openai", "key": "key"}}}
+NODE_NAME = {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
+NOT_RUNNABLE = {
+    "an image without a command": ({"command": []}, Phase.NOT_RUNNABLE, "set workload.command"),
+    "no such file": ({"command": ["/no/such"]}, Phase.NOT_RUNNABLE, "'/no/such' is not on this machine"),
+    "no such program": ({"command": ["no-such-thing"]}, Phase.NOT_RUNNABLE, "not on this machine"),
+    "a key that nobody has set": (
+        {"env": [SECRET_KEY]},
+        Phase.CREDENTIALS_MISSING,
+        "OPENAI_API_KEY is not set",
+    ),
+    "a whole Secret": ({"envFrom": [{"secretRef": {"name": "ai"}}]}, Phase.CREDENTIALS_MISSING, "'ai'"),
+    "a field of a pod": ({"env": [NODE_NAME]}, Phase.CREDENTIALS_MISSING, "only a pod has"),
+}
+
+
+@pytest.mark.parametrize(("workload", "phase", "words"), NOT_RUNNABLE.values(), ids=NOT_RUNNABLE)
 async def test_what_can_not_run_here_says_why(
     deployments: ProcessDeployments, workload: dict[str, Any], phase: Phase, words: str
 ) -> None:

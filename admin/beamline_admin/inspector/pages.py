@@ -5,7 +5,7 @@ of its own.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Annotated, Any, Final
@@ -31,6 +31,8 @@ PAGE: Final = 25
 LAST_CHANGES: Final = 10
 HEALTHY: Final = 95.0
 """Health score below which an extension needs attention."""
+MAX_ATTENTION: Final = 20
+"""Sentences in that list; with more than that, the first ones are the ones to begin with."""
 _MAX_FORM_BYTES: Final = 4096
 _STATIC: Final = {"inspector.css": "text/css", "icon.svg": "image/svg+xml"}
 
@@ -55,7 +57,6 @@ class PolicyRow:
     match: str
     stages: Sequence[Stage]
     complexity: int
-    hints: Sequence[str]
 
 
 class Pages:
@@ -126,8 +127,9 @@ class Pages:
             keep=lambda one: contains(text, one.id, one.name, one.namespace),
         )
         users = _users(view)
+        health = {one.extension_id: one for one in await self._audit.healths()}
         rows = [
-            ExtensionRow(record, await self._audit.health(record.id), users.get(record.id, 0))
+            ExtensionRow(record, health.get(record.id), users.get(record.id, 0))
             for record in extensions.items
         ]
         drawn = [
@@ -151,7 +153,7 @@ class Pages:
             more_extensions=_link(extensions, "after", q=text, policies_after=policies_after),
             policies=drawn,
             more_policies=_link(policies, "policies_after", q=text, after=after),
-            attention=_attention(drawn, rows),
+            attention=_attention(view, health.values()),
             changes=await self._audit.audit(AuditQuery(limit=LAST_CHANGES)),
             healthy=HEALTHY,
         )
@@ -184,20 +186,15 @@ def _users(view: View) -> Mapping[str, int]:
     return counts
 
 
-def _attention(policies: Sequence[PolicyRow], extensions: Sequence[ExtensionRow]) -> list[str]:
-    """What of this page somebody should look at, worst first."""
-    failing = [
-        (
-            row.health.score,
-            f"extension {row.record.id}: health {row.health.score:.0f} % over the last five minutes",
-        )
-        for row in extensions
-        if row.health is not None and row.health.score is not None and row.health.score < HEALTHY
-    ]
-    return [
-        *(sentence for _, sentence in sorted(failing)),
-        *(f"policy {row.record.id}: {hint}" for row in policies for hint in row.hints),
-    ]
+def _attention(view: View, health: Iterable[Health]) -> list[str]:
+    """What somebody should look at, of everything and not of this page alone; failing extensions first, worst first."""
+    failing = [(one.score, one.extension_id) for one in health if one.score is not None and one.score < HEALTHY]
+    said = [f"extension {name}: health {score:.0f} % over the last five minutes" for score, name in sorted(failing)]
+    for policy in view.policies.values():
+        said += [f"policy {policy.id}: {hint}" for hint in hints_of(policy, view)]
+        if len(said) > MAX_ATTENTION:
+            return [*said[:MAX_ATTENTION], "and more"]
+    return said
 
 
 def _link(page: Page[Any], name: str, **others: str) -> str | None:

@@ -17,20 +17,8 @@ from beamline_contract.crd import crd_yaml
 
 ROOT = Path(__file__).resolve().parents[3]
 QUICKSTART = str(ROOT / "examples" / "quickstart")
-COMMANDS = set(
-    [
-        "up",
-        "status",
-        "get",
-        "invoke",
-        "validate",
-        "explain",
-        "crds",
-        "migrate",
-        "operator",
-        "router",
-        "extension",
-    ]
+COMMANDS = frozenset(
+    "up status get invoke validate explain crds migrate operator router extension".split()  # noqa: SIM905
 )
 
 Captured = pytest.CaptureFixture[str]
@@ -112,7 +100,7 @@ def test_completion_scripts_can_be_shown() -> None:
         pytest.param(
             ["migrate", "--database-url", "postgresql://u@127.0.0.1:1/x"],
             69,
-            "127.0.0.1:1",
+            "can't be reached",
             id="a database that is away",
         ),
         pytest.param(
