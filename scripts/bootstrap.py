@@ -13,7 +13,8 @@ VENV = ROOT / ".venv"
 
 def main() -> int:
     if sys.version_info < (3, 11):  # noqa: UP036 -- this file runs before anything has checked the version
-        print(f"Beamline needs Python 3.11 or newer, this is {sys.version.split()[0]}: `make PYTHON=python3.11`")
+        found = sys.version.split()[0]
+        print(f"Beamline needs Python 3.11 or newer, this is {found}: try `make PYTHON=python3.11`")
         return 78
     if not (VENV / "bin" / "python").exists():
         print(f"creating {VENV.name} with Python {sys.version.split()[0]}", flush=True)

@@ -6,8 +6,8 @@ kopf's watches, the controller. Losing the Lease, or the registry to a newer epo
 in the opposite order; the process then competes again. SIGTERM does the same once and releases the Lease, so
 that a standby takes over at once.
 
-A standby is ready: it does what it is there for. PostgreSQL or NATS being away makes nothing unready either,
-because a restart would not bring them back; both are in the conditions of every object and in the metrics.
+``/readyz`` says what is missing: NATS, or, for the leader, PostgreSQL or the API server. A standby is ready:
+it does what it is there for. Being unready restarts nothing, and no traffic depends on it.
 """
 
 from __future__ import annotations
@@ -15,18 +15,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import structlog
-from pydantic import Field
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from beamline_contract.names import GROUP
 from beamline_contract.objects import KINDS
@@ -38,10 +34,10 @@ from beamline_sdk.deployment.kubernetes import LABEL_SELECTOR, KubernetesDeploym
 from beamline_sdk.health import HealthServer, HealthServerError
 from beamline_sdk.link import LinkSettings
 
-from .core.controller import RESYNC_S, Controller
+from .config import OperatorSettings
+from .core.controller import Controller
 from .core.ports import StoreError
 from .core.reconciler import Reconciler
-from .core.settings import ReconcileSettings
 from .edges.health_fold import HealthFold
 from .edges.kopf_edge import KopfWatch
 from .edges.kube_store import KubeStore
@@ -55,76 +51,19 @@ EXIT_UNAVAILABLE: Final = 69
 """sysexits EX_UNAVAILABLE: the API server does not answer at the start."""
 EXIT_CONFIG: Final = 78
 """sysexits EX_CONFIG: somebody has to change something first."""
-_NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+__all__ = [
+    "EXIT_CONFIG",
+    "EXIT_OK",
+    "EXIT_UNAVAILABLE",
+    "Operator",
+    "OperatorSettings",
+    "Refusal",
+    "main",
+    "run",
+]
 
 _log = structlog.get_logger()
-
-
-class OperatorSettings(BaseSettings):
-    """Environment of the operator: prefix ``BEAMLINE_``, and the plain names that all components share."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="BEAMLINE_", populate_by_name=True, extra="ignore", frozen=True, env_ignore_empty=True
-    )
-
-    database_url: str
-    """PostgreSQL, as ``postgresql://user:password@host:port/beamline``."""
-    namespaces: Annotated[str, NoDecode] = ""
-    """Namespaces to serve, separated by commas; empty serves all."""
-    kubeconfig: Annotated[str | None, Field(validation_alias="KUBECONFIG")] = None
-    """Empty: the pod's ServiceAccount, else ``~/.kube/config``."""
-    kube_context: str | None = None
-    lease_namespace: str | None = None
-    """Default: the operator's own namespace, else the first that it serves, else ``default``."""
-    lease_name: str = "beamline-operator"
-    lease_duration_s: Annotated[float, Field(gt=0)] = 15.0
-    lease_renew_s: Annotated[float, Field(gt=0)] = 10.0
-    lease_retry_s: Annotated[float, Field(gt=0)] = 2.0
-    workers: Annotated[int, Field(ge=1, le=256)] = 16
-    resync_s: Annotated[float, Field(gt=0)] = RESYNC_S
-    workload_nats_url: str | None = None
-    """NATS as workloads reach it; default: as the operator does."""
-    workload_nats_credentials_file: str | None = None
-    workload_log_level: str = "info"
-    allowed_images: str = ""
-    """Prefixes of images that workloads may use, separated by commas; empty allows all."""
-    identity: str = ""
-    nats_url: Annotated[str, Field(validation_alias="NATS_URL")] = "nats://127.0.0.1:4222"
-    nats_credentials_file: Annotated[str | None, Field(validation_alias="NATS_CREDENTIALS_FILE")] = None
-    metrics_port: Annotated[int, Field(validation_alias="METRICS_PORT", ge=0, le=65_535)] = 9090
-    """0 chooses a free one."""
-    metrics_host: str = "0.0.0.0"  # noqa: S104 -- probes come from outside the pod
-    log_level: Annotated[str, Field(validation_alias="LOG_LEVEL")] = "info"
-    log_silent: Annotated[bool, Field(validation_alias="LOG_SILENT")] = False
-
-    @property
-    def scope(self) -> tuple[str, ...]:
-        """The namespaces to serve; empty for all."""
-        return _words(self.namespaces)
-
-    @property
-    def own_identity(self) -> str:
-        """Unique per process: the pod's name and the process id."""
-        return self.identity or f"{socket.gethostname()}-{os.getpid()}"
-
-    @property
-    def own_namespace(self) -> str:
-        """Where the Lease lives."""
-        if self.lease_namespace:
-            return self.lease_namespace
-        if _NAMESPACE_FILE.is_file():
-            return _NAMESPACE_FILE.read_text().strip()
-        return self.scope[0] if self.scope else "default"
-
-    def reconcile_settings(self, environment: Mapping[str, str]) -> ReconcileSettings:
-        """What the core is told; ``OTEL_*`` of ``environment`` is passed on to workloads."""
-        return ReconcileSettings(
-            nats_url=self.workload_nats_url or self.nats_url,
-            nats_credentials_file=self.workload_nats_credentials_file,
-            log_level=self.workload_log_level,
-            passed_env={name: value for name, value in environment.items() if name.startswith("OTEL_")},
-            allowed_images=_words(self.allowed_images),
-        )
 
 
 class Operator:
@@ -377,7 +316,3 @@ async def _cancel(task: asyncio.Future[Any]) -> None:
 
 def _ignore(_: object) -> None:
     """Nobody is interested."""
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())

@@ -209,7 +209,6 @@ class _Router:
             await self._reporter.open(self._nc)
             await self._has_table.wait()
             await self._door.open(self._nc)
-            await self._nc.flush()
             self._settled = True
             log.info("router.ready", url=http_url, revision=self._refresher.revision)
             if self._ready is not None:
@@ -283,6 +282,7 @@ class _Router:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._refresher.save()
         await self._pipeline.close()
         await self._reporter.health()
         await self._reporter.status(leaving=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -306,3 +307,38 @@ async def test_a_database_without_schema_is_one_sentence_and_exit_code_78(
     _, said = await process.communicate()
     assert process.returncode == EXIT_CONFIG
     assert said.decode().strip().splitlines()[-1].endswith("run `beamline migrate`")
+
+
+async def test_a_frozen_leader_is_replaced_and_writes_nothing_when_it_wakes_up(bench: Bench) -> None:
+    short = {"lease_duration_s": 3.0, "lease_renew_s": 2.0, "lease_retry_s": 0.3}
+    environment = {
+        **os.environ,
+        "KUBECONFIG": bench.settings["kubeconfig"],
+        "BEAMLINE_DATABASE_URL": bench.settings["database_url"],
+        "BEAMLINE_NAMESPACES": bench.namespace,
+        "BEAMLINE_IDENTITY": "frozen",
+        "NATS_URL": bench.settings["nats_url"],
+        "METRICS_PORT": "0",
+        **{f"BEAMLINE_{name.upper()}": str(value) for name, value in short.items()},
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "beamline_operator", env=environment, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        await bench.extension("a", workload=None)
+        await bench.wait("Extension", "a", "Synced", "True")
+        process.send_signal(signal.SIGSTOP)
+        await bench.extension("b", workload=None)
+        await bench.start(identity="awake", **short)
+        await bench.wait("Extension", "b", "Synced", "True")
+        versions, audit = await bench.versions(), await bench.audit()
+        process.send_signal(signal.SIGCONT)
+        await bench.extension("c", workload=None)
+        await bench.wait("Extension", "c", "Synced", "True")
+        now = await bench.versions()
+        assert {name: now[name] for name in versions} == versions
+        assert await bench.audit() == [*audit, ("c", "created")]
+        assert process.returncode is None, "it stands by"
+    finally:
+        process.kill()
+        await process.wait()

@@ -140,6 +140,16 @@ class TestHealth:
         assert (health.last_success, health.last_failure) == ("2026-01-01T00:00:09Z", "2026-01-01T00:01:00Z")
         assert health.score == pytest.approx(72.0)
 
+    async def test_all_of_it_is_there_in_one_look_by_id(self, world: World) -> None:
+        assert await world.registry.healths() == []
+        await world.put(extension("zeta"), extension("mock"), extension("Idle"))
+        await world.fold(
+            HealthDelta(extension_id="zeta", failure=1), HealthDelta(extension_id="mock", success=3)
+        )
+        found = await world.registry.healths()
+        assert [(health.extension_id, health.score) for health in found] == [("mock", 100.0), ("zeta", 0.0)]
+        assert found == [await world.registry.health("mock"), await world.registry.health("zeta")]
+
     async def test_the_score_forgets_after_five_minutes_and_the_counts_do_not(self, world: World) -> None:
         await world.put(extension())
         await world.fold(HealthDelta(extension_id="mock", failure=10))

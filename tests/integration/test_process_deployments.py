@@ -41,6 +41,12 @@ SERVE = textwrap.dedent(
         http.server.HTTPServer(("127.0.0.1", int(os.environ["METRICS_PORT"])), Probe).serve_forever()
     """
 )
+CHILD = textwrap.dedent(
+    """
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    open("child", "w").write(str(child.pid))
+    """
+)
 
 
 @pytest.fixture
@@ -119,7 +125,7 @@ NOT_RUNNABLE = {
         "OPENAI_API_KEY is not set",
     ),
     "a whole Secret": ({"envFrom": [{"secretRef": {"name": "ai"}}]}, Phase.CREDENTIALS_MISSING, "'ai'"),
-    "a field of a pod": ({"env": [NODE_NAME]}, Phase.CREDENTIALS_MISSING, "only a pod has"),
+    "a field of a pod": ({"env": [NODE_NAME]}, Phase.NOT_RUNNABLE, "only a pod has"),
 }
 
 
@@ -219,15 +225,9 @@ async def test_a_version_that_fails_leaves_the_one_before_in_service(deployments
 async def test_a_process_that_ignores_sigterm_is_killed_with_its_children(
     deployments: ProcessDeployments,
 ) -> None:
-    code = """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    open("child", "w").write(str(child.pid))
-    serve()
-    """
-    await deployments.deploy(request(code))
+    await deployments.deploy(request(CHILD + "signal.signal(signal.SIGTERM, signal.SIG_IGN); serve()"))
     pid = (await until(deployments, ready())).details["pids"][0]
-    child = int((deployments._cwd / "child").read_text())
+    child = int((tmp_path / "child").read_text())
     await deployments.delete("default", "guard")
     assert gone(pid)
     assert gone(child)
@@ -249,18 +249,18 @@ async def test_what_a_process_writes_is_in_its_log(deployments: ProcessDeploymen
     assert "hello from the guard" in info.log.read_text()
 
 
-def test_no_process_survives_the_death_of_its_parent(tmp_path: Path) -> None:
+def test_neither_child_nor_grandchild_survives_the_death_of_the_parent(tmp_path: Path) -> None:
     script = textwrap.dedent(
         f"""
         import asyncio, sys
         from pathlib import Path
         sys.path.insert(0, {str(Path(__file__).parent)!r})
-        from test_process_deployments import QUICK, ready, request, until
+        from test_process_deployments import CHILD, QUICK, ready, request, until
         from beamline_sdk.deployment.process import ProcessDeployments
 
         async def main():
             deployments = ProcessDeployments(Path("logs"), timing=QUICK)
-            await deployments.deploy(request("serve()"))
+            await deployments.deploy(request(CHILD + "serve()"))
             print((await until(deployments, ready())).details["pids"][0], flush=True)
             await asyncio.sleep(600)
 
@@ -271,10 +271,13 @@ def test_no_process_survives_the_death_of_its_parent(tmp_path: Path) -> None:
     assert parent.stdout is not None
     with parent.stdout:
         child = int(parent.stdout.readline())
+    grandchild = int((tmp_path / "child").read_text())
     assert is_alive(child)
+    assert is_alive(grandchild)
     parent.kill()
     parent.wait()
     assert gone(child)
+    assert gone(grandchild)
 
 
 def test_a_log_file_is_bounded_and_keeps_one_predecessor(tmp_path: Path) -> None:

@@ -362,6 +362,34 @@ def test_a_second_up_on_the_same_state_is_told_so(starts: Callable[..., Up]) -> 
     assert up.route("hello")[0] == 200
 
 
+def test_a_taken_port_is_one_sentence_and_nothing_is_started(place: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [
+            "up",
+            str(ROOT / "examples" / "quickstart"),
+            "--port",
+            str(port),
+            "--state",
+            str(place / "state"),
+        ]
+        environ = {**os.environ, "XDG_STATE_HOME": str(place)}
+        done = subprocess.run(
+            [sys.executable, "-m", "beamline_cli", *command],
+            capture_output=True,
+            text=True,
+            env=environ,
+            check=False,
+        )
+    assert (done.returncode, done.stdout) == (69, "")
+    assert done.stderr == (
+        f"beamline: port {port} is taken: stop what listens there, or choose another with --port "
+        "(0 takes a free one)\n"
+    )
+    assert not (place / "state" / "lock").exists()
+    assert not (place / "state" / "postgres").exists()
+
+
 def test_what_can_not_run_here_is_shown_and_the_rest_serves(starts: Callable[..., Up], place: Path) -> None:
     folder = place / "manifests"
     shutil.copytree(ROOT / "examples" / "quickstart", folder)

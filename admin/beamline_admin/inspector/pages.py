@@ -138,7 +138,6 @@ class Pages:
                 match_of(record),
                 stages_of(record, view),
                 complexity(record.policy),
-                hints_of(record, view),
             )
             for record in policies.items
         ]
@@ -187,9 +186,14 @@ def _users(view: View) -> Mapping[str, int]:
 
 
 def _attention(view: View, health: Iterable[Health]) -> list[str]:
-    """What somebody should look at, of everything and not of this page alone; failing extensions first, worst first."""
-    failing = [(one.score, one.extension_id) for one in health if one.score is not None and one.score < HEALTHY]
-    said = [f"extension {name}: health {score:.0f} % over the last five minutes" for score, name in sorted(failing)]
+    """What somebody should look at, of all there is and not of this page alone: failing extensions first."""
+    failing = [
+        (one.score, one.extension_id) for one in health if one.score is not None and one.score < HEALTHY
+    ]
+    said = [
+        f"extension {name}: health {score:.0f} % over the last five minutes"
+        for score, name in sorted(failing)
+    ]
     for policy in view.policies.values():
         said += [f"policy {policy.id}: {hint}" for hint in hints_of(policy, view)]
         if len(said) > MAX_ATTENTION:

@@ -78,6 +78,24 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end }}
 {{- end -}}
 
+{{- define "beamline.databaseVolume" -}}
+{{- with .Values.database.caSecret }}
+{{- if .name }}
+- name: database-ca
+  secret:
+    secretName: {{ .name }}
+    defaultMode: 0440
+    items: [{key: {{ .key | quote }}, path: ca.crt}]
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "beamline.databaseMount" -}}
+{{- if .Values.database.caSecret.name }}
+- {name: database-ca, mountPath: /etc/beamline/database, readOnly: true}
+{{- end }}
+{{- end -}}
+
 {{- define "beamline.natsVolume" -}}
 {{- with .Values.nats.credentialsSecret }}
 {{- if .name }}

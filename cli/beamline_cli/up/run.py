@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from beamline_cli.faults import ExitCode
+from beamline_cli.faults import CliError, ExitCode
 from beamline_cli.output import say
 
 from .plan import Plan, prepared, with_port
@@ -122,6 +122,8 @@ class _Run:
             if router is not None and router.health.state == "ready" and "router" not in told:
                 told.add("router")
                 self._progress.line("router", f"ready on {self._world.url}", "green")
+            if router is not None and router.health.state == "failed":
+                raise CliError(f"the router does not start: {router.health.message}", ExitCode.UNAVAILABLE)
             for key, reason, ready in self._conditions():
                 if ready and key not in told:
                     told.add(key)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from beamline_registry.postgres import PostgresRegistry
     from beamline_sdk.deployment.process import ProcessDeployments
     from beamline_sdk.deployment.supervisor import ProcessHealth, Supervised
+    from beamline_sdk.deployment.watchdog import Watchdog
 
 DATABASE: Final = "beamline"
 POSTGRES_SETTINGS: Final = {"max_connections": "50", "shared_buffers": "32MB", "synchronous_commit": "off"}
@@ -74,6 +75,7 @@ class World:
         self.hints: NatsHints | None = None
         self._registry: PostgresRegistry | None = None
         self._fold: asyncio.Task[None] | None = None
+        self._watchdog: Watchdog | None = None
         self.progress = progress
         self._environ = environ
 
@@ -110,6 +112,7 @@ class World:
         from beamline_operator.edges.nats_hints import NatsHints
         from beamline_registry.postgres import PostgresRegistry
         from beamline_sdk.deployment.process import ProcessDeployments
+        from beamline_sdk.deployment.watchdog import Watchdog
         from beamline_sdk.link import LinkSettings
 
         plan = self.plan
@@ -118,13 +121,18 @@ class World:
             self.loaded = self.store.load()
         except StoreError as error:
             raise CliError(str(error), ExitCode.CONFIGURATION) from error
+        self._watchdog = Watchdog()
         self._start_router()
         url = self.postgres.url(DATABASE, "beamline_operator")
         self._registry = await PostgresRegistry.connect(url, application="beamline up")
         epoch = await self._registry.acquire_epoch(f"beamline up {os.getpid()}")
         self.hints = NatsHints(LinkSettings(self.nats.url, "beamline up"))
         self.deployments = ProcessDeployments(
-            plan.logs, cwd=plan.folder, environ=self._environ, on_change=self._workload_changed
+            plan.logs,
+            cwd=plan.folder,
+            environ=self._environ,
+            on_change=self._workload_changed,
+            watchdog=self._watchdog,
         )
         reconciler = Reconciler(
             self.store,
@@ -179,6 +187,8 @@ class World:
             await _quietly(self.hints.stop())
         if self._registry is not None:
             await _quietly(self._registry.close())
+        if self._watchdog is not None:
+            self._watchdog.stop()
         self.nats.stop()
         self.postgres.stop()
         if self.plan.ephemeral:
@@ -227,7 +237,12 @@ class World:
             port_variable="BEAMLINE_HTTP_PORT",
             port=plan.port,
         )
-        self.router = Supervised(spec, timing=Timing(stop_s=_ROUTER_STOP_S), on_change=self._router_changed)
+        self.router = Supervised(
+            spec,
+            timing=Timing(stop_s=_ROUTER_STOP_S),
+            on_change=self._router_changed,
+            watchdog=self._watchdog,
+        )
         self.router.start()
 
     async def _prepare_database(self) -> None:

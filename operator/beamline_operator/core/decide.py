@@ -44,11 +44,12 @@ def decide(view: View, settings: ReconcileSettings) -> Plan:
 
 
 def _requeue(view: View, decided: Decided, settings: ReconcileSettings) -> float | None:
-    """What no event announces: the end of a rollout, and the end of a row that keeps this object out."""
+    """What no event announces: the end of a rollout, and of what is in the way of this object."""
     workload = decided.get(ConditionType.WORKLOAD_READY)
     if workload is not None and workload.reason is Reason.WORKLOAD_PROGRESSING:
         return settings.workload_poll_s
-    if view.attempts.write is not None and view.attempts.write.outcome is Outcome.CONFLICT:
+    in_the_way = view.attempts.write is not None and view.attempts.write.outcome is Outcome.CONFLICT
+    if in_the_way or view.attempts.deploy_fault is not None:
         return settings.conflict_poll_s
     return None
 

@@ -26,4 +26,4 @@ class ReconcileSettings:
     workload_poll_s: float = 5.0
     """How soon an unfinished rollout is looked at again where no event announces its end."""
     conflict_poll_s: float = 30.0
-    """How soon an object is tried again that a row without an object keeps out of the registry."""
+    """How soon an object is tried again that a row without an object, or a foreign Deployment, keeps out."""

@@ -67,13 +67,15 @@ def resolve(request: DeploymentRequest, environ: Mapping[str, str], cwd: Path) -
         )
     env = inherited(environ)
     env.update(request.env)
-    missing: list[str] = []
+    missing: list[NotRunnable] = []
     for source in workload.env_from:
         missing.extend(_take_all(source, environ, env))
     for variable in workload.env:
         missing.extend(_take(variable, request, environ, env))
     if missing:
-        return NotRunnable(Phase.CREDENTIALS_MISSING, "; ".join(missing))
+        phases = {one.phase for one in missing}
+        phase = Phase.NOT_RUNNABLE if Phase.NOT_RUNNABLE in phases else Phase.CREDENTIALS_MISSING
+        return NotRunnable(phase, "; ".join(one.message for one in missing))
     program = workload.command[0]
     if program == "beamline":
         start: tuple[str, ...] = BEAMLINE
@@ -104,8 +106,8 @@ def _find(program: str, path: str, cwd: Path) -> str | None:
 
 def _take(
     variable: EnvVar, request: DeploymentRequest, environ: Mapping[str, str], env: dict[str, str]
-) -> Iterator[str]:
-    """Sets one variable in ``env``; yields a sentence where its value can't be had."""
+) -> Iterator[NotRunnable]:
+    """Sets one variable in ``env``; yields why its value can't be had."""
     source = variable.value_from
     if source is None:
         env[variable.name] = variable.value or ""
@@ -120,20 +122,24 @@ def _take(
             env[variable.name] = known[source.field_ref.field_path]
         else:
             asked = source.field_ref.field_path
-            yield f"workload.env: {variable.name} asks for {asked}, which only a pod has"
+            yield NotRunnable(
+                Phase.NOT_RUNNABLE, f"workload.env: {variable.name} asks for {asked}, which only a pod has"
+            )
         return
     ref = source.secret_key_ref or source.config_map_key_ref
-    kind = "Secret" if source.secret_key_ref is not None else "ConfigMap"
+    secret = source.secret_key_ref is not None
+    kind = "Secret" if secret else "ConfigMap"
     if value := environ.get(variable.name, ""):
         env[variable.name] = value
     elif ref is not None and not ref.optional:
-        yield (
+        yield NotRunnable(
+            Phase.CREDENTIALS_MISSING if secret else Phase.NOT_RUNNABLE,
             f"{variable.name} is not set: without a cluster there is no {kind} {ref.name!r}, "
-            f"so set the environment variable {variable.name} before you start"
+            f"so set the environment variable {variable.name} before you start",
         )
 
 
-def _take_all(source: EnvFrom, environ: Mapping[str, str], env: dict[str, str]) -> Iterator[str]:
+def _take_all(source: EnvFrom, environ: Mapping[str, str], env: dict[str, str]) -> Iterator[NotRunnable]:
     ref = source.secret_ref or source.config_map_ref
     if ref is None:
         return
@@ -145,4 +151,7 @@ def _take_all(source: EnvFrom, environ: Mapping[str, str], env: dict[str, str]) 
             if source.prefix
             else "name its keys in workload.env"
         )
-        yield f"workload.envFrom: without a cluster there is no {ref.name!r}: {wanted}"
+        yield NotRunnable(
+            Phase.NOT_RUNNABLE if source.secret_ref is None else Phase.CREDENTIALS_MISSING,
+            f"workload.envFrom: without a cluster there is no {ref.name!r}: {wanted}",
+        )

@@ -1,8 +1,8 @@
 """The deployments port: run an extension somewhere, and say how it is.
 
-One port, two adapters: Kubernetes (:mod:`.kubernetes`, server-side apply of a Deployment with what belongs to it) and
-the local process (:mod:`.process`, a supervised child). The reconcile core uses it for the workloads of Extensions;
-both adapters pass ``tests/contract/test_deployments.py``.
+One port, two adapters: Kubernetes (:mod:`.kubernetes`, server-side apply of a Deployment with what belongs
+to it) and the local process (:mod:`.process`, a supervised child). The reconcile core uses it for the
+workloads of Extensions; both adapters pass ``tests/contract/test_deployments.py``.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from beamline_contract.extension import Workload
 
 @dataclass(frozen=True, slots=True)
 class DeploymentRequest:
-    """What shall run. ``env`` is what Beamline adds (contract.md, "What a workload gets"); ``workload.env`` is the author's.
+    """What shall run. ``env`` is what Beamline adds (contract.md, "What a workload gets"); ``workload.env``
+    is the author's.
 
-    ``hash`` identifies this desired state: an adapter that already runs it does nothing. ``replicas`` overrides the
-    workload's (0 when the extension is disabled).
+    ``hash`` identifies this desired state: an adapter that already runs it does nothing. ``replicas``
+    overrides the workload's (0 when the extension is disabled).
     """
 
     namespace: str
@@ -49,7 +50,9 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeploymentStatus:
-    """What an adapter observes. ``message`` is a sentence for people; ``hash`` is of the state it speaks of."""
+    """What an adapter observes. ``message`` is a sentence for people; ``hash`` is of the state it speaks
+    of.
+    """
 
     phase: Phase
     replicas: int = 0
@@ -69,7 +72,9 @@ class DeploymentError(Exception):
 
 
 class Deployments(Protocol):
-    """Apply is idempotent and returns at once; ``get_status`` says how far it got. Both raise :class:`DeploymentError`."""
+    """Apply is idempotent and returns at once; ``get_status`` says how far it got. Both raise
+    :class:`DeploymentError`.
+    """
 
     async def deploy(self, request: DeploymentRequest) -> None:
         """Makes the world run ``request``; the same hash again changes nothing."""

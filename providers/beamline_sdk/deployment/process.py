@@ -22,6 +22,7 @@ from .environment import NotRunnable, Runnable, resolve
 from .logfile import LogFile
 from .port import DeploymentError, DeploymentRequest, DeploymentStatus, Phase
 from .supervisor import ProcessHealth, ProcessSpec, State, Supervised, Timing
+from .watchdog import Watchdog
 
 _CREDENTIALS: Final = "CredentialsMissing"
 Key: TypeAlias = tuple[str, str]
@@ -75,6 +76,7 @@ class ProcessDeployments:
         environ: Mapping[str, str] | None = None,
         timing: Timing | None = None,
         on_change: Callable[[str, str], None] | None = None,
+        watchdog: Watchdog | None = None,
     ) -> None:
         self._logs = logs
         self._cwd = cwd or Path.cwd()
@@ -84,6 +86,7 @@ class ProcessDeployments:
         self._workloads: dict[Key, _Workload] = {}
         self._log_files: dict[Path, LogFile] = {}
         self._stopped = False
+        self._watchdog = watchdog or Watchdog()
 
     async def deploy(self, request: DeploymentRequest) -> None:
         """Makes ``request`` run in place of what runs; the same hash again changes nothing."""
@@ -150,6 +153,7 @@ class ProcessDeployments:
         """Stops every process and takes no more work. More than once is fine."""
         self._stopped = True
         await asyncio.gather(*(self.delete(*key) for key in tuple(self._workloads)))
+        self._watchdog.stop()
 
     def kill(self) -> None:
         """Kills every process at once, for when there is no time to stop."""
@@ -196,6 +200,7 @@ class ProcessDeployments:
             timing=self._timing,
             on_change=lambda _: self._notify(workload, key),
             log_file=self._log_files.setdefault(path, LogFile(path)),
+            watchdog=self._watchdog,
         )
 
     async def _roll(self, workload: _Workload, key: Key) -> None:

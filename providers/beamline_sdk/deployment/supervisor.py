@@ -33,6 +33,7 @@ import orjson
 import structlog
 
 from .logfile import LogFile
+from .watchdog import Watchdog
 
 log = structlog.get_logger()
 
@@ -114,12 +115,14 @@ class Supervised:
         timing: Timing | None = None,
         on_change: Callable[[ProcessHealth], None] | None = None,
         log_file: LogFile | None = None,
+        watchdog: Watchdog | None = None,
     ) -> None:
         self.spec = spec
         self.health = ProcessHealth(State.STARTING)
         self._timing = timing or Timing()
         self._on_change = on_change
         self._log = log_file or LogFile(spec.log)
+        self._watchdog = watchdog
         self._task: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._ends_in_a_row = 0
@@ -165,6 +168,8 @@ class Supervised:
             self._ends_in_a_row += 1
             self._ended(f"can't be started: {error.strerror or error}", starts)
             return
+        if self._watchdog is not None:
+            self._watchdog.watch(process.pid)
         if self._stopping.is_set():  # stop() came while the process was being started
             await self._end(process)
         state = State.FAILED if self._is_looping else State.STARTING  # until it proves the contrary
@@ -179,12 +184,15 @@ class Supervised:
             helpers[0].cancel()
             await asyncio.wait(helpers)
             self._process = None
+            if self._watchdog is not None:
+                self._watchdog.forget(process.pid)
         if not self._stopping.is_set():
-            now = asyncio.get_running_loop().time()
-            if self._ready_at is not None and now - self._ready_at >= self._timing.steady_s:
-                self._ends_in_a_row = 0
-            self._ends_in_a_row += 1
+            self._ends_in_a_row = 1 if self._was_steady() else self._ends_in_a_row + 1
             self._ended(_how_it_ended(code), starts)
+
+    def _was_steady(self) -> bool:
+        since = self._ready_at
+        return since is not None and asyncio.get_running_loop().time() - since >= self._timing.steady_s
 
     async def _spawn(self, port: int) -> asyncio.subprocess.Process:
         parent = os.getpid()

@@ -1,7 +1,7 @@
 """What the router's core needs from outside, as small protocols; the edges implement them.
 
-Expected outcomes are values: a transport answers bytes or a :class:`TransportFault`, it does not raise for a timeout.
-Time is monotonic seconds from the injected clock, never the wall clock.
+Expected outcomes are values: a transport answers bytes or a :class:`TransportFault`, it does not raise for a
+timeout. Time is monotonic seconds from the injected clock, never the wall clock.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class TransportFault(Enum):
 
 
 class Transport(Protocol):
-    """Request-reply. Implementations: plain nats-py, the fast path, and a scripted fake; one suite for all."""
+    """Request-reply. Plain nats-py, the fast path and a scripted fake implement it; one suite for all."""
 
     async def request(
         self, subject: str, payload: bytes, headers: Mapping[str, str], timeout_s: float
@@ -31,14 +31,16 @@ class Transport(Protocol):
 
 
 class Recorder(Protocol):
-    """Takes what happened, for metrics, health deltas and logs. Called on the hot path: must not block or raise."""
+    """Takes what happened, for metrics, health deltas and logs. On the hot path: must not block or raise."""
 
-    def step(self, extension_id: str, extension_type: str, outcome: str, reason: str | None, seconds: float) -> None:
-        """One step came to its end. ``outcome``: ok | rejected | skipped | error; ``reason`` an ErrorCode or None."""
+    def step(
+        self, extension_id: str, extension_type: str, outcome: str, reason: str | None, seconds: float
+    ) -> None:
+        """One step ended. ``outcome``: ok | rejected | skipped | error; ``reason``: a code or None."""
         ...
 
     def attempt(self, extension_id: str, failed: bool, reason: str | None, seconds: float) -> None:
-        """One call to an extension ended (health): retries count one each, poison requests are not failures."""
+        """One call ended (health): retries count one each, poison requests are not failures."""
         ...
 
     def dropped(self, extension_id: str, what: str) -> None:

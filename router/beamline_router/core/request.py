@@ -1,7 +1,7 @@
 """A request inside the router, and the answer that leaves it.
 
-Front doors validate what came in once and build a :class:`Request`; the pipeline returns an :class:`Answer` or a
-:class:`Failure`. Both carry the trail: one entry per step that ran or was skipped.
+Front doors validate what came in once and build a :class:`Request`; the pipeline returns an :class:`Answer`
+or a :class:`Failure`. Both carry the trail: one entry per step that ran or was skipped.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from beamline_contract.errors import WireError
 
 @dataclass(slots=True)
 class Request:
-    """One validated request. ``deadline`` is monotonic seconds; ``headers`` are lower-case names of the caller's.
+    """One validated request. ``deadline`` is monotonic seconds; ``headers`` are lower-case names of the
+    caller's.
 
     Exactly one of ``prompt`` and ``messages`` is set. ``policy`` names a policy by id and skips matching.
     """
@@ -40,7 +41,9 @@ class Request:
 
 @dataclass(slots=True)
 class StepTrace:
-    """One entry of the trail. ``outcome``: ok | rejected | skipped | error | shadow; ``ms`` includes all attempts."""
+    """One entry of the trail. ``outcome``: ok | rejected | skipped | error | shadow; ``ms`` includes all
+    attempts.
+    """
 
     step: str
     action: str

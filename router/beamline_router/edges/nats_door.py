@@ -12,6 +12,7 @@ tasks; the connection must outlive it, because the answers still need it.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any, Final
 
 import orjson
@@ -31,6 +32,7 @@ log = structlog.get_logger()
 _PENDING_MESSAGES: Final = 65_536
 _PENDING_BYTES: Final = 256 * 1024 * 1024
 _DRAIN_S: Final = 5.0
+_FLUSH_S: Final = 2
 
 
 class NatsDoor:
@@ -52,6 +54,10 @@ class NatsDoor:
             pending_msgs_limit=_PENDING_MESSAGES,
             pending_bytes_limit=_PENDING_BYTES,
         )
+        # Until the server has answered, others may not see us. If the connection is lost meanwhile, nats-py
+        # subscribes again when it is back.
+        with suppress(errors.Error):
+            await nc.flush(_FLUSH_S)
 
     async def drain(self, grace_s: float) -> None:
         """No new requests; those that had arrived are served, for at most ``grace_s`` seconds. Never

@@ -39,6 +39,10 @@ DEFAULT_POLL_S: Final = 30.0
 READ_LIMIT_S: Final = 10.0
 FIRST_BACKOFF_S: Final = 0.5
 MAX_BACKOFF_S: Final = 10.0
+SAVE_EVERY_S: Final = 5.0
+"""The file is written at most this often, and at the end: under many changes it would cost more than they
+do.
+"""
 _POLL_JITTER: Final = 0.2
 _COMPILE_IN_THREAD_ABOVE: Final = 256  # records: below, a thread costs more than it saves
 
@@ -92,6 +96,8 @@ class Refresher:
         self._wanted = 0
         self._failures = 0
         self._read_all = False
+        self._unsaved = False
+        self._saved_at = -SAVE_EVERY_S
         self.snapshot: Snapshot | None = None
         self.refused: tuple[Refused, ...] = ()
         self.notices: tuple[Notice, ...] = ()
@@ -157,6 +163,8 @@ class Refresher:
         while True:
             self._wake.clear()
             fine = await self._reload()
+            if self._unsaved and self._clock() - self._saved_at >= SAVE_EVERY_S:
+                await self.save()
             if fine and self._wanted <= self.revision:
                 self._wanted = 0
             try:
@@ -166,6 +174,10 @@ class Refresher:
                 continue
 
     def _pause(self) -> float:
+        pause = self._until_next_read()
+        return min(pause, SAVE_EVERY_S) if self._unsaved and self._file is not None else pause
+
+    def _until_next_read(self) -> float:
         jitter = self._draw()
         if self._failures:
             ceiling = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(self._failures - 1, 10))
@@ -268,7 +280,7 @@ class Refresher:
             )
         if self._on_swap is not None:
             await self._on_swap()
-        await self._save(revision, extensions, policies)
+        self._unsaved = True
 
     def _take(self, compiled: Compilation) -> None:
         self.snapshot = compiled.snapshot
@@ -284,13 +296,16 @@ class Refresher:
             ids.update(_ids_in(policy.policy))
         return ids
 
-    async def _save(
-        self, revision: int, extensions: tuple[ExtensionRecord, ...], policies: tuple[PolicyRecord, ...]
-    ) -> None:
-        if self._file is None:
+    async def save(self) -> None:
+        """Writes the file, where there is one and something new for it. Never raises."""
+        snapshot = self.snapshot
+        if not self._unsaved or self._file is None or snapshot is None:
             return
+        self._unsaved = False
+        self._saved_at = self._clock()
+        extensions, policies = tuple(self._extensions.values()), tuple(self._policies.values())
         try:
-            await asyncio.to_thread(snapshot_file.save, self._file, revision, extensions, policies)
+            await asyncio.to_thread(snapshot_file.save, self._file, snapshot.revision, extensions, policies)
         except OSError as error:
             log.warning("snapshot_file.not_saved", path=str(self._file), error=str(error))
 

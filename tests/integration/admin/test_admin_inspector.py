@@ -102,6 +102,22 @@ async def test_the_overview_shows_what_runs_and_what_needs_attention(
     assert "ada@example.com created RoutingPolicy default" in text
 
 
+async def test_what_needs_attention_is_not_only_what_is_on_this_page(
+    admin: Any, extension: Any, policy: Any
+) -> None:
+    await admin.write(*(extension(f"e{number:02}", "provider") for number in range(30)))
+    await admin.write(*(policy(f"p{number:02}", "e29" if number != 28 else "none") for number in range(29)))
+    await admin.registry.fold_health([HealthDelta(extension_id="e29", failure=1)], epoch=admin.epoch)
+    text = Reader(await page(admin)).text
+    assert "extension e29: health 0 %" in text
+    assert "policy p28: none is not in the registry" in text
+    await admin.write(*(policy(f"q{number:02}", f"none-{number}") for number in range(30)))
+    text = Reader(await page(admin)).text
+    assert "policy q17" in text
+    assert "policy q18" not in text
+    assert "and more" in text
+
+
 async def test_an_empty_registry_says_what_to_do(admin: Any) -> None:
     text = Reader(await page(admin)).text
     assert "No policies yet: apply a RoutingPolicy" in text
