@@ -223,7 +223,7 @@ async def test_a_version_that_fails_leaves_the_one_before_in_service(deployments
 
 
 async def test_a_process_that_ignores_sigterm_is_killed_with_its_children(
-    deployments: ProcessDeployments,
+    deployments: ProcessDeployments, tmp_path: Path
 ) -> None:
     await deployments.deploy(request(CHILD + "signal.signal(signal.SIGTERM, signal.SIG_IGN); serve()"))
     pid = (await until(deployments, ready())).details["pids"][0]

@@ -117,9 +117,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{/* Pod Security "restricted", and a bit more. */}}
 {{- define "beamline.podSecurity" -}}
 runAsNonRoot: true
-runAsUser: {{ .user }}
-runAsGroup: {{ .user }}
-fsGroup: {{ .user }}
+runAsUser: {{ int64 .user }}
+runAsGroup: {{ int64 .user }}
+fsGroup: {{ int64 .user }}
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
@@ -156,7 +156,5 @@ priorityClassName: {{ . }}
 {{- end -}}
 
 {{- define "beamline.ports" -}}
-{{- range . }}
-- {protocol: TCP, port: {{ . }}}
-{{- end }}
+[{{ range $index, $port := . }}{{ if $index }}, {{ end }}{protocol: TCP, port: {{ int $port }}}{{ end }}]
 {{- end -}}

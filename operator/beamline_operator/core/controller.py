@@ -34,6 +34,8 @@ RESYNC_S: Final = 300.0
 SPREAD_S: Final = 10.0
 """A change that touches every object, such as a router that comes or goes, is spread over up to this long."""
 STOP_GRACE_S: Final = 10.0
+KEPT_REVISIONS: Final = 10_000
+"""Tombstones of so many revisions stay; a router that was away for longer reads everything once."""
 _SWEEP: Final = "beamline-operator (orphan sweep)"
 
 _log = structlog.get_logger()
@@ -161,6 +163,7 @@ class Controller:
                 self._reconciler.ledger.forget(key)
                 self.queue.add(key)
                 repaired += 1
+        await self._registry.compact(KEPT_REVISIONS, epoch=self._reconciler.epoch)
         self.drift_repairs += repaired
         self._spread(self._reconciler.learn())
         return repaired

@@ -77,6 +77,11 @@ class Reconciler:
         )
         self._actor = Actor(store, deployments, self.batcher, self.ledger)
 
+    @property
+    def epoch(self) -> int:
+        """The epoch under which this reconciler writes now."""
+        return self._epoch()
+
     def learn(self) -> set[ObjectKey]:
         """Takes in every object of the store at once, and returns all keys that want to be reconciled."""
         present = {stored.key: stored for kind in KINDS for stored in self._store.list(kind)}

@@ -16,7 +16,7 @@ from contextlib import suppress
 
 
 class Watchdog:
-    """Kills process groups when this process is gone. Starts its process with the first group it is told of."""
+    """Kills process groups when this process is gone. Its process starts with the first of them."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
