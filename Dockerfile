@@ -1,23 +1,24 @@
 # One image for every component and every extension that ships with Beamline.
 # `docker build .`, `podman build .` and `buildah bud .` all take it. Nothing is installed that no hash names.
 FROM docker.io/library/python:3.13-slim AS build
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1 PIP_ROOT_USER_ACTION=ignore
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1 PIP_ROOT_USER_ACTION=ignore UV_PYTHON_DOWNLOADS=never
 WORKDIR /build
 COPY deploy/image/build-requirements.txt ./
 RUN python -m venv /tools && /tools/bin/pip install --require-hashes --only-binary :all: -r build-requirements.txt
 
 # What uv.lock names, in a layer that only uv.lock changes. The `standalone` extra (PostgreSQL and NATS as wheels) stays out.
+# All of it becomes wheels first: what comes as source only is built here, with the tools above and nothing else.
 COPY pyproject.toml uv.lock ./
-RUN /tools/bin/uv export --frozen --no-dev --no-emit-project --format requirements-txt \
+RUN /tools/bin/uv export --frozen --no-dev --no-emit-project --format requirements-txt --quiet --output-file requirements.txt \
       --extra registry --extra router --extra operator --extra admin --extra extensions --extra cli \
-      --output-file requirements.txt --quiet \
+ && /tools/bin/pip wheel --require-hashes --no-deps --no-build-isolation --wheel-dir /wheels -r requirements.txt \
  && python -m venv --without-pip /opt/beamline \
- && /tools/bin/pip --python /opt/beamline/bin/python install --require-hashes --only-binary :all: -r requirements.txt
+ && /tools/bin/pip --python /opt/beamline/bin/python install --no-deps --no-index /wheels/*.whl
 
 COPY . .
-RUN /tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
- && /tools/bin/pip --python /opt/beamline/bin/python install --no-deps --no-index /wheels/*.whl \
- # Compiled here, because nothing can be written later; by hash of the source, because times differ between builds.
+# Compiled here, because nothing can be written later; by hash of the source, because times differ between builds.
+RUN /tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /own . \
+ && /tools/bin/pip --python /opt/beamline/bin/python install --no-deps --no-index /own/*.whl \
  && /opt/beamline/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/beamline/lib \
  && /opt/beamline/bin/beamline --version
 

@@ -34,7 +34,7 @@ imports: env ## Import contracts between and inside the components
 	@$(BIN)/lint-imports
 
 generated: env ## Generated files are fresh
-	@$(BIN)/beamline crds --check crds && $(BIN)/python scripts/crd_reference.py --check
+	@$(BIN)/python scripts/generated.py --check
 
 lock-fresh: env ## uv.lock agrees with pyproject.toml
 	@$(BIN)/uv lock --check --quiet
@@ -45,8 +45,8 @@ docs-sync: env ## Pages exist, links resolve, suites are named in CI
 format: env ## Format the code
 	@$(BIN)/ruff check --fix-only --quiet . ; $(BIN)/ruff format .
 
-crds: env ## Write crds/*.yaml from the models
-	@$(BIN)/beamline crds --write crds
+crds: env ## Write what is generated from code: CRDs, their reference, the OpenAPI document
+	@$(BIN)/python scripts/generated.py --write
 
 lock: ## Resolve the dependencies again into uv.lock
 	@$(BIN)/uv lock

@@ -40,9 +40,13 @@ def main(arguments: list[str]) -> int:
     wanted = {path.name: template(path.name, path.read_text()) for path in sorted(SOURCE.glob("*.yaml"))}
     present = {path.name: path.read_text() for path in sorted(CHART.glob("*.yaml"))}
     if "--check" in arguments:
-        stale = sorted(name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name))
+        stale = sorted(
+            name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name)
+        )
         if stale:
-            print(f"stale in charts/beamline/templates/crds: {', '.join(stale)}: run `python scripts/sync_chart_crds.py`")
+            print(
+                f"stale in charts/beamline/templates/crds: {', '.join(stale)}: run `python scripts/sync_chart_crds.py`"
+            )
         return 1 if stale else 0
     CHART.mkdir(parents=True, exist_ok=True)
     for name in present.keys() - wanted.keys():

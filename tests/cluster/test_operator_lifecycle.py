@@ -342,3 +342,23 @@ async def test_a_frozen_leader_is_replaced_and_writes_nothing_when_it_wakes_up(b
     finally:
         process.kill()
         await process.wait()
+
+
+async def test_the_full_compare_removes_rows_whose_object_was_torn_away(bench: Bench) -> None:
+    await bench.start()
+    await bench.extension("gone", workload=None)
+    await bench.extension("kept", workload=None)
+    for name in ("gone", "kept"):
+        await bench.wait("Extension", name, "Synced", "True")
+    await bench.stop()
+    await bench.api.request(
+        "PATCH", bench.path("Extension", "gone"), body={"metadata": {"finalizers": []}}, content_type=MERGE
+    )
+    await bench.delete("Extension", "gone")
+    await bench.start(resync_s=0.5)
+
+    async def swept() -> bool:
+        return set(await bench.rows()) == {"kept"}
+
+    await bench.until(swept, "the orphan's end")
+    assert (await bench.audit())[-1] == ("gone", "deleted")
