@@ -205,8 +205,7 @@ def test_the_main_job_is_done_edited_and_stopped_without_a_trace(starts: Callabl
     print(f"edit to programmed: {programmed.group(1)} ms")
 
     edited = up.edit("extensions.yaml", "timeoutMs: 1000", "timeoutMs: soon")
-    refused = up.until_said(r"refused\s+extensions\.yaml:8: spec\.timeoutMs: .*'soon'", after=edited)
-    assert refused
+    up.until_said(r"refused\s+extensions\.yaml:8: spec\.timeoutMs: .*'soon'", after=edited)
     up.until_said("the last good version keeps serving", after=edited)
     assert up.route("STILL LOUD")[0] == 200
     listed = json.loads(up.cli("status", "-o", "json").stdout)
@@ -222,9 +221,7 @@ def test_the_main_job_is_done_edited_and_stopped_without_a_trace(starts: Callabl
         0,
         "Mock response to: Mail ME at [EMAIL] [provider=mock_provider]",
     )
-    refused_prompt = up.cli("invoke", "4111 1111 1111 1111")
-    assert refused_prompt.returncode == 1
-    assert "VALIDATION_REJECTED" in refused_prompt.stderr
+    assert "VALIDATION_REJECTED" in up.cli("invoke", "4111 1111 1111 1111").stderr
     got = up.cli("get", "ext", "-o", "name")
     assert got.stdout.split() == [
         f"extension.beamline.io/{name}"
@@ -239,8 +236,7 @@ def test_the_main_job_is_done_edited_and_stopped_without_a_trace(starts: Callabl
     assert not list(up.state.rglob(".s.PGSQL*"))
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", int(up.url.rsplit(":", 1)[1]))) != 0
-    nothing = up.cli("get")
-    assert (nothing.returncode, nothing.stdout) == (69, "")
+    assert up.cli("get").returncode == 69
 
 
 def test_a_second_start_keeps_what_was_there(starts: Callable[..., Up]) -> None:
@@ -253,10 +249,7 @@ def test_a_second_start_keeps_what_was_there(starts: Callable[..., Up]) -> None:
     again = starts().ready()
     second = json.loads(again.cli("get", "-o", "json").stdout)["items"]
     assert [item["metadata"]["uid"] for item in second] == [item["metadata"]["uid"] for item in first]
-    generations = {item["metadata"]["name"]: item["metadata"]["generation"] for item in second}
-    assert generations == {
-        "mask-sensitive-data": 1, "mock-provider": 1, "normalize-text": 1, "pii-guard": 1, "default": 2
-    }  # fmt: skip
+    assert [item["metadata"]["generation"] for item in second] == [1, 1, 1, 1, 2]
     database = json.loads(again.cli("status", "-o", "json").stdout)["run"]["database_url"]
     actions = audit_of(database, "default")
     assert actions == [("created", 1), ("updated", 2)]
