@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from beamline_cli.faults import CliError, ExitCode
 from beamline_cli.output import say
@@ -21,17 +21,15 @@ from beamline_cli.output import say
 from .plan import Plan, prepared, with_port
 from .progress import Progress
 from .state import Lock, RunningUp, publish, withdraw
+from .summary import ready_condition, show_summary, stored_objects
 from .world import DATABASE, World
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from .follow import Follower
 
 READY_S: Final = 60.0
 """After this long the table is shown, with what is not ready yet."""
 FORCED: Final = 130
-_EXAMPLE: Final = "  Mail   ME at jane.doe@example.com "
 _SETTLED: Final = frozenset(
     {"WorkloadNotRunnable", "WorkloadFailed", "CredentialsMissing", "Invalid", "Conflicted", "RefNotFound",
      "RefNotPermitted", "RefWrongType", "RefNotAccepted", "Refused", "Suspended"}
@@ -89,11 +87,7 @@ class _Run:
         follower = Follower(self._progress, store, deployments)
         assert world.loaded is not None
         follower.loaded(world.loaded)
-        store.on_status, world.on_workload, world.on_router = (
-            follower.status,
-            follower.workload,
-            follower.router,
-        )
+        world.on_workload, world.on_router = follower.workload, follower.router
         publish(
             RunningUp(
                 pid=os.getpid(),
@@ -106,7 +100,7 @@ class _Run:
             )
         )
         await self._until_ready()
-        self._summary()
+        show_summary(world, self._progress)
         store.on_status = follower.status
         self._follower: Follower = follower
         self._progress.follow()
@@ -134,81 +128,18 @@ class _Run:
             await asyncio.sleep(0.02)
 
     def _conditions(self) -> Iterator[tuple[str, str, bool]]:
-        store = self._world.store
+        """Every object with the reason and the verdict of its Ready condition. What the last run left there says
+        nothing: it counts from the first report of a router of this run.
+        """
+        store, hints = self._world.store, self._world.hints
         assert store is not None
-        for kind in ("Extension", "RoutingPolicy"):
-            for stored in store.list("Extension" if kind == "Extension" else "RoutingPolicy"):
-                conditions = {entry["type"]: entry for entry in stored.status.get("conditions", ())}
-                ready = conditions.get("Ready", {})
-                current = ready.get("observedGeneration") == stored.metadata.generation and not self._is_old(
-                    ready
-                )
-                yield (
-                    str(stored.key),
-                    str(ready.get("reason", "")) if current else "",
-                    current and ready["status"] == "True",
-                )
-
-    def _is_old(self, _: object) -> bool:
-        """A status from the last run says nothing until a router of this run has reported."""
-        hints = self._world.hints
-        return hints is None or not hints.routers()
-
-    def _summary(self) -> None:
-        rows, colours = self._rows()
-        say()
-        self._progress.table(("WHAT", "STATE", "WHERE", "PROCESS", "LOG"), rows, colours)
-        say()
-        self._progress.line(
-            "ready", f"in {self._progress.seconds:.1f} s; state in {self._plan.state_folder}", "bold"
-        )
-        say()
-        say("Try it:")
-        say(f"  curl -s {self._world.url}/v1/route -H 'content-type: application/json' \\")
-        say(f"""    -d '{{"prompt": "{_EXAMPLE}"}}'""")
-        say(f'  beamline invoke "{_EXAMPLE}"')
-        say()
-        edits = f"Edit {self._plan.folder}: changes are taken in as you save. " if self._plan.watch else ""
-        say(f"{edits}Ctrl-C stops everything.")
-        say()
-
-    def _rows(self) -> tuple[Sequence[Sequence[str]], Sequence[str | None]]:
-        world, logs = self._world, self._plan.logs
-        assert world.router is not None
-        assert world.deployments is not None
-        assert world.store is not None
-        router = world.router.health
-        rows: list[tuple[str, ...]] = [
-            (
-                "postgresql",
-                "ready",
-                f"unix socket, database {DATABASE}",
-                str(world.postgres.pid),
-                str(logs / "postgres.log"),
-            ),
-            ("nats", "ready", world.nats.url, str(world.nats.pid), str(logs / "nats.log")),
-            ("router", str(router.state), world.url, str(router.pid or "-"), str(logs / "router.log")),
-        ]
-        running = {(info.namespace, info.name) for info in world.deployments.processes()}
-        for info in world.deployments.processes():
-            stored = next((s for s in world.store.list("Extension") if s.metadata.name == info.name
-                           and s.metadata.namespace == info.namespace), None)  # fmt: skip
-            where = str(getattr(stored, "subject", "-"))
-            rows.append(
-                (info.name, str(info.health.state), where, str(info.health.pid or "-"), str(info.log))
-            )
-        for kind in ("Extension", "RoutingPolicy"):
-            for stored in world.store.list("Extension" if kind == "Extension" else "RoutingPolicy"):
-                meta = stored.metadata
-                ready: dict[str, Any] = next(
-                    (c for c in stored.status.get("conditions", ()) if c["type"] == "Ready"), {}
-                )
-                if kind == "Extension" and (meta.namespace, meta.name) in running:
-                    continue
-                state = "ready" if ready.get("status") == "True" else str(ready.get("reason", "unknown"))
-                where = "policy in the router" if kind == "RoutingPolicy" else str(ready.get("message", "-"))
-                rows.append((meta.name, state, where, "-", "-"))
-        return rows, [None if row[1] == "ready" else "red" for row in rows]
+        fresh = hints is not None and bool(hints.routers())
+        for stored in stored_objects(store):
+            ready = ready_condition(stored)
+            if fresh and ready.get("observedGeneration") == stored.metadata.generation:
+                yield str(stored.key), str(ready["reason"]), ready["status"] == "True"
+            else:
+                yield str(stored.key), "", False
 
     async def _follow(self) -> None:
         world = self._world
