@@ -12,11 +12,14 @@ from nats.aio.msg import Msg
 
 from beamline_cli.local.nats import LocalNats
 from beamline_router.core.ports import Transport
+from beamline_router.edges.fast_nats import FastLine, FastTransport
+from beamline_router.edges.nats_door import Line, PlainLine
 from beamline_router.edges.nats_transport import NatsTransport
 from beamline_sdk import link
 
 Respond = Callable[[Msg], Awaitable[None]]
-TRANSPORTS: dict[str, Callable[[Client], Transport]] = {"nats-py": NatsTransport}
+TRANSPORTS: dict[str, Callable[[Client], Transport]] = {"nats-py": NatsTransport, "fast": FastTransport}
+LINES: dict[str, Callable[[Client], Line]] = {"nats-py": PlainLine, "fast": FastLine}
 PATIENCE = 10.0
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -53,6 +54,8 @@ def run(plan: Plan) -> int:
     finally:
         withdraw(plan.state_folder)
         lock.release()
+        if plan.ephemeral:
+            shutil.rmtree(plan.state_folder, ignore_errors=True)
 
 
 class _Run:
@@ -128,8 +131,9 @@ class _Run:
             await asyncio.sleep(0.02)
 
     def _conditions(self) -> Iterator[tuple[str, str, bool]]:
-        """Every object with the reason and the verdict of its Ready condition. What the last run left there says
-        nothing: it counts from the first report of a router of this run.
+        """Every object with the reason and the verdict of its Ready condition.
+
+        What the last run left there says nothing: it counts from the first report of a router of this run.
         """
         store, hints = self._world.store, self._world.hints
         assert store is not None

@@ -1,7 +1,8 @@
 """The NATS door: ``beamline.router.v1.invoke`` in queue group ``beamline-router``.
 
-nats-py serves a subscription's callback one message at a time, so the callback only starts a task;
-admission (:class:`.serving.Serving`) bounds how many there are, and what is above gets its refusal at once.
+The callback of the subscription only starts a task (nats-py serves callbacks one message at a time, the hot
+path calls them inside of a read); admission (:class:`.serving.Serving`) bounds how many there are, and what
+is above gets its refusal at once.
 A message without a reply subject is not executed: a provider would be paid for an answer that nobody can
 receive.
 
@@ -12,8 +13,9 @@ tasks; the connection must outlive it, because the answers still need it.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import orjson
 import structlog
@@ -35,11 +37,66 @@ _DRAIN_S: Final = 5.0
 _FLUSH_S: Final = 2
 
 
-class NatsDoor:
-    """Serves requests that come over NATS."""
+Arrived = Callable[[bytes, Mapping[str, str], bytes], None]
+"""Gets (reply subject or empty, headers in lower case, payload) of one message."""
 
-    def __init__(self, serving: Serving) -> None:
+
+class Line(Protocol):
+    """What the door needs of a connection. Implementations: :class:`PlainLine`, ``fast_nats.FastLine``."""
+
+    @property
+    def max_payload(self) -> int:
+        """The server's limit in bytes."""
+        ...
+
+    async def subscribe(self, subject: str, queue: str, arrived: Arrived) -> Subscription:
+        """Calls ``arrived`` for each message, in their order."""
+        ...
+
+    async def publish(self, subject: bytes, payload: bytes) -> None:
+        """Sends a message now. Raises a nats-py error where it can't leave now."""
+        ...
+
+
+class PlainLine:
+    """A line by nats-py alone."""
+
+    def __init__(self, nc: Client) -> None:
+        self._nc = nc
+
+    @property
+    def max_payload(self) -> int:
+        """See :class:`Line`."""
+        return int(self._nc.max_payload)
+
+    async def subscribe(self, subject: str, queue: str, arrived: Arrived) -> Subscription:
+        """See :class:`Line`."""
+
+        async def callback(message: Msg) -> None:
+            given = message.headers
+            headers = {str(name).lower(): str(value) for name, value in given.items()} if given else {}
+            arrived(message.reply.encode(), headers, message.data)
+
+        return await self._nc.subscribe(
+            subject,
+            queue=queue,
+            cb=callback,
+            pending_msgs_limit=_PENDING_MESSAGES,
+            pending_bytes_limit=_PENDING_BYTES,
+        )
+
+    async def publish(self, subject: bytes, payload: bytes) -> None:
+        """See :class:`Line`."""
+        await self._nc.publish(subject.decode(), payload)
+
+
+class NatsDoor:
+    """Serves requests that come over NATS. ``line_of`` makes a :class:`Line` of a connection."""
+
+    def __init__(self, serving: Serving, line_of: Callable[[Client], Line] = PlainLine) -> None:
         self._serving = serving
+        self._line_of = line_of
+        self._line: Line | None = None
         self._subscription: Subscription | None = None
         self._nc: Client | None = None
         self.tasks: set[asyncio.Task[None]] = set()
@@ -47,13 +104,8 @@ class NatsDoor:
     async def open(self, nc: Client) -> None:
         """Subscribes; after a reconnect nats-py subscribes again by itself."""
         self._nc = nc
-        self._subscription = await nc.subscribe(
-            SUBJECT_INVOKE,
-            queue=QUEUE_ROUTER,
-            cb=self._arrived,
-            pending_msgs_limit=_PENDING_MESSAGES,
-            pending_bytes_limit=_PENDING_BYTES,
-        )
+        self._line = self._line_of(nc)
+        self._subscription = await self._line.subscribe(SUBJECT_INVOKE, QUEUE_ROUTER, self._arrived)
         # Until the server has answered, others may not see us. If the connection is lost meanwhile, nats-py
         # subscribes again when it is back.
         with suppress(errors.Error):
@@ -78,28 +130,23 @@ class NatsDoor:
             log.warning("request.cancelled_at_shutdown", count=len(late))
             await asyncio.wait(late, timeout=1.0)
 
-    async def _arrived(self, message: Msg) -> None:
-        if not message.reply:
+    def _arrived(self, reply: bytes, headers: Mapping[str, str], payload: bytes) -> None:
+        if not reply:
             log.debug("request.without_reply_subject")
             return
-        task = asyncio.get_running_loop().create_task(self._serve(message))
+        task = asyncio.get_running_loop().create_task(self._serve(reply, headers, payload))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def _serve(self, message: Msg) -> None:
-        given = message.headers
-        headers = {str(name).lower(): str(value) for name, value in given.items()} if given else {}
-        served = await self._serving.serve("nats", message.data, headers)
-        await self._answer(message, served)
-
-    async def _answer(self, message: Msg, served: Served) -> None:
-        nc = self._nc
-        assert nc is not None
+    async def _serve(self, reply: bytes, headers: Mapping[str, str], payload: bytes) -> None:
+        served = await self._serving.serve("nats", payload, headers)
+        line = self._line
+        assert line is not None
         body = served.body()
-        if len(body) > nc.max_payload:
-            body = _too_large_to_answer(served, nc.max_payload)
+        if len(body) > line.max_payload:
+            body = _too_large_to_answer(served, line.max_payload)
         try:
-            await nc.publish(message.reply, body)
+            await line.publish(reply, body)
         except errors.Error as error:
             # Nobody can be told: the connection is gone, and a buffered answer would come after its deadline.
             log.warning(

@@ -13,7 +13,8 @@ afterwards.
 
 After a reconnect the responders come back one by one, so for a moment "no responders" is our own condition,
 not theirs: it is reported as DISCONNECTED, or one restart of NATS would open the breaker of every
-extension.
+extension. For the same reason a request that ran out of time over an outage is DISCONNECTED: its reply may
+have been lost with the connection.
 """
 
 from __future__ import annotations
@@ -103,6 +104,7 @@ class NatsTransport:
         if nc.stats["reconnects"] != self._reconnects:
             self._reconnects = nc.stats["reconnects"]
             self._settled_at = time.monotonic() + SETTLE_S
+        before = self._reconnects
         task = asyncio.current_task()
         cancels = task.cancelling() if task is not None else 0
         try:
@@ -111,6 +113,10 @@ class NatsTransport:
             fault = _fault_of(error)
             if fault is TransportFault.NO_RESPONDERS and time.monotonic() < self._settled_at:
                 return TransportFault.DISCONNECTED
+            if fault is TransportFault.TIMED_OUT and (
+                not nc.is_connected or nc.stats["reconnects"] != before
+            ):
+                return TransportFault.DISCONNECTED
             return fault
         except (errors.BadSubjectError, errors.BadHeaderError) as error:
             what = "subject" if isinstance(error, errors.BadSubjectError) else "header name"
@@ -118,7 +124,7 @@ class NatsTransport:
         if task is not None and task.cancelling() > cancels:
             raise asyncio.CancelledError
         if reply.headers and SERVICE_ERROR_CODE in reply.headers:
-            return _service_error(reply.data, reply.headers)
+            return service_error(reply.data, reply.headers)
         return bytes(reply.data)
 
 
@@ -133,7 +139,7 @@ def _size(headers: Mapping[str, str]) -> int:
     return _HEADER_FRAME + sum(len(key) + len(value.encode()) + _LINE_FRAME for key, value in headers.items())
 
 
-def _service_error(payload: bytes, headers: Mapping[str, Any]) -> bytes:
+def service_error(payload: bytes, headers: Mapping[str, Any]) -> bytes:
     """The reply of a service that reports its error in headers, in our own words; a body that has them
     stays.
     """

@@ -28,9 +28,7 @@ ETCD, APISERVER, CONTROLLERS, KUBECTL = "etcd", "kube-apiserver", "kube-controll
 HELM, KUBECONFORM = "helm", "kubeconform"
 NEEDED = (ETCD, APISERVER, CONTROLLERS, KUBECTL)
 CHART_TOOLS = (HELM, KUBECONFORM)
-HOW_TO_GET_CHART_TOOLS = (
-    "no Helm and kubeconform: install Go to have them built (three minutes, once), or set KUBEBUILDER_ASSETS to a folder with both"
-)
+HOW_TO_GET_CHART_TOOLS = "no Helm and kubeconform: install Go to have them built (three minutes, once), or set KUBEBUILDER_ASSETS to a folder with both"
 HOW_TO_GET_ONE = (
     "no Kubernetes API server: install Go to have one built (six minutes, once), set KUBEBUILDER_ASSETS to a "
     "folder with etcd, kube-apiserver, kube-controller-manager and kubectl, or set KUBECONFIG with a context "
@@ -126,12 +124,12 @@ def _build(name: str, folder: Path, how_to_get: str) -> None:
         where, package = MODULES, f"k8s.io/kubernetes/cmd/{name}"
         flags = ["-tags", "providerless", "-ldflags", _STAMP]
     command = ["go", "build", "-trimpath", *flags, "-o", str(part), package]
-    done = subprocess.run(command, cwd=where, env=go_environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=where, env=go_environment(), capture_output=True, text=True, check=False
+    )
     if done.returncode != 0:
         part.unlink(missing_ok=True)
-        raise NoControlPlaneError(
-            f"{name} could not be built: {done.stderr.strip()[-800:]}\n{how_to_get}"
-        )
+        raise NoControlPlaneError(f"{name} could not be built: {done.stderr.strip()[-800:]}\n{how_to_get}")
     part.rename(folder / name)
     say(f"built {name} in {time.monotonic() - began:.0f} s")
 

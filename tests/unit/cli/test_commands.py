@@ -82,6 +82,9 @@ def test_completion_scripts_can_be_shown() -> None:
         pytest.param(
             ["status", "--state", "/nowhere"], 69, "runs with the state /nowhere", id="nothing runs there"
         ),
+        pytest.param(
+            ["get", "--kubeconfig", "/nowhere"], 78, "/nowhere is no usable kubeconfig", id="no kubeconfig"
+        ),
         pytest.param(["invoke", "hi"], 69, "nothing runs here", id="nobody to ask"),
         pytest.param(
             ["invoke", "hi", "--url", "http://127.0.0.1:1"], 69, "does not answer", id="nobody listens"

@@ -1,0 +1,337 @@
+"""The hot path of NATS: nats-py's connection, with what happens once per message replaced.
+
+nats-py stays what it is for everything that is rare or delicate: connecting, TLS, credentials, pings,
+reconnecting, subscribing anew, draining, and all subscriptions but two. What it does per message is built
+for every use of NATS: a parser that runs regular expressions and awaits for each message, a queue and a task
+per subscription, per request a random token, a future with a callback, and a timer. :class:`HotPath` takes
+its place, once per connection:
+
+- **In.** It stands in as the connection's parser (``Client._ps``, a slot with two methods). nats-py's read
+  loop hands it whatever a read returned; a message for one of our two subscriptions (the inbox, the door) is
+  handled on the spot, all others go the way they always went. Order holds inside each of the two ways, and
+  a PONG is seen after all that came before it, so a flush is still a barrier.
+- **Out.** What is published within one turn of the loop is written by one call at the end of the turn, after
+  anything that nats-py itself has waiting: a subscription can't be overtaken by the request that needs it.
+- **Replies.** A request's id is an integer, and the last token of its reply subject: one dictionary look-up
+  finds the future. Who is answered, timed out, cancelled or cut off leaves the table in the same step, so a
+  late or second reply finds nobody.
+- **Time.** One timer serves all requests. It is armed for the earliest end that may be due, fires at most
+  every 4 ms, ends what is over by the clock (never early, at most some 5 ms late), and is armed again only
+  while anything waits.
+
+Outages. nats-py resets its parser in the very step in which it gives a connection up; that is where every
+waiting request becomes DISCONNECTED and every unwritten byte is dropped: nothing that was published before
+an outage leaves after it. A closed connection makes no such step, so the timer looks for it, ten times a
+second. Where the socket takes nothing (a frozen server, which the pings notice within 6 s), what is already
+with the socket is bounded by MAX_BACKLOG and further requests are refused at once. For SETTLE_S after a
+reconnect "no responders" says nothing yet about the others, as in :mod:`.nats_transport`.
+
+Everything runs on the event loop's thread. The private names of nats-py used here are listed in a test that
+fails when one of them is gone; ``BEAMLINE_TRANSPORT=plain`` does without all of this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import orjson
+import structlog
+from nats import errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from ..core.ports import TransportFault
+from .fast_nats_codec import (
+    NO_RESPONDERS,
+    Decoder,
+    Encoder,
+    Handler,
+    Line,
+    Message,
+    ProtocolFault,
+    headers_of,
+    publication,
+)
+from .nats_transport import SERVICE_ERROR_CODE, SETTLE_S, service_error
+
+log = structlog.get_logger()
+
+SWEEP_S: Final = 0.004
+"""The least time between two looks at what is over."""
+LOOK_S: Final = 0.1
+"""The longest time between two looks while a request waits: a connection may have been closed."""
+MAX_BACKLOG: Final = 32 * 1024 * 1024
+"""Bytes that may wait for a socket that does not take them; a healthy one has none for long."""
+
+_KEY_SERVICE_CODE: Final = SERVICE_ERROR_CODE.lower()
+_USABLE: Final = frozenset({Client.CONNECTED, Client.DRAINING_SUBS})
+
+Outcome = bytes | TransportFault
+
+
+class HotPath:
+    """What replaces nats-py's per-message work on one connection. :meth:`of` gives the one of a client."""
+
+    def __init__(self, nc: Client) -> None:
+        self._nc = nc
+        self._loop = asyncio.get_running_loop()
+        self._decoder = Decoder()
+        self._encoder = Encoder()
+        self._before: Any = nc._ps
+        self._out: list[bytes] = []
+        self._socket: Any = None
+        self._waiting: dict[int, tuple[asyncio.Future[Outcome], float]] = {}
+        self._last_id = 0
+        self._inbox = b""
+        self._inbox_opening = asyncio.Lock()
+        self._timer: asyncio.TimerHandle | None = None
+        self._due_at = 0.0
+        self._returning = False
+        self._settled_at = 0.0
+
+    @classmethod
+    def of(cls, nc: Client) -> HotPath:
+        """The client's hot path, put in place on first use."""
+        if not isinstance(nc._ps, HotPath):
+            nc._ps = cls(nc)
+        return nc._ps  # type: ignore[no-any-return]  # it is one now
+
+    @property
+    def usable(self) -> bool:
+        """Whether what is sent now leaves now."""
+        return self._nc._status in _USABLE and self._backlog() <= MAX_BACKLOG
+
+    # --- what nats-py's read loop and reconnect call -------------------------------------------------
+
+    async def parse(self, data: bytes = b"") -> None:
+        """Takes what a read returned. Raises nats-py's ProtocolError, which makes it reconnect."""
+        if self._before is not None:
+            data = bytes(self._before.buf) + data
+            self._before = None
+        if self._returning:
+            self._returning = False
+            self._settled_at = time.monotonic() + SETTLE_S
+        try:
+            rest = self._decoder.feed(data)
+        except ProtocolFault as fault:
+            raise errors.ProtocolError from fault
+        for one in rest:
+            await self._pass_on(one)
+
+    def reset(self) -> None:
+        """The connection has been given up, or a new one begins."""
+        self._before = None
+        self._decoder.reset()
+        self._out.clear()
+        self._socket = None
+        self._returning = True
+        self._end_all()
+
+    async def _pass_on(self, one: Message | Line) -> None:
+        nc = self._nc
+        if isinstance(one, Message):
+            await nc._process_msg(one.sid, one.subject, one.reply, one.payload, one.head or None)
+        elif one.operation == b"PING":
+            await nc._process_ping()
+        elif one.operation == b"PONG":
+            await nc._process_pong()
+        elif one.operation == b"INFO":
+            await nc._process_info(orjson.loads(one.rest))
+        elif one.operation == b"-ERR":
+            await nc._process_err(one.rest.decode("utf-8", "replace").lower())
+
+    # --- out -----------------------------------------------------------------------------------------
+
+    def publish(self, subject: bytes, payload: bytes) -> bool:
+        """Sends a message with the end of this turn; False where there is no connection that takes it."""
+        if not self.usable:
+            return False
+        self._send(publication(subject, b"", b"", payload))
+        return True
+
+    def _send(self, command: bytes) -> None:
+        if not self._out:
+            self._loop.call_soon(self._write)
+        self._out.append(command)
+
+    def _write(self) -> None:
+        """One call to the socket for all that a turn of the loop has brought, nats-py's own first."""
+        nc, out = self._nc, self._out
+        if not out or nc._status not in _USABLE:
+            out.clear()
+            return
+        if nc._pending:
+            out[:0] = nc._pending
+            nc._pending, nc._pending_data_size = [], 0
+        if self._socket is None:
+            self._socket = nc._transport._io_writer.transport
+        try:
+            self._socket.write(out[0] if len(out) == 1 else b"".join(out))
+        except (OSError, RuntimeError) as error:  # uvloop raises RuntimeError on a closed handle
+            log.debug("nats.write_failed", error=type(error).__name__)
+        out.clear()
+
+    def _backlog(self) -> int:
+        return 0 if self._socket is None else self._socket.get_write_buffer_size()
+
+    async def subscribe(self, subject: str, queue: str, handler: Handler) -> Subscription:
+        """A subscription whose messages go to ``handler`` inside of the read. It is nats-py's own otherwise:
+        it comes back after an outage, and ``drain()`` is over when all that had arrived was handed over.
+        """
+        subscription = await self._nc.subscribe(subject, queue=queue, cb=_never)
+        self._decoder.handlers[b"%d" % subscription._id] = handler
+        return subscription
+
+    # --- requests ------------------------------------------------------------------------------------
+
+    async def request(
+        self, subject: str, payload: bytes, headers: Mapping[str, str], timeout_s: float
+    ) -> Outcome:
+        """As in the port; ``timeout_s`` is positive."""
+        nc = self._nc
+        target, head = self._encoder.subject(subject), self._encoder.head(headers)
+        if len(payload) + len(head) > nc._max_payload:
+            return TransportFault.TOO_LARGE
+        if not self._inbox:
+            await self._open_inbox()
+        if not self.usable:
+            return TransportFault.DISCONNECTED
+        self._last_id = number = self._last_id + 1
+        future: asyncio.Future[Outcome] = self._loop.create_future()
+        ends_at = time.monotonic() + timeout_s
+        self._waiting[number] = (future, ends_at)
+        if self._timer is None or ends_at < self._due_at - SWEEP_S:
+            self._arm(timeout_s)
+        self._send(publication(target, b"%b%d" % (self._inbox, number), head, payload))
+        try:
+            return await future
+        finally:
+            if number in self._waiting:  # only a cancellation ends a request that is still in the table
+                del self._waiting[number]
+
+    async def _open_inbox(self) -> None:
+        async with self._inbox_opening:
+            if self._inbox or not self.usable:
+                return
+            inbox = self._nc.new_inbox() + "."
+            await self.subscribe(inbox + "*", "", self._replied)
+            self._inbox = inbox.encode()
+
+    def _replied(self, subject: bytes, _reply: bytes, head: bytes, payload: bytes) -> None:
+        digits = subject[len(self._inbox) :]
+        found = self._waiting.pop(int(digits), None) if digits.isdigit() else None
+        if found is None or found[0].done():
+            return
+        found[0].set_result(self._outcome(head, payload) if head else payload)
+
+    def _outcome(self, head: bytes, payload: bytes) -> Outcome:
+        if not payload and head.startswith(NO_RESPONDERS):
+            settled = time.monotonic() >= self._settled_at
+            return TransportFault.NO_RESPONDERS if settled else TransportFault.DISCONNECTED
+        headers = headers_of(head)
+        if _KEY_SERVICE_CODE in headers:
+            return service_error(payload, headers)
+        return payload
+
+    # --- time ----------------------------------------------------------------------------------------
+
+    def _arm(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        seconds = min(max(seconds, SWEEP_S), LOOK_S)
+        self._due_at = time.monotonic() + seconds
+        self._timer = self._loop.call_later(seconds, self._sweep)
+
+    def _sweep(self) -> None:
+        self._timer = None
+        if self._nc._status == Client.CLOSED:
+            self._end_all()
+        now = time.monotonic()
+        for number in [number for number, (_, ends_at) in self._waiting.items() if ends_at <= now]:
+            self._end(number, TransportFault.TIMED_OUT)
+        if self._waiting:
+            self._arm(min(ends_at for _, ends_at in self._waiting.values()) - now)
+
+    def _end_all(self) -> None:
+        for number in tuple(self._waiting):
+            self._end(number, TransportFault.DISCONNECTED)
+
+    def _end(self, number: int, fault: TransportFault) -> None:
+        future, _ = self._waiting.pop(number)
+        if not future.done():
+            future.set_result(fault)
+
+
+class FastTransport:
+    """``core.ports.Transport`` on a client's hot path. Without a client (yet), every request is
+    DISCONNECTED.
+    """
+
+    def __init__(self, nc: Client | None = None) -> None:
+        self._path: HotPath | None = None
+        self._nc: Client | None = None
+        if nc is not None:
+            self.attach(nc)
+
+    def attach(self, nc: Client) -> None:
+        """Gives the connection, once there is one, before anything was subscribed on it."""
+        self._nc = nc
+        self._path = HotPath.of(nc)
+
+    @property
+    def connected(self) -> bool:
+        """Whether a request would leave this process now."""
+        return self._nc is not None and self._nc.is_connected
+
+    async def request(
+        self, subject: str, payload: bytes, headers: Mapping[str, str], timeout_s: float
+    ) -> Outcome:
+        """See the port. Raises :class:`ValueError` for what no caller may send: a malformed subject or
+        header.
+        """
+        path = self._path
+        if path is None or not path.usable:
+            return TransportFault.DISCONNECTED
+        if timeout_s <= 0:
+            return TransportFault.TIMED_OUT
+        return await path.request(subject, payload, headers, timeout_s)
+
+
+class FastLine:
+    """What the NATS door needs of a connection (:class:`.nats_door.Line`), on its hot path."""
+
+    def __init__(self, nc: Client) -> None:
+        self._nc = nc
+        self._path = HotPath.of(nc)
+
+    @property
+    def max_payload(self) -> int:
+        """The server's limit in bytes."""
+        return int(self._nc.max_payload)
+
+    async def subscribe(
+        self, subject: str, queue: str, arrived: Callable[[bytes, Mapping[str, str], bytes], None]
+    ) -> Subscription:
+        """Calls ``arrived`` with (reply subject, headers in lower case, payload), inside of the read."""
+
+        def handler(_subject: bytes, reply: bytes, head: bytes, payload: bytes) -> None:
+            arrived(reply, headers_of(head) if head else _NO_HEADERS, payload)
+
+        return await self._path.subscribe(subject, queue, handler)
+
+    async def publish(self, subject: bytes, payload: bytes) -> None:
+        """Sends a message now. Raises a nats-py error where it can't leave now."""
+        if not self._path.publish(subject, payload):
+            raise errors.OutboundBufferLimitError
+
+
+_NO_HEADERS: Final[Mapping[str, str]] = {}
+
+
+async def _never(message: Msg) -> None:
+    """The callback that nats-py wants to have: the hot path takes its messages before they get there."""
+    del message

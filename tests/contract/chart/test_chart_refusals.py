@@ -1,0 +1,114 @@
+"""Values that can't work are refused before anything is applied, and the message says which and what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from .rendering import BUNDLED, EXISTING, Chart, merged
+
+TOGETHER: dict[str, tuple[dict[str, Any], str]] = {
+    "nothing at all": ({}, "database.existingSecret is empty: name the Secret"),
+    "no NATS": ({"database": {"existingSecret": "registry"}}, "nats.url is empty: give the address"),
+    "a bundled and a given database": (
+        merged(BUNDLED, {"database": {"existingSecret": "registry"}}),
+        "database.existingSecret and bundled.enabled are both set",
+    ),
+    "a bundled and a given NATS": (
+        merged(BUNDLED, {"nats": {"url": "nats://n:4222"}}),
+        "nats.url and bundled.enabled are both set",
+    ),
+    "credentials for the bundled NATS": (
+        merged(BUNDLED, {"nats": {"credentialsSecret": {"name": "c"}}}),
+        "nats.credentialsSecret.name and bundled.enabled are both set",
+    ),
+    "a password in an address": (
+        merged(EXISTING, {"nats": {"url": "nats://user:secret@n:4222"}}),
+        "nats.url contains credentials",
+    ),
+    "a password in the address for extensions": (
+        merged(EXISTING, {"operator": {"workload": {"natsUrl": "nats://user:secret@n:4222"}}}),
+        "operator.workload.natsUrl contains credentials",
+    ),
+    "bounds that cross": (
+        merged(EXISTING, {"router": {"autoscaling": {"enabled": True, "minReplicas": 5, "maxReplicas": 3}}}),
+        "router.autoscaling.minReplicas is 5 and maxReplicas 3",
+    ),
+}
+ALONE: dict[str, tuple[dict[str, Any], str]] = {
+    "a typing error at the top": ({"routers": {}}, "additional properties 'routers' not allowed"),
+    "a typing error inside": (
+        {"router": {"replcas": 3}},
+        "at '/router': additional properties 'replcas' not allowed",
+    ),
+    "a typing error deep inside": (
+        {"bundled": {"postgres": {"persistence": {"sise": "1Gi"}}}},
+        "at '/bundled/postgres/persistence': additional properties 'sise' not allowed",
+    ),
+    "no routers": ({"router": {"replicas": 0}}, "at '/router/replicas': minimum: got 0, want 1"),
+    "a number of operators in words": (
+        {"operator": {"replicas": "two"}},
+        "at '/operator/replicas': got string, want integer",
+    ),
+    "an unknown log level": ({"logLevel": "loud"}, "at '/logLevel': value must be one of"),
+    "an unknown pull policy": (
+        {"image": {"pullPolicy": "Sometimes"}},
+        "at '/image/pullPolicy': value must be one of",
+    ),
+    "a digest that is none": ({"image": {"digest": "sha256:abc"}}, "at '/image/digest'"),
+    "a pull secret by its bare name": (
+        {"imagePullSecrets": ["regcred"]},
+        "at '/imagePullSecrets/0': got string, want object",
+    ),
+    "an address that is no NATS": ({"nats": {"url": "http://n:4222"}}, "at '/nats/url'"),
+    "a namespace that can't be": ({"operator": {"namespaces": ["Red_Team"]}}, "at '/operator/namespaces/0'"),
+    "the same namespace twice": ({"operator": {"namespaces": ["a", "a"]}}, "at '/operator/namespaces'"),
+    "an unknown type of Service": ({"router": {"service": {"type": "Ingress"}}}, "at '/router/service/type'"),
+    "a port that can't be": ({"router": {"service": {"port": 70000}}}, "at '/router/service/port': maximum"),
+    "a poll that never comes": ({"router": {"pollSeconds": 0}}, "at '/router/pollSeconds': minimum"),
+    "no pause before the end": ({"router": {"preStopSeconds": 0}}, "at '/router/preStopSeconds': minimum"),
+    "no ports of the database": (
+        {"networkPolicy": {"databasePorts": []}},
+        "at '/networkPolicy/databasePorts': minItems",
+    ),
+    "a migration that may take no time": (
+        {"migration": {"timeoutSeconds": 5}},
+        "at '/migration/timeoutSeconds': minimum",
+    ),
+    "a PostgreSQL that runs as root": (
+        {"bundled": {"postgres": {"runAsUser": 0}}},
+        "at '/bundled/postgres/runAsUser': minimum",
+    ),
+    "a password that would break the URL": (
+        {"bundled": {"postgres": {"password": "p@ss/word"}}},
+        "at '/bundled/postgres/password'",
+    ),
+    "a variable without a name": ({"router": {"extraEnv": [{"value": "x"}]}}, "missing property 'name'"),
+    "a switch that is a word": (
+        {"crds": {"enabled": "yes please"}},
+        "at '/crds/enabled': got string, want boolean",
+    ),
+}
+
+
+@pytest.mark.parametrize(("values", "message"), TOGETHER.values(), ids=TOGETHER.keys())
+def test_values_that_contradict_each_other_are_refused_with_what_to_do(
+    chart: Chart, values: dict[str, Any], message: str
+) -> None:
+    assert message in chart.refusal(values)
+
+
+@pytest.mark.parametrize(("values", "message"), ALONE.values(), ids=ALONE.keys())
+def test_a_wrong_value_is_refused_by_its_path(chart: Chart, values: dict[str, Any], message: str) -> None:
+    assert message in chart.refusal(merged(EXISTING, values))
+
+
+def test_a_refusal_never_prints_a_password(chart: Chart) -> None:
+    assert "hunter2" not in chart.refusal(merged(EXISTING, {"nats": {"url": "nats://user:hunter2@n:4222"}}))
+
+
+def test_a_kubernetes_that_is_too_old_is_refused(chart: Chart) -> None:
+    done = chart.run(EXISTING, "--kube-version", "1.29.0")
+    assert done.returncode != 0
+    assert "kubeVersion: >=1.30.0-0" in done.stderr

@@ -1,0 +1,323 @@
+"""Every switch of the chart does what values.yaml says, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from .rendering import BUNDLED, EXISTING, Chart, Rendered, merged
+
+DIGEST = "sha256:" + "a" * 64
+Check = Callable[[Rendered], bool]
+
+
+def _env(rendered: Rendered, pod: str, name: str) -> Any:
+    (variable,) = (entry for entry in rendered.pod(pod)["containers"][0]["env"] if entry["name"] == name)
+    return variable.get("value") or variable["valueFrom"]["secretKeyRef"]
+
+
+def _images(rendered: Rendered) -> set[str]:
+    return {
+        container["image"]
+        for _, pod in rendered.pods()
+        for container in pod["containers"] + pod.get("initContainers", [])
+    }
+
+
+def _everywhere(rendered: Rendered, field: str, value: Any) -> bool:
+    return all(pod.get(field) == value for _, pod in rendered.pods())
+
+
+def _operator(rendered: Rendered) -> dict[str, Any]:
+    return rendered.pod("demo-beamline-operator")
+
+
+def _router(rendered: Rendered) -> dict[str, Any]:
+    return rendered.pod("demo-beamline-router")
+
+
+CASES: dict[str, tuple[dict[str, Any], Check]] = {
+    "an image by tag": (
+        {"image": {"repository": "registry.example/b", "tag": "2.0"}},
+        lambda r: _images(r) == {"registry.example/b:2.0"},
+    ),
+    "an image by digest": (
+        {"image": {"digest": DIGEST}},
+        lambda r: _images(r) == {f"ghcr.io/beamline/beamline:0.1.0@{DIGEST}"},
+    ),
+    "an image by the chart's own version": ({}, lambda r: _images(r) == {"ghcr.io/beamline/beamline:0.1.0"}),
+    "a pull policy for every container": (
+        {"image": {"pullPolicy": "Always"}},
+        lambda r: all(c["imagePullPolicy"] == "Always" for _, p in r.pods() for c in p["containers"]),
+    ),
+    "registry credentials for every pod": (
+        {"imagePullSecrets": [{"name": "regcred"}]},
+        lambda r: _everywhere(r, "imagePullSecrets", [{"name": "regcred"}]),
+    ),
+    "another prefix of names": (
+        {"fullnameOverride": "edge"},
+        lambda r: r.names("Deployment") == ["edge-operator", "edge-router"],
+    ),
+    "another name in the prefix": (
+        {"nameOverride": "lines"},
+        lambda r: r.names("Deployment") == ["demo-lines-operator", "demo-lines-router"],
+    ),
+    "log level of all components": (
+        {"logLevel": "debug"},
+        lambda r: _env(r, "demo-beamline-router", "LOG_LEVEL") == "debug",
+    ),
+    "CRDs installed and kept": (
+        {},
+        lambda r: all(
+            found["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+            for found in r.objects
+            if found["kind"] == "CustomResourceDefinition"
+        ),
+    ),
+    "CRDs installed and not kept": (
+        {"crds": {"keep": False}},
+        lambda r: all(
+            "annotations" not in o["metadata"] for o in r.objects if o["kind"] == "CustomResourceDefinition"
+        ),
+    ),
+    "CRDs left to somebody else": (
+        {"crds": {"enabled": False}},
+        lambda r: r.names("CustomResourceDefinition") == [],
+    ),
+    "the database's URL by Secret and key": (
+        {"database": {"key": "writer"}},
+        lambda r: (
+            _env(r, "demo-beamline-operator", "BEAMLINE_DATABASE_URL")
+            == {"name": "registry", "key": "writer"}
+        ),
+    ),
+    "routers with a login of their own": (
+        {"database": {"routerKey": "reader"}},
+        lambda r: (
+            _env(r, "demo-beamline-router", "BEAMLINE_DATABASE_URL")["key"] == "reader"
+            and _env(r, "demo-beamline-operator", "BEAMLINE_DATABASE_URL")["key"] == "url"
+        ),
+    ),
+    "migrations with a login of their own": (
+        {"database": {"migrationKey": "owner"}},
+        lambda r: _env(r, "demo-beamline-migration", "BEAMLINE_DATABASE_URL")["key"] == "owner",
+    ),
+    "the database's CA in all that reach it": (
+        {"database": {"caSecret": {"name": "registry-ca"}}},
+        lambda r: all(
+            any(m["mountPath"] == "/etc/beamline/database" for m in c["volumeMounts"])
+            for _, p in r.pods()
+            for c in p["containers"] + p.get("initContainers", [])
+        ),
+    ),
+    "NATS credentials as a file": (
+        {"nats": {"credentialsSecret": {"name": "nats-beamline"}}},
+        lambda r: all(
+            _env(r, pod, "NATS_CREDENTIALS_FILE") == "/etc/beamline/nats/credentials"
+            for pod in ("demo-beamline-operator", "demo-beamline-router")
+        ),
+    ),
+    "migrations left to somebody else": ({"migration": {"enabled": False}}, lambda r: r.names("Job") == []),
+    "a time limit of migrations": (
+        {"migration": {"timeoutSeconds": 120}},
+        lambda r: r.one("Job", r.names("Job")[0])["spec"]["activeDeadlineSeconds"] == 120,
+    ),
+    "more operators": (
+        {"operator": {"replicas": 3}},
+        lambda r: r.one("Deployment", "demo-beamline-operator")["spec"]["replicas"] == 3,
+    ),
+    "an operator of all namespaces": (
+        {},
+        lambda r: (
+            r.names("ClusterRole") == ["models:demo-beamline-operator"]
+            and _env(r, "demo-beamline-operator", "BEAMLINE_LEASE_NAMESPACE") == "models"
+        ),
+    ),
+    "an operator of two namespaces": (
+        {"operator": {"namespaces": ["red", "blue"]}},
+        lambda r: (
+            r.names("ClusterRole") == []
+            and sorted(o["metadata"]["namespace"] for o in r.objects if o["kind"] == "Role")
+            == ["blue", "models", "red"]
+            and _env(r, "demo-beamline-operator", "BEAMLINE_NAMESPACES") == "red,blue"
+        ),
+    ),
+    "images that extensions may run": (
+        {"operator": {"allowedImages": ["ghcr.io/beamline/", "registry.example/"]}},
+        lambda r: (
+            _env(r, "demo-beamline-operator", "BEAMLINE_ALLOWED_IMAGES")
+            == "ghcr.io/beamline/,registry.example/"
+        ),
+    ),
+    "another NATS address for extensions": (
+        {
+            "operator": {
+                "workload": {
+                    "natsUrl": "tls://edge:4222",
+                    "natsCredentialsFile": "/creds",
+                    "logLevel": "debug",
+                }
+            }
+        },
+        lambda r: (
+            _env(r, "demo-beamline-operator", "BEAMLINE_WORKLOAD_NATS_URL") == "tls://edge:4222"
+            and _env(r, "demo-beamline-operator", "BEAMLINE_WORKLOAD_NATS_CREDENTIALS_FILE") == "/creds"
+            and _env(r, "demo-beamline-operator", "BEAMLINE_WORKLOAD_LOG_LEVEL") == "debug"
+        ),
+    ),
+    "more routers": (
+        {"router": {"replicas": 5}},
+        lambda r: r.one("Deployment", "demo-beamline-router")["spec"]["replicas"] == 5,
+    ),
+    "a Service outside of the cluster": (
+        {"router": {"service": {"type": "LoadBalancer", "port": 80, "annotations": {"a": "b"}}}},
+        lambda r: (
+            (service := r.one("Service", "demo-beamline-router"))["spec"]["type"] == "LoadBalancer"
+            and service["spec"]["ports"][0]["port"] == 80
+            and service["metadata"]["annotations"] == {"a": "b"}
+        ),
+    ),
+    "routers by autoscaler": (
+        {"router": {"autoscaling": {"enabled": True, "maxReplicas": 4}}},
+        lambda r: (
+            r.one("HorizontalPodAutoscaler", "demo-beamline-router")["spec"]["maxReplicas"] == 4
+            and "replicas" not in r.one("Deployment", "demo-beamline-router")["spec"]
+        ),
+    ),
+    "a share of routers that may be away": (
+        {"router": {"podDisruptionBudget": {"maxUnavailable": "25%"}}},
+        lambda r: r.one("PodDisruptionBudget", "demo-beamline-router")["spec"]["maxUnavailable"] == "25%",
+    ),
+    "no disruption budget": (
+        {"router": {"podDisruptionBudget": {"enabled": False}}},
+        lambda r: r.names("PodDisruptionBudget") == [],
+    ),
+    "routers spread by default": ({}, lambda r: len(_router(r)["topologySpreadConstraints"]) == 2),
+    "routers not spread": (
+        {"router": {"spread": False}},
+        lambda r: "topologySpreadConstraints" not in _router(r),
+    ),
+    "limits of a router": (
+        {"router": {"pollSeconds": 2.5, "maxInFlight": 1000000, "accessLog": False}},
+        lambda r: (
+            [
+                _env(r, "demo-beamline-router", f"BEAMLINE_{name}")
+                for name in ("POLL_SECONDS", "MAX_IN_FLIGHT", "ACCESS_LOG")
+            ]
+            == ["2.5", "1000000", "false"]
+        ),
+    ),
+    "a router's end has time for all that it waits for": (
+        {"router": {"graceSeconds": 60, "preStopSeconds": 15}},
+        lambda r: (
+            _router(r)["terminationGracePeriodSeconds"] == 85
+            and _router(r)["containers"][0]["lifecycle"]["preStop"] == {"sleep": {"seconds": 15}}
+        ),
+    ),
+    "no network policies": ({"networkPolicy": {"enabled": False}}, lambda r: r.names("NetworkPolicy") == []),
+    "other ports of neighbours": (
+        {"networkPolicy": {"databasePorts": [6432], "natsPorts": [4443], "apiServerPorts": [8443]}},
+        lambda r: (
+            [
+                [port["port"] for port in rule["ports"]]
+                for rule in r.one("NetworkPolicy", "demo-beamline-operator")["spec"]["egress"]
+            ]
+            == [[53, 53], [8443], [6432], [4443]]
+        ),
+    ),
+    "callers of routers by choice": (
+        {"networkPolicy": {"routerFrom": [{"namespaceSelector": {"matchLabels": {"team": "web"}}}]}},
+        lambda r: (
+            r.one("NetworkPolicy", "demo-beamline-router")["spec"]["ingress"][0]["from"]
+            == [{"namespaceSelector": {"matchLabels": {"team": "web"}}}]
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize(("values", "holds"), CASES.values(), ids=CASES.keys())
+def test_a_switch_does_what_its_comment_says(chart: Chart, values: dict[str, Any], holds: Check) -> None:
+    assert holds(chart.render(merged(EXISTING, values)))
+
+
+@pytest.mark.parametrize("component", ["operator", "router"])
+def test_what_a_pod_may_get_beyond_our_own_reaches_it_whole(chart: Chart, component: str) -> None:
+    more: dict[str, Any] = {
+        "extraArgs": ["--one"],
+        "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+        "extraVolumes": [{"name": "ca", "configMap": {"name": "ca"}}],
+        "extraVolumeMounts": [{"name": "ca", "mountPath": "/ca"}],
+        "podAnnotations": {"a": "b"},
+        "podLabels": {"team": "red"},
+        "serviceAccountAnnotations": {"role": "x"},
+        "nodeSelector": {"disk": "ssd"},
+        "tolerations": [{"key": "k", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "priorityClassName": "high",
+        "resources": {"requests": {"cpu": "1"}},
+    }
+    rendered = chart.render(merged(EXISTING, {component: more}))
+    template = rendered.one("Deployment", f"demo-beamline-{component}")["spec"]["template"]
+    pod, (container,) = template["spec"], template["spec"]["containers"]
+    assert container["args"] == [component, "--one"]
+    assert more["extraEnv"][0] in container["env"]
+    assert more["extraVolumes"][0] in pod["volumes"]
+    assert more["extraVolumeMounts"][0] in container["volumeMounts"]
+    assert template["metadata"]["annotations"] == {"a": "b"}
+    assert template["metadata"]["labels"]["team"] == "red"
+    assert {name: pod[name] for name in ("nodeSelector", "tolerations", "affinity", "priorityClassName")} == {
+        name: more[name] for name in ("nodeSelector", "tolerations", "affinity", "priorityClassName")
+    }
+    assert container["resources"]["requests"]["cpu"] == "1"
+    account = rendered.one("ServiceAccount", f"demo-beamline-{component}")
+    assert account["metadata"]["annotations"] == {"role": "x"}
+
+
+def test_a_pod_label_never_takes_the_place_of_one_that_selects(chart: Chart) -> None:
+    with_label = {"router": {"podLabels": {"app.kubernetes.io/component": "other"}}}
+    deployment = chart.render(merged(EXISTING, with_label)).one("Deployment", "demo-beamline-router")["spec"]
+    assert (
+        deployment["selector"]["matchLabels"].items() <= deployment["template"]["metadata"]["labels"].items()
+    )
+
+
+def test_a_try_brings_its_own_nats_and_postgresql_and_production_none(chart: Chart) -> None:
+    assert chart.render(EXISTING).names("StatefulSet") == []
+    assert chart.render(EXISTING).names("Secret") == []
+    bundled = chart.render(BUNDLED)
+    assert bundled.names("StatefulSet") == ["demo-beamline-postgres"]
+    assert bundled.names("Deployment") == [
+        "demo-beamline-nats",
+        "demo-beamline-operator",
+        "demo-beamline-router",
+    ]
+    secret = bundled.one("Secret", "demo-beamline-bundled")["stringData"]
+    assert (
+        secret["url"] == "postgresql://beamline:secret1word@demo-beamline-postgres.models.svc:5432/beamline"
+    )
+    assert _env(bundled, "demo-beamline-router", "NATS_URL") == "nats://demo-beamline-nats.models.svc:4222"
+
+
+def test_a_password_that_nobody_chose_is_drawn_and_long(chart: Chart) -> None:
+    secret = chart.render({"bundled": {"enabled": True}}).one("Secret", "demo-beamline-bundled")["stringData"]
+    assert len(secret["password"]) == 32
+    assert secret["password"] in secret["url"]
+
+
+def test_the_bundled_database_may_have_a_volume(chart: Chart) -> None:
+    persistence = {"enabled": True, "size": "5Gi", "storageClassName": "fast"}
+    rendered = chart.render(merged(BUNDLED, {"bundled": {"postgres": {"persistence": persistence}}}))
+    (claim,) = rendered.one("StatefulSet", "demo-beamline-postgres")["spec"]["volumeClaimTemplates"]
+    assert claim["spec"]["resources"]["requests"]["storage"] == "5Gi"
+    assert claim["spec"]["storageClassName"] == "fast"
+    assert "data" not in [volume["name"] for volume in rendered.pod("demo-beamline-postgres")["volumes"]]
+
+
+def test_a_new_image_is_a_new_migration_and_the_same_values_are_the_same_one(chart: Chart) -> None:
+    def job(values: dict[str, Any]) -> list[str]:
+        return chart.render(merged(EXISTING, values)).names("Job")
+
+    assert job({}) == job({"router": {"replicas": 7}})
+    assert job({}) != job({"image": {"tag": "0.2.0"}})
