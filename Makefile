@@ -1,9 +1,10 @@
 # Every target is one line over a real command; `make help` lists them.
 PYTHON ?= python3
+OTHER ?= python3.13
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 .DEFAULT_GOAL := help
-.PHONY: help env up test test-fast test-load test-chaos check lint types imports generated lock-fresh docs-sync format crds lock bench clean
+.PHONY: help env up test test-other test-fast check lint types imports generated lock-fresh docs-sync format crds lock bench clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +19,9 @@ up: env ## Run the quickstart on this machine, without a cluster
 
 test: env ## The whole suite, with every real part, and coverage
 	@$(BIN)/python scripts/run_tests.py
+
+test-other: env ## Unit and contract suites on another Python: make test-other OTHER=python3.13
+	@UV_PROJECT_ENVIRONMENT=.venv-other $(BIN)/uv sync --frozen --all-extras --quiet --python $(OTHER) && .venv-other/bin/python -m pytest tests/unit tests/contract -q -n 2
 
 test-fast: env ## Unit tests only: no server, a few seconds
 	@$(PYTEST) tests/unit -q
@@ -55,4 +59,4 @@ bench: env ## Benchmarks, as ratios to baselines of the same run
 	@$(BIN)/python -m bench.run
 
 clean: ## Remove what builds and tests leave
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* dist build
+	@rm -rf .venv .venv-other .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* dist build
