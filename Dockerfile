@@ -34,9 +34,10 @@ LABEL org.opencontainers.image.title="beamline" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}"
 COPY --from=build /opt/beamline /opt/beamline
-# HOME: the user has no entry in /etc/passwd, and libraries look for files of theirs at home.
+# HOME and LOGNAME: the user has no entry in /etc/passwd, and libraries look for files at home and for a name (kopf does).
 ENV PATH=/opt/beamline/bin:/usr/local/bin:/usr/bin:/bin \
     HOME=/tmp \
+    LOGNAME=beamline \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 USER 65532:65532

@@ -4,7 +4,7 @@ OTHER ?= python3.13
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 .DEFAULT_GOAL := help
-.PHONY: help env up test test-other test-fast check lint types imports generated lock-fresh docs-sync format crds lock bench clean
+.PHONY: help env up test test-other test-fast check lint types imports generated lock-fresh docs-sync format crds lock image chart bench clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,12 @@ crds: env ## Write what is generated from code: CRDs, their reference, the OpenA
 
 lock: ## Resolve the dependencies again into uv.lock
 	@$(BIN)/uv lock
+
+image: env ## Build the container image with docker, podman or buildah
+	@$(BIN)/python scripts/build_image.py
+
+chart: env ## Render, lint and check the Helm chart
+	@$(PYTEST) tests/contract/chart -q
 
 bench: env ## Benchmarks, as ratios to baselines of the same run
 	@$(BIN)/python -m bench.run

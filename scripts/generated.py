@@ -27,6 +27,16 @@ GENERATORS: tuple[tuple[str, list[str], list[str]], ...] = (
         [PYTHON, "-m", "beamline_admin.openapi", "--write", "docs/openapi/admin.json"],
         [PYTHON, "-m", "beamline_admin.openapi", "--check", "docs/openapi/admin.json"],
     ),
+    (
+        "charts/beamline/templates/crds/*.yaml",
+        [PYTHON, "scripts/sync_chart_crds.py"],
+        [PYTHON, "scripts/sync_chart_crds.py", "--check"],
+    ),
+    (
+        "charts/beamline/README.md",
+        [PYTHON, "scripts/chart_readme.py"],
+        [PYTHON, "scripts/chart_readme.py", "--check"],
+    ),
 )
 """What is generated, the command that writes it, and the command that fails when it is stale."""
 

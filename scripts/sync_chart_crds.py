@@ -1,4 +1,4 @@
-"""Copies crds/*.yaml into the chart as templates, or with ``--check`` says whether a copy is stale (exit code 1).
+"""Copies crds/*.yaml into the chart as templates, or with ``--check`` says if one is stale (exit code 1).
 
 Templates and not the chart's crds/ folder: Helm never upgrades what is in there.
 """
@@ -31,8 +31,9 @@ def template(name: str, text: str) -> str:
         raise NoTemplateError(f"crds/{name} must have one line `metadata:` for the annotation to follow")
     body = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("#"))
     head, tail = body.split("metadata:\n", 1)
-    note = f"{{{{- /* Copied from crds/{name} by scripts/sync_chart_crds.py: edit the models, not this file. */ -}}}}\n"
-    return f"{note}{{{{- if .Values.crds.enabled }}}}\n{head}metadata:\n{_KEEP}{tail}{{{{- end }}}}\n"
+    origin = f"Copied from crds/{name} by scripts/sync_chart_crds.py: edit the models, not this file."
+    opening = f"{{{{- /* {origin} */ -}}}}\n{{{{- if .Values.crds.enabled }}}}\n"
+    return f"{opening}{head}metadata:\n{_KEEP}{tail}{{{{- end }}}}\n"
 
 
 def main(arguments: list[str]) -> int:
@@ -44,9 +45,8 @@ def main(arguments: list[str]) -> int:
             name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name)
         )
         if stale:
-            print(
-                f"stale in charts/beamline/templates/crds: {', '.join(stale)}: run `python scripts/sync_chart_crds.py`"
-            )
+            where = CHART.relative_to(ROOT)
+            print(f"stale in {where}: {', '.join(stale)}: run `python scripts/sync_chart_crds.py`")
         return 1 if stale else 0
     CHART.mkdir(parents=True, exist_ok=True)
     for name in present.keys() - wanted.keys():

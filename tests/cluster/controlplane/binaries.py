@@ -1,9 +1,9 @@
-"""Where the parts of a control plane, kubectl, Helm and kubeconform come from: given, cached, or built from Go modules.
+"""Where a control plane's parts, kubectl, Helm and kubeconform come from: given, cached, or built.
 
-``go.mod`` beside this file and in the folders below pins them. A build takes about six minutes on two cores the first time and seconds
-after that. Parallel test workers meet here: a file lock lets one build while the others wait, and each binary
-appears under its name only when it is whole (a rename), so that an interrupted build leaves nothing that
-looks like a binary.
+``go.mod`` beside this file, and in the folders below for what needs other versions of the same modules, pins
+them. A build takes about six minutes on two cores the first time and seconds after that. Parallel test
+workers meet here: a file lock lets one build while the others wait, and each binary appears under its name
+only when it is whole (a rename), so that an interrupted build leaves nothing that looks like a binary.
 
 Run as a script it builds what is missing and prints the paths: ``python
 tests/cluster/controlplane/binaries.py``.
@@ -28,7 +28,10 @@ ETCD, APISERVER, CONTROLLERS, KUBECTL = "etcd", "kube-apiserver", "kube-controll
 HELM, KUBECONFORM = "helm", "kubeconform"
 NEEDED = (ETCD, APISERVER, CONTROLLERS, KUBECTL)
 CHART_TOOLS = (HELM, KUBECONFORM)
-HOW_TO_GET_CHART_TOOLS = "no Helm and kubeconform: install Go to have them built (three minutes, once), or set KUBEBUILDER_ASSETS to a folder with both"
+HOW_TO_GET_CHART_TOOLS = (
+    "no Helm and kubeconform: install Go to have them built (three minutes, once), or set KUBEBUILDER_ASSETS "
+    "to a folder with both"
+)
 HOW_TO_GET_ONE = (
     "no Kubernetes API server: install Go to have one built (six minutes, once), set KUBEBUILDER_ASSETS to a "
     "folder with etcd, kube-apiserver, kube-controller-manager and kubectl, or set KUBECONFIG with a context "

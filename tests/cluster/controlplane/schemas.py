@@ -1,8 +1,8 @@
-"""JSON schemas of every Kubernetes kind for kubeconform, made from the pinned Kubernetes' own OpenAPI document.
+"""JSON schemas of every Kubernetes kind for kubeconform, from the pinned Kubernetes' own OpenAPI document.
 
-kubeconform would fetch them from the internet, from a mirror of another version. ``swagger.json`` lies in the module
-that ``go.mod`` pins, so what is checked against is what the API server of these tests serves. The result is kept beside
-the binaries. It is strict: a field that the kind does not have is a fault.
+kubeconform would fetch them from the internet, from a mirror of another version. ``swagger.json`` lies in the
+module that ``go.mod`` pins, so what is checked against is what the API server of these tests serves. The
+result is kept beside the binaries. It is strict: a field that the kind does not have is a fault.
 """
 
 from __future__ import annotations

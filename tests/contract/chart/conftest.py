@@ -1,4 +1,4 @@
-"""The chart as Helm renders it. Helm, kubeconform and the schemas come from where tests/cluster gets its control plane."""
+"""Helm, kubeconform and Kubernetes' schemas, from where tests/cluster gets its control plane."""
 
 from __future__ import annotations
 

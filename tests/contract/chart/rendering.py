@@ -77,13 +77,22 @@ class Rendered:
         (found,) = (spec for owner, spec in self.pods() if owner.startswith(name))
         return found
 
+    def env(self, pod: str, name: str) -> Any:
+        """A variable of a pod's first container: its value, or the Secret's name and key."""
+        (variable,) = (entry for entry in self.pod(pod)["containers"][0]["env"] if entry["name"] == name)
+        return variable.get("value") or variable["valueFrom"]["secretKeyRef"]
+
     def pods(self) -> list[tuple[str, dict[str, Any]]]:
-        """(name of the owner, pod spec) of everything that makes pods."""
-        return [
+        """(name of the owner, or of the pod itself, and pod spec) of everything that runs."""
+        of_owners = [
             (found["metadata"]["name"], found["spec"]["template"]["spec"])
             for found in self.objects
             if found["kind"] in {"Deployment", "StatefulSet", "Job"}
         ]
+        bare = [
+            (found["metadata"]["name"], found["spec"]) for found in self.objects if found["kind"] == "Pod"
+        ]
+        return of_owners + bare
 
 
 def merged(*layers: dict[str, Any]) -> dict[str, Any]:

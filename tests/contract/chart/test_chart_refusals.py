@@ -1,4 +1,4 @@
-"""Values that can't work are refused before anything is applied, and the message says which and what to do."""
+"""Values that can't work are refused before anything is applied, with a message that says which and why."""
 
 from __future__ import annotations
 

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pydantic import AliasChoices
+from pydantic_settings import BaseSettings
+
 from beamline_operator.app import OperatorSettings
 from beamline_operator.edges.preflight import NEEDED
 from beamline_router.settings import RouterSettings
-from pydantic import AliasChoices
-from pydantic_settings import BaseSettings
 
 from .rendering import BUNDLED, EXISTING, ROOT, Chart, Rendered, merged
 
@@ -117,7 +118,7 @@ def test_every_pod_is_under_a_network_policy_and_none_may_do_everything(either: 
 
 
 def test_the_pods_of_the_chart_are_never_picked_by_a_workload_of_the_same_name(either: Rendered) -> None:
-    """The operator picks an Extension's pods by part-of=beamline and instance=NAME, and NAME may be the release's."""
+    """The operator picks an Extension's pods by part-of=beamline and instance=NAME, maybe the release's."""
     for found in either.objects:
         if found["kind"] in {"Deployment", "StatefulSet", "Job"}:
             assert "app.kubernetes.io/part-of" not in found["spec"]["template"]["metadata"]["labels"]
@@ -189,11 +190,7 @@ def test_the_lease_that_the_operator_may_write_is_the_one_that_it_uses(chart: Ch
 
 
 def test_every_binding_points_at_a_role_and_an_account_of_the_chart(either: Rendered) -> None:
-    for binding in (
-        found
-        for found in either.objects
-        if found["kind"].endswith("RoleBinding") or found["kind"] == "RoleBinding"
-    ):
+    for binding in (found for found in either.objects if found["kind"].endswith("RoleBinding")):
         assert binding["roleRef"]["name"] in either.names(binding["roleRef"]["kind"])
         assert [subject["name"] for subject in binding["subjects"]] == ["demo-beamline-operator"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -13,8 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
-from beamline_contract import __version__
 from controlplane.schemas import LOCATION, custom_resource
+
+from beamline_contract import __version__
 
 from .rendering import BUNDLED, CHART, EXISTING, ROOT, Chart, merged
 
@@ -104,8 +104,9 @@ def test_helm_finds_nothing_to_complain_of(chart: Chart, values: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_copies_of_the_crds_are_fresh() -> None:
-    command = [sys.executable, str(ROOT / "scripts" / "sync_chart_crds.py"), "--check"]
+@pytest.mark.parametrize("script", ["sync_chart_crds.py", "chart_readme.py"])
+def test_what_is_generated_into_the_chart_is_fresh(script: str) -> None:
+    command = [sys.executable, str(ROOT / "scripts" / script), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
@@ -164,15 +165,3 @@ def test_no_object_of_the_schema_takes_what_it_does_not_name() -> None:
                 yield from open_objects(child, f"{at}/{name}")
 
     assert list(open_objects(SCHEMA, "")) == []
-
-
-def test_every_value_has_a_comment_of_its_own() -> None:
-    lines = (CHART / "values.yaml").read_text().splitlines()
-    for number, line in enumerate(lines):
-        found = re.match(r"( *)(\w+):(.*)$", line)
-        if not found or found[2] in {"requests", "limits"}:
-            continue
-        is_group = not found[3].strip() and found[2] != "resources"
-        assert is_group or lines[number - 1].strip().startswith("#"), (
-            f"values.yaml, line {number + 1}: {line.strip()}"
-        )

@@ -7,15 +7,10 @@ from typing import Any
 
 import pytest
 
-from .rendering import BUNDLED, EXISTING, Chart, Rendered, merged
+from .rendering import EXISTING, Chart, Rendered, merged
 
 DIGEST = "sha256:" + "a" * 64
 Check = Callable[[Rendered], bool]
-
-
-def _env(rendered: Rendered, pod: str, name: str) -> Any:
-    (variable,) = (entry for entry in rendered.pod(pod)["containers"][0]["env"] if entry["name"] == name)
-    return variable.get("value") or variable["valueFrom"]["secretKeyRef"]
 
 
 def _images(rendered: Rendered) -> set[str]:
@@ -66,7 +61,7 @@ CASES: dict[str, tuple[dict[str, Any], Check]] = {
     ),
     "log level of all components": (
         {"logLevel": "debug"},
-        lambda r: _env(r, "demo-beamline-router", "LOG_LEVEL") == "debug",
+        lambda r: r.env("demo-beamline-router", "LOG_LEVEL") == "debug",
     ),
     "CRDs installed and kept": (
         {},
@@ -89,33 +84,33 @@ CASES: dict[str, tuple[dict[str, Any], Check]] = {
     "the database's URL by Secret and key": (
         {"database": {"key": "writer"}},
         lambda r: (
-            _env(r, "demo-beamline-operator", "BEAMLINE_DATABASE_URL")
-            == {"name": "registry", "key": "writer"}
+            r.env("demo-beamline-operator", "BEAMLINE_DATABASE_URL") == {"name": "registry", "key": "writer"}
         ),
     ),
     "routers with a login of their own": (
         {"database": {"routerKey": "reader"}},
         lambda r: (
-            _env(r, "demo-beamline-router", "BEAMLINE_DATABASE_URL")["key"] == "reader"
-            and _env(r, "demo-beamline-operator", "BEAMLINE_DATABASE_URL")["key"] == "url"
+            r.env("demo-beamline-router", "BEAMLINE_DATABASE_URL")["key"] == "reader"
+            and r.env("demo-beamline-operator", "BEAMLINE_DATABASE_URL")["key"] == "url"
         ),
     ),
     "migrations with a login of their own": (
         {"database": {"migrationKey": "owner"}},
-        lambda r: _env(r, "demo-beamline-migration", "BEAMLINE_DATABASE_URL")["key"] == "owner",
+        lambda r: r.env("demo-beamline-migration", "BEAMLINE_DATABASE_URL")["key"] == "owner",
     ),
-    "the database's CA in all that reach it": (
+    "the database's CA in all that reach it, and nowhere else": (
         {"database": {"caSecret": {"name": "registry-ca"}}},
         lambda r: all(
-            any(m["mountPath"] == "/etc/beamline/database" for m in c["volumeMounts"])
-            for _, p in r.pods()
-            for c in p["containers"] + p.get("initContainers", [])
+            any(entry["name"] == "BEAMLINE_DATABASE_URL" for entry in container.get("env", []))
+            == any(mount["name"] == "database-ca" for mount in container["volumeMounts"])
+            for _, pod in r.pods()
+            for container in pod["containers"] + pod.get("initContainers", [])
         ),
     ),
     "NATS credentials as a file": (
         {"nats": {"credentialsSecret": {"name": "nats-beamline"}}},
         lambda r: all(
-            _env(r, pod, "NATS_CREDENTIALS_FILE") == "/etc/beamline/nats/credentials"
+            r.env(pod, "NATS_CREDENTIALS_FILE") == "/etc/beamline/nats/credentials"
             for pod in ("demo-beamline-operator", "demo-beamline-router")
         ),
     ),
@@ -132,7 +127,7 @@ CASES: dict[str, tuple[dict[str, Any], Check]] = {
         {},
         lambda r: (
             r.names("ClusterRole") == ["models:demo-beamline-operator"]
-            and _env(r, "demo-beamline-operator", "BEAMLINE_LEASE_NAMESPACE") == "models"
+            and r.env("demo-beamline-operator", "BEAMLINE_LEASE_NAMESPACE") == "models"
         ),
     ),
     "an operator of two namespaces": (
@@ -141,13 +136,13 @@ CASES: dict[str, tuple[dict[str, Any], Check]] = {
             r.names("ClusterRole") == []
             and sorted(o["metadata"]["namespace"] for o in r.objects if o["kind"] == "Role")
             == ["blue", "models", "red"]
-            and _env(r, "demo-beamline-operator", "BEAMLINE_NAMESPACES") == "red,blue"
+            and r.env("demo-beamline-operator", "BEAMLINE_NAMESPACES") == "red,blue"
         ),
     ),
     "images that extensions may run": (
         {"operator": {"allowedImages": ["ghcr.io/beamline/", "registry.example/"]}},
         lambda r: (
-            _env(r, "demo-beamline-operator", "BEAMLINE_ALLOWED_IMAGES")
+            r.env("demo-beamline-operator", "BEAMLINE_ALLOWED_IMAGES")
             == "ghcr.io/beamline/,registry.example/"
         ),
     ),
@@ -162,9 +157,9 @@ CASES: dict[str, tuple[dict[str, Any], Check]] = {
             }
         },
         lambda r: (
-            _env(r, "demo-beamline-operator", "BEAMLINE_WORKLOAD_NATS_URL") == "tls://edge:4222"
-            and _env(r, "demo-beamline-operator", "BEAMLINE_WORKLOAD_NATS_CREDENTIALS_FILE") == "/creds"
-            and _env(r, "demo-beamline-operator", "BEAMLINE_WORKLOAD_LOG_LEVEL") == "debug"
+            r.env("demo-beamline-operator", "BEAMLINE_WORKLOAD_NATS_URL") == "tls://edge:4222"
+            and r.env("demo-beamline-operator", "BEAMLINE_WORKLOAD_NATS_CREDENTIALS_FILE") == "/creds"
+            and r.env("demo-beamline-operator", "BEAMLINE_WORKLOAD_LOG_LEVEL") == "debug"
         ),
     ),
     "more routers": (
@@ -203,7 +198,7 @@ CASES: dict[str, tuple[dict[str, Any], Check]] = {
         {"router": {"pollSeconds": 2.5, "maxInFlight": 1000000, "accessLog": False}},
         lambda r: (
             [
-                _env(r, "demo-beamline-router", f"BEAMLINE_{name}")
+                r.env("demo-beamline-router", f"BEAMLINE_{name}")
                 for name in ("POLL_SECONDS", "MAX_IN_FLIGHT", "ACCESS_LOG")
             ]
             == ["2.5", "1000000", "false"]
@@ -273,51 +268,3 @@ def test_what_a_pod_may_get_beyond_our_own_reaches_it_whole(chart: Chart, compon
     assert container["resources"]["requests"]["cpu"] == "1"
     account = rendered.one("ServiceAccount", f"demo-beamline-{component}")
     assert account["metadata"]["annotations"] == {"role": "x"}
-
-
-def test_a_pod_label_never_takes_the_place_of_one_that_selects(chart: Chart) -> None:
-    with_label = {"router": {"podLabels": {"app.kubernetes.io/component": "other"}}}
-    deployment = chart.render(merged(EXISTING, with_label)).one("Deployment", "demo-beamline-router")["spec"]
-    assert (
-        deployment["selector"]["matchLabels"].items() <= deployment["template"]["metadata"]["labels"].items()
-    )
-
-
-def test_a_try_brings_its_own_nats_and_postgresql_and_production_none(chart: Chart) -> None:
-    assert chart.render(EXISTING).names("StatefulSet") == []
-    assert chart.render(EXISTING).names("Secret") == []
-    bundled = chart.render(BUNDLED)
-    assert bundled.names("StatefulSet") == ["demo-beamline-postgres"]
-    assert bundled.names("Deployment") == [
-        "demo-beamline-nats",
-        "demo-beamline-operator",
-        "demo-beamline-router",
-    ]
-    secret = bundled.one("Secret", "demo-beamline-bundled")["stringData"]
-    assert (
-        secret["url"] == "postgresql://beamline:secret1word@demo-beamline-postgres.models.svc:5432/beamline"
-    )
-    assert _env(bundled, "demo-beamline-router", "NATS_URL") == "nats://demo-beamline-nats.models.svc:4222"
-
-
-def test_a_password_that_nobody_chose_is_drawn_and_long(chart: Chart) -> None:
-    secret = chart.render({"bundled": {"enabled": True}}).one("Secret", "demo-beamline-bundled")["stringData"]
-    assert len(secret["password"]) == 32
-    assert secret["password"] in secret["url"]
-
-
-def test_the_bundled_database_may_have_a_volume(chart: Chart) -> None:
-    persistence = {"enabled": True, "size": "5Gi", "storageClassName": "fast"}
-    rendered = chart.render(merged(BUNDLED, {"bundled": {"postgres": {"persistence": persistence}}}))
-    (claim,) = rendered.one("StatefulSet", "demo-beamline-postgres")["spec"]["volumeClaimTemplates"]
-    assert claim["spec"]["resources"]["requests"]["storage"] == "5Gi"
-    assert claim["spec"]["storageClassName"] == "fast"
-    assert "data" not in [volume["name"] for volume in rendered.pod("demo-beamline-postgres")["volumes"]]
-
-
-def test_a_new_image_is_a_new_migration_and_the_same_values_are_the_same_one(chart: Chart) -> None:
-    def job(values: dict[str, Any]) -> list[str]:
-        return chart.render(merged(EXISTING, values)).names("Job")
-
-    assert job({}) == job({"router": {"replicas": 7}})
-    assert job({}) != job({"image": {"tag": "0.2.0"}})
