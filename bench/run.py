@@ -19,7 +19,11 @@ from rich.table import Table
 
 from bench.parts import RESULTS, Row
 
-ROWS = {"saturation": "bench.saturation", "applied": "bench.applied"}
+ROWS = {
+    "saturation": "bench.saturation",
+    "transports": "bench.transports",
+    "applied": "bench.applied",
+}
 """Row name to the module whose ``run(rounds=, seconds=)`` measures it."""
 
 

@@ -36,8 +36,9 @@ from beamline_sdk import link, logs
 from .core.pipeline import Pipeline
 from .core.state import Runtime
 from .edges.access_log import AccessLog
+from .edges.fast_nats import FastLine, FastTransport
 from .edges.http import HttpDoor, HttpServer, ListenError
-from .edges.nats_door import NatsDoor
+from .edges.nats_door import NatsDoor, PlainLine
 from .edges.nats_transport import NatsTransport
 from .edges.refresh import Refresher
 from .edges.registry import Registry
@@ -122,7 +123,8 @@ class _Router:
         self._tasks: list[asyncio.Task[None]] = []
         self._telemetry = Telemetry()
         self._access_log = AccessLog(enabled=settings.logs_requests)
-        self._transport = NatsTransport()
+        fast = settings.transport == "fast"
+        self._transport = FastTransport() if fast else NatsTransport()
         self._runtime = Runtime(time.monotonic, rng, self._telemetry)
         self._pipeline = Pipeline(
             self._transport, self._runtime, self._telemetry, time.monotonic, asyncio.sleep, rng
@@ -150,7 +152,7 @@ class _Router:
             instance=settings.instance,
             started_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         )
-        self._door = NatsDoor(self._serving)
+        self._door = NatsDoor(self._serving, FastLine if fast else PlainLine)
 
     async def run(self) -> None:
         try:

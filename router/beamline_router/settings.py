@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 from uuid import uuid4
 
 from pydantic import AliasChoices, Field
@@ -40,6 +40,8 @@ class RouterSettings(BaseSettings):
     nats_credentials_file: Annotated[str | None, Field(validation_alias=_either("NATS_CREDENTIALS_FILE"))] = (
         None
     )
+    transport: Literal["fast", "plain"] = "fast"
+    """What carries requests over the NATS connection: the router's own hot path, or nats-py alone."""
     database_url: str = "postgresql://127.0.0.1:5432/beamline"
     http_host: str = "127.0.0.1"
     http_port: Annotated[int, Field(ge=0, le=65_535)] = 8080

@@ -34,8 +34,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final, cast
 
 import orjson
 import structlog
@@ -52,11 +52,11 @@ from .fast_nats_codec import (
     Handler,
     Line,
     Message,
-    ProtocolFault,
+    StreamError,
     headers_of,
     publication,
 )
-from .nats_transport import SERVICE_ERROR_CODE, SETTLE_S, service_error
+from .nats_transport import SERVICE_ERROR, SERVICE_ERROR_CODE, SETTLE_S, service_error
 
 log = structlog.get_logger()
 
@@ -67,6 +67,7 @@ LOOK_S: Final = 0.1
 MAX_BACKLOG: Final = 32 * 1024 * 1024
 """Bytes that may wait for a socket that does not take them; a healthy one has none for long."""
 
+_KEY_SERVICE_ERROR: Final = SERVICE_ERROR.lower()
 _KEY_SERVICE_CODE: Final = SERVICE_ERROR_CODE.lower()
 _USABLE: Final = frozenset({Client.CONNECTED, Client.DRAINING_SUBS})
 
@@ -77,7 +78,7 @@ class HotPath:
     """What replaces nats-py's per-message work on one connection. :meth:`of` gives the one of a client."""
 
     def __init__(self, nc: Client) -> None:
-        self._nc = nc
+        self._nc: Any = nc  # most of what is used here is private to nats-py
         self._loop = asyncio.get_running_loop()
         self._decoder = Decoder()
         self._encoder = Encoder()
@@ -96,14 +97,18 @@ class HotPath:
     @classmethod
     def of(cls, nc: Client) -> HotPath:
         """The client's hot path, put in place on first use."""
-        if not isinstance(nc._ps, HotPath):
-            nc._ps = cls(nc)
-        return nc._ps  # type: ignore[no-any-return]  # it is one now
+        slot: Any = nc  # nats-py types it as its own parser
+        if not isinstance(slot._ps, cls):
+            slot._ps = cls(nc)
+        return cast(HotPath, slot._ps)
 
     @property
     def usable(self) -> bool:
         """Whether what is sent now leaves now."""
-        return self._nc._status in _USABLE and self._backlog() <= MAX_BACKLOG
+        if self._nc._status not in _USABLE:
+            return False
+        socket = self._socket
+        return socket is None or socket.get_write_buffer_size() <= MAX_BACKLOG
 
     # --- what nats-py's read loop and reconnect call -------------------------------------------------
 
@@ -117,7 +122,11 @@ class HotPath:
             self._settled_at = time.monotonic() + SETTLE_S
         try:
             rest = self._decoder.feed(data)
-        except ProtocolFault as fault:
+        except StreamError as fault:
+            raise errors.ProtocolError from fault
+        except Exception as fault:
+            # nats-py would end its read loop and never read again; it is better off with a new connection.
+            log.exception("nats.message_crashed")
             raise errors.ProtocolError from fault
         for one in rest:
             await self._pass_on(one)
@@ -161,7 +170,7 @@ class HotPath:
     def _write(self) -> None:
         """One call to the socket for all that a turn of the loop has brought, nats-py's own first."""
         nc, out = self._nc, self._out
-        if not out or nc._status not in _USABLE:
+        if not out or not nc.is_connected:
             out.clear()
             return
         if nc._pending:
@@ -175,14 +184,11 @@ class HotPath:
             log.debug("nats.write_failed", error=type(error).__name__)
         out.clear()
 
-    def _backlog(self) -> int:
-        return 0 if self._socket is None else self._socket.get_write_buffer_size()
-
     async def subscribe(self, subject: str, queue: str, handler: Handler) -> Subscription:
         """A subscription whose messages go to ``handler`` inside of the read. It is nats-py's own otherwise:
         it comes back after an outage, and ``drain()`` is over when all that had arrived was handed over.
         """
-        subscription = await self._nc.subscribe(subject, queue=queue, cb=_never)
+        subscription: Subscription = await self._nc.subscribe(subject, queue=queue, cb=_never)
         self._decoder.handlers[b"%d" % subscription._id] = handler
         return subscription
 
@@ -191,15 +197,16 @@ class HotPath:
     async def request(
         self, subject: str, payload: bytes, headers: Mapping[str, str], timeout_s: float
     ) -> Outcome:
-        """As in the port; ``timeout_s`` is positive."""
-        nc = self._nc
-        target, head = self._encoder.subject(subject), self._encoder.head(headers)
-        if len(payload) + len(head) > nc._max_payload:
-            return TransportFault.TOO_LARGE
+        """As in the port."""
         if not self._inbox:
             await self._open_inbox()
-        if not self.usable:
+        if not self._inbox or not self.usable:
             return TransportFault.DISCONNECTED
+        if timeout_s <= 0:
+            return TransportFault.TIMED_OUT
+        target, head = self._encoder.subject(subject), self._encoder.head(headers)
+        if len(payload) + len(head) > self._nc._max_payload:
+            return TransportFault.TOO_LARGE
         self._last_id = number = self._last_id + 1
         future: asyncio.Future[Outcome] = self._loop.create_future()
         ends_at = time.monotonic() + timeout_s
@@ -218,7 +225,11 @@ class HotPath:
             if self._inbox or not self.usable:
                 return
             inbox = self._nc.new_inbox() + "."
-            await self.subscribe(inbox + "*", "", self._replied)
+            try:
+                await self.subscribe(inbox + "*", "", self._replied)
+            except errors.Error as error:  # it began to drain or to close: no requests any more
+                log.debug("nats.no_inbox", error=type(error).__name__)
+                return
             self._inbox = inbox.encode()
 
     def _replied(self, subject: bytes, _reply: bytes, head: bytes, payload: bytes) -> None:
@@ -233,9 +244,8 @@ class HotPath:
             settled = time.monotonic() >= self._settled_at
             return TransportFault.NO_RESPONDERS if settled else TransportFault.DISCONNECTED
         headers = headers_of(head)
-        if _KEY_SERVICE_CODE in headers:
-            return service_error(payload, headers)
-        return payload
+        stated = headers.get(_KEY_SERVICE_CODE)
+        return payload if stated is None else service_error(payload, stated, headers.get(_KEY_SERVICE_ERROR))
 
     # --- time ----------------------------------------------------------------------------------------
 
@@ -287,18 +297,18 @@ class FastTransport:
         """Whether a request would leave this process now."""
         return self._nc is not None and self._nc.is_connected
 
-    async def request(
+    def request(
         self, subject: str, payload: bytes, headers: Mapping[str, str], timeout_s: float
-    ) -> Outcome:
+    ) -> Coroutine[Any, Any, Outcome]:
         """See the port. Raises :class:`ValueError` for what no caller may send: a malformed subject or
         header.
         """
         path = self._path
-        if path is None or not path.usable:
-            return TransportFault.DISCONNECTED
-        if timeout_s <= 0:
-            return TransportFault.TIMED_OUT
-        return await path.request(subject, payload, headers, timeout_s)
+        return _disconnected() if path is None else path.request(subject, payload, headers, timeout_s)
+
+
+async def _disconnected() -> Outcome:
+    return TransportFault.DISCONNECTED
 
 
 class FastLine:

@@ -27,7 +27,6 @@ MAX_LINE: Final = 1024 * 1024
 """A line longer than this is no line. The server's own limit for what clients send is 4 KiB, but INFO names
 all servers of a cluster.
 """
-HEADER_LINE: Final = b"NATS/1.0"
 NO_RESPONDERS: Final = b"NATS/1.0 503"
 """How the header block begins where the server itself answers that nobody listens."""
 
@@ -35,11 +34,12 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _SUBJECT: Final = re.compile(r"[^\s\x00-\x1f\x7f]+")
 _BREAKS: Final = str.maketrans({"\r": " ", "\n": " "})
 _MAX_KNOWN: Final = 4096
-_M: Final = ord("M")
 _H: Final = ord("H")
+_MESSAGE: Final = frozenset(b"MH")
+_WORDS_MORE: Final = (0, 1)
 
 
-class ProtocolFault(ValueError):
+class StreamError(ValueError):
     """What arrived is not the NATS protocol; the connection can't be used any more."""
 
 
@@ -75,7 +75,7 @@ class Decoder:
         self._size = self._needed = 0
 
     def feed(self, data: bytes) -> list[Message | Line]:
-        """Takes the next bytes; returns what no handler took. Raises :class:`ProtocolFault`."""
+        """Takes the next bytes; returns what no handler took. Raises :class:`StreamError`."""
         if self._held:
             self._held.append(data)
             self._size += len(data)
@@ -90,27 +90,30 @@ class Decoder:
             line_end = data.find(b"\r\n", at)
             if line_end < 0:
                 if end - at > MAX_LINE:
-                    raise ProtocolFault("a line without an end")
+                    raise StreamError("a line without an end")
                 return self._hold(data, at, end - at + 1, rest)
             first = data[at]
-            if first != _M and first != _H:
+            if first not in _MESSAGE:
                 rest.append(_line(data[at:line_end]))
                 at = line_end + 2
                 continue
             words = data[at:line_end].split(b" ")
             begin = line_end + 2
+            with_head = first == _H
             try:
                 # MSG subject sid [reply] size, HMSG subject sid [reply] head size
                 stop = begin + int(words[-1])
-                body = begin + int(words[-2]) if first == _H else begin
-                reply = words[3] if len(words) == (6 if first == _H else 5) else b""
-                subject, sid = words[1], words[2]
+                body = begin + int(words[-2]) if with_head else begin
             except (ValueError, IndexError):
-                raise ProtocolFault("a malformed line before a message") from None
+                raise StreamError("a size that is no number") from None
+            extra = len(words) - (5 if with_head else 4)
+            if extra not in _WORDS_MORE:
+                raise StreamError("a malformed line before a message")
+            subject, sid, reply = words[1], words[2], words[3] if extra else b""
             if end < stop + 2:
                 return self._hold(data, at, stop + 2 - at, rest)
             if data[stop : stop + 2] != b"\r\n" or not begin <= body <= stop:
-                raise ProtocolFault("a message that does not end where it should")
+                raise StreamError("a message that does not end where it should")
             at = stop + 2
             handler = handlers.get(sid)
             if handler is not None:
@@ -119,9 +122,7 @@ class Decoder:
                 rest.append(Message(_number(sid), subject, reply, data[begin:body], data[body:stop]))
         return rest
 
-    def _hold(
-        self, data: bytes, at: int, needed: int, rest: list[Message | Line]
-    ) -> list[Message | Line]:
+    def _hold(self, data: bytes, at: int, needed: int, rest: list[Message | Line]) -> list[Message | Line]:
         self._held.append(data[at:])
         self._size = len(data) - at
         self._needed = needed
@@ -132,13 +133,13 @@ def _line(line: bytes) -> Line:
     operation, _, rest = line.strip().partition(b" ")
     operation = operation.upper()
     if operation not in {b"PING", b"PONG", b"INFO", b"+OK", b"-ERR"}:
-        raise ProtocolFault("an unknown operation")
+        raise StreamError("an unknown operation")
     return Line(operation, rest)
 
 
 def _number(digits: bytes) -> int:
     if not digits.isdigit():
-        raise ProtocolFault("a subscription id that is no number")
+        raise StreamError("a subscription id that is no number")
     return int(digits)
 
 
@@ -154,14 +155,36 @@ def headers_of(head: bytes) -> dict[str, str]:
     return found
 
 
+class _Names(dict[str, str]):
+    """Header names, checked and ready for their values. There are few; a flood of them is not kept."""
+
+    def __missing__(self, name: str) -> str:
+        if not _TOKEN.fullmatch(name):
+            raise ValueError("NATS can't carry this header name")
+        if len(self) >= _MAX_KNOWN:
+            self.clear()
+        self[name] = start = f"\r\n{name}: "
+        return start
+
+
+class _Subjects(dict[str, bytes]):
+    """Subjects, checked and encoded: a router's come from its table."""
+
+    def __missing__(self, subject: str) -> bytes:
+        if not _SUBJECT.fullmatch(subject):
+            raise ValueError("NATS can't carry this subject")
+        if len(self) >= _MAX_KNOWN:
+            self.clear()
+        self[subject] = known = subject.encode()
+        return known
+
+
 class Encoder:
-    """Puts together what leaves. Header names and subjects are checked once and kept: there are few of
-    each.
-    """
+    """Puts together what leaves. Header names and subjects are checked and encoded once."""
 
     def __init__(self) -> None:
-        self._names: dict[str, str] = {}
-        self._subjects: dict[str, bytes] = {}
+        self._names = _Names()
+        self._subjects = _Subjects()
 
     def head(self, headers: Mapping[str, str]) -> bytes:
         """The header block of a message, empty without headers. Raises :class:`ValueError` for a name that
@@ -170,34 +193,15 @@ class Encoder:
         if not headers:
             return b""
         names = self._names
-        lines = ["NATS/1.0"]
-        for name, value in headers.items():
-            lines.append((names.get(name) or self._name(name)) + value)
-        lines.append("\r\n")
-        text = "\r\n".join(lines)
-        breaks = len(lines)
+        text = "".join([names[name] + value for name, value in headers.items()])
+        breaks = len(headers)
         if text.count("\r") != breaks or text.count("\n") != breaks:
-            return self.head({name: value.translate(_BREAKS) for name, value in headers.items()})
-        return text.encode()
+            text = "".join([names[name] + value.translate(_BREAKS) for name, value in headers.items()])
+        return f"NATS/1.0{text}\r\n\r\n".encode()
 
     def subject(self, subject: str) -> bytes:
         """The subject's bytes. Raises :class:`ValueError` for one that would break its line."""
-        known = self._subjects.get(subject)
-        if known is None:
-            if not _SUBJECT.fullmatch(subject):
-                raise ValueError("NATS can't carry this subject")
-            if len(self._subjects) >= _MAX_KNOWN:
-                self._subjects.clear()
-            known = self._subjects[subject] = subject.encode()
-        return known
-
-    def _name(self, name: str) -> str:
-        if not _TOKEN.fullmatch(name):
-            raise ValueError("NATS can't carry this header name")
-        if len(self._names) >= _MAX_KNOWN:
-            self._names.clear()
-        self._names[name] = start = f"{name}: "
-        return start
+        return self._subjects[subject]
 
 
 def publication(subject: bytes, reply: bytes, head: bytes, payload: bytes) -> bytes:

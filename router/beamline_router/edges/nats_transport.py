@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import orjson
 from nats import errors
@@ -113,9 +113,7 @@ class NatsTransport:
             fault = _fault_of(error)
             if fault is TransportFault.NO_RESPONDERS and time.monotonic() < self._settled_at:
                 return TransportFault.DISCONNECTED
-            if fault is TransportFault.TIMED_OUT and (
-                not nc.is_connected or nc.stats["reconnects"] != before
-            ):
+            if fault is TransportFault.TIMED_OUT and (not self.connected or nc.stats["reconnects"] != before):
                 return TransportFault.DISCONNECTED
             return fault
         except (errors.BadSubjectError, errors.BadHeaderError) as error:
@@ -124,7 +122,9 @@ class NatsTransport:
         if task is not None and task.cancelling() > cancels:
             raise asyncio.CancelledError
         if reply.headers and SERVICE_ERROR_CODE in reply.headers:
-            return service_error(reply.data, reply.headers)
+            return service_error(
+                reply.data, reply.headers[SERVICE_ERROR_CODE], reply.headers.get(SERVICE_ERROR)
+            )
         return bytes(reply.data)
 
 
@@ -139,19 +139,18 @@ def _size(headers: Mapping[str, str]) -> int:
     return _HEADER_FRAME + sum(len(key) + len(value.encode()) + _LINE_FRAME for key, value in headers.items())
 
 
-def service_error(payload: bytes, headers: Mapping[str, Any]) -> bytes:
+def service_error(payload: bytes, stated: str, description: str | None) -> bytes:
     """The reply of a service that reports its error in headers, in our own words; a body that has them
     stays.
     """
     if payload[:1] == b"{" and b'"error"' in payload:
         return bytes(payload)
-    stated = str(headers[SERVICE_ERROR_CODE])
     code = (
         ErrorCode(stated)
         if stated in ErrorCode.__members__
         else SERVICE_CODES.get(stated, ErrorCode.INTERNAL)
     )
-    message = str(headers.get(SERVICE_ERROR) or "the service gave no description")
+    message = description or "the service gave no description"
     return orjson.dumps(
         {"error": WireError.of(code, f"{message[:512]} (service code {stated[:32]})").to_wire()}
     )
