@@ -67,6 +67,12 @@ Key = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^
 _SECRET_WORDS = r"(?i)(API_?KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)"  # noqa: S105 -- names, not a secret
 
 
+StickyKey = Annotated[
+    str, StringConstraints(min_length=1, max_length=160, pattern=r"^(tenant|header:[a-z0-9-]{1,128})$")
+]
+"""What a choice is hashed by: ``tenant``, or ``header:NAME`` (the tenant where the header is absent)."""
+
+
 class ExtensionRef(Model):
     """Names an Extension, of the same namespace unless ``namespace`` says otherwise."""
 
@@ -307,8 +313,15 @@ class ExtensionSpec(Model):
         | None
     ) = None
     """Version of this extension; ``v`` and a number also ends a derived subject."""
+    version_of: ObjectName | None = None
+    """The Extension of the same namespace and type that this one is a version of.
+
+    Steps that name that Extension are divided among it and its enabled versions, by weight.
+    """
     weight: Annotated[int, Field(ge=0, le=1_000)] = 100
-    """Share of traffic relative to other versions side by side."""
+    """Share of traffic relative to other versions side by side; 0 takes none."""
+    sticky_key: StickyKey | None = None
+    """On the Extension that has versions: the same key meets the same version. Default: drawn per request."""
     allowed_namespaces: Annotated[tuple[Namespace, ...], Field(strict=False, max_length=64)] = ()
     """Other namespaces whose RoutingPolicies may refer to this Extension."""
     deletion_policy: Literal["Delete", "Retain"] = "Delete"
@@ -349,6 +362,12 @@ class ExtensionSpec(Model):
             message="failureMode fallback and fallbackRef go together: set both or neither",
             field="fallbackRef",
             holds=lambda self, _: (self.failure_mode == "fallback") == (self.fallback_ref is not None),
+        ),
+        Rule(
+            cel="!has(self.versionOf) || has(self.version)",
+            message="version is required with versionOf: say which version this is",
+            field="version",
+            holds=lambda self, _: self.version_of is None or self.version is not None,
         ),
     )
 

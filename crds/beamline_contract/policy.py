@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
-from .extension import CircuitBreaker, ExtensionRef, FailureMode, Retry, TimeoutMs
+from .extension import CircuitBreaker, ExtensionRef, FailureMode, Retry, StickyKey, TimeoutMs
 from .model import FreeForm, Model, Rule, map_as_the_api_server_reads
 from .names import Action
 from .wire import MAX_STEPS
@@ -63,6 +63,39 @@ class FallbackChoice(Model):
     extension_ref: ExtensionRef
 
 
+class Canary(Model):
+    """A provider that is tried on a share of the requests before it takes part in the choice."""
+
+    extension_ref: ExtensionRef
+    percent: Annotated[int, Field(ge=0, le=100)] = 0
+    """Share of the requests that ask the canary first; raising it only ever adds keys."""
+    sticky_key: StickyKey | None = None
+    """What the share is decided by; default: the request's id."""
+
+
+class RetryBudget(Model):
+    """How many retries an extension may cause in one router.
+
+    Defaults: architecture.md, "Rules of the pipeline".
+    """
+
+    tokens: Annotated[int, Field(ge=1, le=1_000)] = 10
+    """Tokens in a full bucket; each failure takes one."""
+    refill: Annotated[float, Field(ge=0.001, le=1)] = 0.1
+    """Tokens that a success gives back."""
+    threshold: Annotated[int, Field(ge=0, le=999)] = 5
+    """A retry needs more tokens than this."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.threshold < self.tokens",
+            message="threshold must be less than tokens, or nothing would ever be retried",
+            field="threshold",
+            holds=lambda self, _: self.threshold < self.tokens,
+        ),
+    )
+
+
 class Step(Model):
     """One step of the pipeline. What it leaves out comes from the Extension it runs."""
 
@@ -82,19 +115,23 @@ class Step(Model):
     """A shadow step runs and is recorded, but never changes or delays the answer."""
     group: Label | None = None
     """Neighbouring validators of the same group run in parallel."""
+    overlap: bool = False
+    """On the validators directly before select_provider: they run beside the provider call.
+
+    The answer is held back until the verdict, and a rejection cancels the call.
+    """
     circuit_breaker: CircuitBreaker | None = None
+    """A breaker of this step's own, instead of the Extension's."""
+    concurrency: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Calls that one router keeps in flight from this step, within the Extension's own limit."""
     strategy: Strategy | None = None
     """How select_provider chooses; default ``ordered``, or ``weighted`` where weights differ."""
-    sticky_key: (
-        Annotated[
-            str,
-            StringConstraints(min_length=1, max_length=160, pattern=r"^(tenant|header:[a-z0-9-]{1,128})$"),
-        ]
-        | None
-    ) = None
+    sticky_key: StickyKey | None = None
     """What the sticky strategy hashes: ``tenant`` (default) or ``header:NAME``."""
     providers: Annotated[tuple[ProviderChoice, ...], Field(strict=False, max_length=16)] = ()
     fallback: Annotated[tuple[FallbackChoice, ...], Field(strict=False, max_length=8)] = ()
+    canary: Canary | None = None
+    """A provider that a share of the requests asks before the chosen one."""
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -111,12 +148,12 @@ class Step(Model):
         ),
         Rule(
             cel="self.action == 'select_provider' || !(has(self.strategy) || has(self.stickyKey) "
-            "|| (has(self.fallback) && self.fallback.size() > 0))",
-            message="strategy, stickyKey and fallback belong to select_provider only",
+            "|| has(self.canary) || (has(self.fallback) && self.fallback.size() > 0))",
+            message="strategy, stickyKey, canary and fallback belong to select_provider only",
             field="strategy",
             holds=lambda self, _: (
                 self.action == "select_provider"
-                or not (self.strategy is not None or self.sticky_key is not None or self.fallback)
+                or not (self.strategy or self.sticky_key or self.canary or self.fallback)
             ),
         ),
         Rule(
@@ -124,6 +161,17 @@ class Step(Model):
             message="group belongs to extension_validator only: other steps depend on the one before",
             field="group",
             holds=lambda self, _: self.action == "extension_validator" or self.group is None,
+        ),
+        Rule(
+            cel="!self.overlap || (self.action == 'extension_validator' && self.mode == 'enforce' "
+            "&& !has(self.group))",
+            message="overlap belongs to an enforced extension_validator without group: "
+            "those that overlap run side by side anyway",
+            field="overlap",
+            holds=lambda self, _: (
+                not self.overlap
+                or (self.action == "extension_validator" and self.mode == "enforce" and self.group is None)
+            ),
         ),
         Rule(
             cel="self.action != 'select_provider' || self.mode == 'enforce'",
@@ -172,6 +220,10 @@ def _never_follows_cel(earlier: str, later: str) -> str:
     )
 
 
+def _overlaps_last(steps: tuple[Step, ...]) -> bool:
+    return all(not a.overlap or b.overlap or b.action == _PROVIDER for a, b in pairwise(steps))
+
+
 class RoutingPolicySpec(Model):
     """Desired state of a RoutingPolicy."""
 
@@ -180,6 +232,8 @@ class RoutingPolicySpec(Model):
     """Higher wins over lower before anything else is compared."""
     deadline_ms: TimeoutMs = 60_000
     """Time for the whole request, milliseconds; it ends it whatever timeouts and retries would allow."""
+    retry_budget: RetryBudget | None = None
+    """Retry budget of this policy's own for each extension it calls; default: one for all policies."""
     suspend: bool = False
     """True stops reconciling and changes nothing."""
     steps: Annotated[tuple[Step, ...], Field(strict=False, min_length=1, max_length=16)]
@@ -210,5 +264,12 @@ class RoutingPolicySpec(Model):
             message="extension_post must stand after select_provider",
             field="steps",
             holds=lambda self, _: _never_follows(self.steps, {"extension_post"}, {_PROVIDER}),
+        ),
+        Rule(
+            cel=f"{list(range(1, MAX_STEPS))}.all(i, i >= self.steps.size() || !self.steps[i - 1].overlap "
+            "|| self.steps[i].overlap || self.steps[i].action == 'select_provider')",
+            message="validators with overlap must stand directly before select_provider",
+            field="steps",
+            holds=lambda self, _: _overlaps_last(self.steps),
         ),
     )

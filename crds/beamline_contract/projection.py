@@ -99,23 +99,30 @@ def policy_record(policy: RoutingPolicy) -> PolicyRecord:
 def policy_document(policy: RoutingPolicy) -> dict[str, Any]:
     """The stored form of a policy: snake_case, ids instead of references, unset fields left out."""
     spec = policy.spec
-    return {
+    document: dict[str, Any] = {
         "match": spec.match.model_dump(mode="json"),
         "priority": spec.priority,
         "deadline_ms": spec.deadline_ms,
         "steps": [_step_document(step) for step in spec.steps],
         "fallback": _ids(spec.fallback),
     }
+    if spec.retry_budget is not None:
+        document["retry_budget"] = spec.retry_budget.model_dump(mode="json")
+    return document
 
 
 def _step_document(step: Step) -> dict[str, Any]:
     document: dict[str, Any] = {"action": step.action}
-    for name in ("name", "config", "timeout_ms", "retry", "retry_on_timeout", "failure_mode", "group"):
+    for name in (
+        "name", "config", "timeout_ms", "retry", "retry_on_timeout", "failure_mode", "group", "concurrency",
+    ):  # fmt: skip
         value = getattr(step, name)
         if value is not None:
             document[name] = value
     if step.mode != "enforce":
         document["mode"] = step.mode
+    if step.overlap:
+        document["overlap"] = True
     if step.circuit_breaker is not None:
         document["circuit_breaker"] = step.circuit_breaker.model_dump(mode="json")
     if step.fallback_ref is not None:
@@ -134,6 +141,11 @@ def _step_document(step: Step) -> dict[str, Any]:
         document["strategy"] = step.strategy
     if step.sticky_key is not None:
         document["sticky_key"] = step.sticky_key
+    if step.canary is not None:
+        document["canary"] = {
+            "provider_id": object_id(step.canary.extension_ref.name),
+            **step.canary.model_dump(mode="json", include={"percent", "sticky_key"}, exclude_none=True),
+        }
     document["fallback"] = _ids(step.fallback)
     return document
 
@@ -156,6 +168,8 @@ def references(policy: RoutingPolicy) -> list[tuple[str, ExtensionRef, str]]:
             (f"{at}.providers[{position}].extensionRef", choice.extension_ref, "provider")
             for position, choice in enumerate(step.providers)
         )
+        if step.canary is not None:
+            found.append((f"{at}.canary.extensionRef", step.canary.extension_ref, "provider"))
         found.extend(
             (f"{at}.fallback[{position}].extensionRef", choice.extension_ref, "provider")
             for position, choice in enumerate(step.fallback)

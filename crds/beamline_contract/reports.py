@@ -44,7 +44,7 @@ class Notice(Report):
 
     kind: Literal["Extension", "RoutingPolicy"]
     id: str
-    reason: Literal["MatchesNothing", "Overridden", "Complex"]
+    reason: Literal["MatchesNothing", "Overridden", "Complex", "NearLimit"]
     message: str
     other_id: str | None = None
 

@@ -124,9 +124,15 @@ def refs_of(stored: StoredObject) -> list[tuple[str, ExtensionRef, str]]:
     """Every reference of an object: (field path, reference, wanted extension type)."""
     if isinstance(stored, RoutingPolicy):
         return references(stored)
-    if isinstance(stored, Extension) and stored.spec.fallback_ref is not None:
-        return [("spec.fallbackRef", stored.spec.fallback_ref, stored.spec.type)]
-    return []
+    if not isinstance(stored, Extension):
+        return []
+    spec = stored.spec
+    found: list[tuple[str, ExtensionRef, str]] = []
+    if spec.fallback_ref is not None:
+        found.append(("spec.fallbackRef", spec.fallback_ref, spec.type))
+    if spec.version_of is not None:
+        found.append(("spec.versionOf", ExtensionRef(name=spec.version_of), spec.type))
+    return found
 
 
 def target_of(stored: StoredObject, ref: ExtensionRef) -> ObjectKey:
@@ -140,7 +146,8 @@ def _entry(stored: StoredObject) -> _Entry:
     facts: tuple[object, ...] = (meta.generation, isinstance(stored, BrokenObject), meta.deleting)
     if isinstance(stored, Extension):
         claims.append(("subject", stored.subject))
-        facts = (stored.spec.type, stored.spec.enabled, stored.spec.allowed_namespaces, meta.deleting)
+        spec = stored.spec
+        facts = (spec.type, spec.enabled, spec.allowed_namespaces, spec.version_of, meta.deleting)
     elif isinstance(stored, RoutingPolicy):
         facts = (meta.deleting,)
     refers_to = frozenset(target_of(stored, ref) for _, ref, _ in refs_of(stored))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .matching import Matcher, Rule, mismatch, percent_key, specificity
+from .keys import key_of
+from .matching import Matcher, Rule, mismatch, specificity
 from .request import Request
 from .route import Call, CompiledPolicy, ProviderStep, Step
 from .snapshot import Snapshot
@@ -51,7 +52,7 @@ def _policy(policy: CompiledPolicy, request: Request, matcher: Matcher) -> dict[
         "rank": rank,
         "priority": policy.priority,
         "specificity": list(specificity(policy.criteria)),
-        "percent_key": percent_key(policy.criteria, request) if policy.criteria.percent < 100 else None,
+        "percent_key": key_of(policy.criteria.sticky_key, request) if policy.criteria.percent < 100 else None,
         "complexity": policy.complexity,
     }
 

@@ -22,7 +22,10 @@ from beamline_contract import names
 from beamline_contract.errors import CLIENT_FAULTS, ErrorCode, WireError
 from beamline_sdk.breaker import CLOSED, Breaker
 
+from . import selection
+from .budget import RetryBudget
 from .deadline import SHORTEST_ATTEMPT_S, attempt_timeout, header_values
+from .keys import key_of
 from .ports import Recorder, Transport, TransportFault
 from .replies import READERS, ReplyValue
 from .retry import pause_before_retry
@@ -86,6 +89,18 @@ class Invoker:
         self._sleep = sleep
         self._rng = rng
 
+    def version(self, run: Run, call: Call) -> Call:
+        """The version that this request meets, of an extension that has several; else the call itself."""
+        if not call.versions:
+            return call
+        sticky = call.version_key
+        return selection.version(
+            call,
+            self._runtime.available,
+            key=None if sticky is None else key_of(sticky, run.request),
+            random=self._rng.random() if sticky is None else 0.0,
+        )
+
     async def invoke(
         self, run: Run, call: Call, payload: bytes, *, max_attempts: int = 6, trial: bool = False
     ) -> Invocation:
@@ -95,18 +110,25 @@ class Invoker:
             return Invocation(error=error, refused="absent")
         load = self._runtime.load(call.extension_id)
         if load.in_flight >= call.concurrency:
-            words = f"{call.concurrency} calls are in flight already, which is the extension's limit"
-            return Invocation(error=WireError.of(ErrorCode.RESOURCE_EXHAUSTED, words), refused="full")
+            return _full(call.concurrency, "extension")
+        gate = None if call.gate is None else self._runtime.load(call.gate)
+        if gate is not None:
+            if gate.in_flight >= call.gate_limit:
+                return _full(call.gate_limit, "step")
+            gate.in_flight += 1
         load.in_flight += 1
         try:
             return await self._attempts(run, call, payload, load, max_attempts=max_attempts, trial=trial)
         finally:
             load.in_flight -= 1
+            if gate is not None:
+                gate.in_flight -= 1
 
     async def _attempts(
         self, run: Run, call: Call, payload: bytes, load: Load, *, max_attempts: int, trial: bool
     ) -> Invocation:
         breaker = self._runtime.breaker(call)
+        budget = load.budget if call.budget_key is None else self._runtime.budget(call)
         retry = min(call.retry, max_attempts - 1)
         headers = self._headers(run)
         last: Invocation | None = None
@@ -135,7 +157,7 @@ class Invoker:
                 raise
             if not isinstance(value, WireError):
                 breaker.success(permit, done, slow=done - now >= call.slow_s)
-                load.budget.succeeded()
+                budget.succeeded()
                 load.observe(done - now, done)
                 self._recorder.attempt(call.extension_id, False, None, done - now)
                 return Invocation(value=value, attempts=attempt, breaker=_word(breaker))
@@ -144,7 +166,7 @@ class Invoker:
                 value,
                 breaker,
                 permit,
-                load=load,
+                budget=budget,
                 done=done,
                 seconds=done - now,
                 blameless=reply is TransportFault.DISCONNECTED,
@@ -157,7 +179,7 @@ class Invoker:
                 attempt=attempt,
                 retry=retry,
                 retry_on_timeout=call.retry_on_timeout,
-                budget=load.budget,
+                budget=budget,
                 remaining_s=run.deadline - done,
                 random=self._rng.random(),
             )
@@ -196,7 +218,7 @@ class Invoker:
         breaker: Breaker,
         permit: int,
         *,
-        load: Load,
+        budget: RetryBudget,
         done: float,
         seconds: float,
         blameless: bool,
@@ -218,9 +240,14 @@ class Invoker:
         else:
             failed = True
             breaker.failure(permit, done, slow=seconds >= call.slow_s)
-            load.budget.failed()
+            budget.failed()
         self._recorder.attempt(call.extension_id, failed, code.value, seconds)
         return Invocation(error=error, timed_out=timed_out, breaker=_word(breaker))
+
+
+def _full(limit: int, whose: str) -> Invocation:
+    words = f"{limit} calls are in flight already, which is the {whose}'s limit"
+    return Invocation(error=WireError.of(ErrorCode.RESOURCE_EXHAUSTED, words), refused="full")
 
 
 def _refused(why: Refusal, breaker: str | None) -> Invocation:

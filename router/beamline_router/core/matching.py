@@ -23,10 +23,10 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
-from hashlib import blake2b
 
 from beamline_contract.reports import Notice
 
+from .keys import key_of, within
 from .request import Request
 from .route import CompiledPolicy, Criteria
 
@@ -106,28 +106,10 @@ def mismatch(rule: Rule, request: Request) -> str | None:
         if request.headers.get(name) != value:
             return "headers"
     if rule.percent < 100 and not within(
-        rule.percent, rule.policy.id, percent_key(rule.policy.criteria, request)
+        rule.percent, rule.policy.id, key_of(rule.policy.criteria.sticky_key, request)
     ):
         return "percent"
     return None
-
-
-def within(percent: int, salt: str, key: str) -> bool:
-    """Whether ``key`` falls into the first ``percent`` of a hundred; the same always for the same salt and
-    key.
-    """
-    digest = blake2b(key.encode(), digest_size=8, key=salt.encode()[:64]).digest()
-    return int.from_bytes(digest) % 10_000 < percent * 100
-
-
-def percent_key(criteria: Criteria, request: Request) -> str:
-    """What a percentage is hashed by: the sticky key where the policy states one, else the request's id."""
-    sticky = criteria.sticky_key
-    if sticky is None:
-        return request.request_id
-    if sticky == "tenant":
-        return request.tenant_id
-    return request.headers.get(sticky[len("header:") :].lower(), request.tenant_id)
 
 
 def notices(matcher: Matcher) -> list[Notice]:

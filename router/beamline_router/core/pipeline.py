@@ -3,6 +3,8 @@
 What is promised:
 - The request's deadline ends it, whatever timeouts and retries would allow.
 - A rejection, or a validator that fails ``closed``, ends the request before the provider is called.
+- A validator with ``overlap`` runs beside the provider call instead: nothing of the answer leaves before its
+verdict, and a rejection cancels the call.
 - A pre step that gives ``output`` answers the request: the steps after it up to the provider do not run, post
 steps do.
 - Errors are values. :meth:`Pipeline.run` raises nothing but :class:`asyncio.CancelledError`, when its own
@@ -84,7 +86,9 @@ class Pipeline:
         if error is not None:
             return error
         if run.output is None:
-            error = await self._providers.ask(run, run.route.provider)
+            asking = self._providers.ask(run, run.route.provider)
+            overlap = run.route.overlap
+            error = await (self._steps.run_group(run, overlap, asking) if overlap else asking)
             if error is not None:
                 return error
         for step in run.route.after:

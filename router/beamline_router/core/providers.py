@@ -1,6 +1,8 @@
 """The select_provider step: who is asked, and who is asked next.
 
-The strategy chooses one (``ordered`` lists them all), then comes the fallback list. The next one is asked
+A canary comes first for its share of the requests, so that one that can't answer costs them only time. The
+strategy chooses one (``ordered`` lists them all), then comes the fallback list. Of an extension with versions
+one is drawn, each time anew. The next one is asked
 when the one before was unknown or disabled, had no responder, an open breaker or a full bulkhead, answered
 429, UNAVAILABLE or INTERNAL, or timed out and does not forbid it (``retryOnTimeout: false``;
 docs/decisions/0002). A fault of the caller ends the request. All of them together make at most six attempts.
@@ -10,13 +12,15 @@ isolated or was asked to pause does not.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from beamline_contract.errors import ErrorCode, WireError
 from beamline_contract.wire import MAX_PROVIDER_ATTEMPTS
 
 from . import selection
 from .invoke import Invocation, Invoker
+from .keys import key_of, within
 from .ports import Recorder
 from .replies import ProviderReply
 from .request import StepTrace
@@ -27,6 +31,9 @@ from .state import Rng, Runtime
 _FALL_BACK_ON = frozenset(
     {ErrorCode.RESOURCE_EXHAUSTED, ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL, ErrorCode.STREAM_INTERRUPTED}
 )
+
+
+_LAST_TRIAL: Final = "last trial"
 
 
 class ProviderChain:
@@ -46,10 +53,10 @@ class ProviderChain:
         refused: list[Call] = []
         called = False
         failed: WireError | None = None
-        for call in self.order(run, step):
+        for call, why in self.order(run, step):
             if run.provider_attempts >= MAX_PROVIDER_ATTEMPTS:
                 break
-            done = await self._ask_one(run, step, call, trial=False)
+            done = await self._ask_one(run, step, call, why)
             if done.error is None:
                 return None
             if done.refused is None or done.refused in {"full", "expired"}:
@@ -63,24 +70,34 @@ class ProviderChain:
                 return failed
         if refused and not called:
             first = min(refused, key=lambda call: self._runtime.breaker(call).reopens_at())
-            done = await self._ask_one(run, step, first, trial=True)
+            done = await self._ask_one(run, step, first, _LAST_TRIAL)
             return done.error
         return failed
 
-    def order(self, run: Run, step: ProviderStep) -> list[Call]:
-        """Whom to ask, in order, each once."""
-        candidates = step.candidates
-        if len(candidates) > 1 and step.strategy != "ordered":
-            candidates = (self._choose(run, step),)
-        if not step.fallback and len(candidates) == 1:
-            return [candidates[0]]
-        once: dict[str, Call] = {}
-        for call in (*candidates, *step.fallback):
-            once.setdefault(call.extension_id, call)
+    def order(self, run: Run, step: ProviderStep) -> list[tuple[Call, str]]:
+        """Whom to ask, in order, each once, and why."""
+        candidates: Sequence[Call] = step.candidates
+        if step.versioned:
+            candidates = [self._invoker.version(run, call) for call in candidates]
+        strategy = step.strategy
+        if len(candidates) > 1 and strategy != "ordered":
+            candidates = (self._choose(run, step, candidates),)
+        canary = step.canary
+        if canary is None and not step.fallback and len(candidates) == 1:
+            return [(candidates[0], strategy)]
+        once: dict[str, tuple[Call, str]] = {}
+        if canary is not None and within(canary.percent, canary.salt, key_of(canary.sticky_key, run.request)):
+            once[canary.call.named] = (self._invoker.version(run, canary.call), "canary")
+        for call in candidates:
+            if call.named not in once:
+                once[call.named] = (call, strategy)
+        for call in step.fallback:
+            if call.named not in once:
+                once[call.named] = (self._invoker.version(run, call), "fallback")
         return list(once.values())
 
-    def _choose(self, run: Run, step: ProviderStep) -> Call:
-        able = selection.eligible(step.candidates, self._runtime.available)
+    def _choose(self, run: Run, step: ProviderStep, candidates: Sequence[Call]) -> Call:
+        able = selection.eligible(candidates, self._runtime.available)
         random = self._rng.random
         match step.strategy:
             case "least_inflight":
@@ -88,11 +105,7 @@ class ProviderChain:
             case "latency":
                 index = selection.better_of_two(able, self._latency, random(), random())
             case "sticky":
-                header = step.sticky_header
-                tenant = run.request.tenant_id
-                index = selection.sticky(
-                    able, tenant if header is None else run.request.headers.get(header, tenant)
-                )
+                index = selection.sticky(able, key_of(step.sticky_key or "tenant", run.request))
             case _:
                 index = selection.weighted(able, random())
         return able[index]
@@ -104,50 +117,39 @@ class ProviderChain:
         load = self._runtime.load(call.extension_id)
         return selection.expected_latency(load.latency_s, self._clock() - load.last_at, load.in_flight)
 
-    async def _ask_one(self, run: Run, step: ProviderStep, call: Call, *, trial: bool) -> Invocation:
+    async def _ask_one(self, run: Run, step: ProviderStep, call: Call, why: str) -> Invocation:
         began = self._clock()
         left = MAX_PROVIDER_ATTEMPTS - run.provider_attempts
         try:
-            done = await self._invoker.invoke(run, call, run.payload(call), max_attempts=left, trial=trial)
+            done = await self._invoker.invoke(
+                run, call, run.payload(call), max_attempts=left, trial=why is _LAST_TRIAL
+            )
         except BaseException as fault:
             code = ErrorCode.INTERNAL if isinstance(fault, Exception) else ErrorCode.CANCELLED
-            self._note(run, step, call, "error", began=began, attempts=1, reason=code.value, breaker=None)
+            self._note(run, step, call, why, "error", Invocation(attempts=1), code.value, began)
             raise
         run.provider_attempts += done.attempts
         if done.error is None:
             assert isinstance(done.value, ProviderReply)
             run.apply_provider(done.value, call.extension_id, self._clock() - began)
-            self._note(
-                run, step, call, "ok", began=began, attempts=done.attempts, reason=None, breaker=done.breaker
-            )
+            self._note(run, step, call, why, "ok", done, None, began)
         else:
-            code = done.error.code
-            self._note(
-                run,
-                step,
-                call,
-                "error",
-                began=began,
-                attempts=done.attempts,
-                reason=code.value,
-                breaker=done.breaker,
-            )
+            self._note(run, step, call, why, "error", done, done.error.code.value, began)
             done.error = done.error.at(
                 step=step.name, extension_id=call.extension_id, attempts=run.provider_attempts
             )
         return done
 
-    def _note(
+    def _note(  # noqa: PLR0917 -- one line of the trail, in its order
         self,
         run: Run,
         step: ProviderStep,
         call: Call,
+        why: str,
         outcome: str,
-        *,
-        began: float,
-        attempts: int,
+        done: Invocation,
         reason: str | None,
-        breaker: str | None,
+        began: float,
     ) -> None:
         seconds = self._clock() - began
         run.trail.append(
@@ -157,9 +159,11 @@ class ProviderChain:
                 call.extension_id,
                 outcome,
                 seconds * 1000,
-                attempts,
+                done.attempts,
                 reason,
-                breaker,
+                done.breaker,
+                call.version,
+                why,
             )
         )
         self._recorder.step(call.extension_id, "provider", outcome, reason, seconds)

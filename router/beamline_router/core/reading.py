@@ -116,6 +116,23 @@ def depth(value: object) -> int:
     return deepest
 
 
+def number(value: object, at: str, low: float, high: float) -> float:
+    """A finite number within the bounds; a bool is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise BrokenRecordError(at, f"must be a number of {low} to {high}, got {shown(value)}")
+    return float(value)
+
+
+def sticky_key(value: object, at: str) -> str | None:
+    """``tenant``, or ``header:NAME`` with the name in lower case; None stays None."""
+    key = optional_text(value, at)
+    if key is None or key == "tenant":
+        return key
+    if not key.startswith("header:") or key == "header:":
+        raise BrokenRecordError(at, f"must be tenant or header:NAME, got {shown(value)}")
+    return key.lower()
+
+
 def breaker(value: object, at: str) -> BreakerSettings:
     """Breaker settings; the defaults where there are none."""
     if value is None:

@@ -43,6 +43,10 @@ class Request:
 class StepTrace:
     """One entry of the trail. ``outcome``: ok | rejected | skipped | error | shadow; ``ms`` includes all
     attempts.
+
+    ``version`` is stated where an extension was one of several versions. ``why`` says of a provider how it
+    came to be asked (the strategy, ``canary``, ``fallback``, ``last trial``), and of a validator that it
+    ran beside the provider (``overlap``).
     """
 
     step: str
@@ -53,6 +57,8 @@ class StepTrace:
     attempts: int = 1
     reason: str | None = None
     breaker: str | None = None
+    version: str | None = None
+    why: str | None = None
 
     def to_wire(self) -> dict[str, Any]:
         """The JSON form in ``steps`` of a reply."""
@@ -68,6 +74,10 @@ class StepTrace:
             wire["reason"] = self.reason
         if self.breaker is not None:
             wire["breaker"] = self.breaker
+        if self.version is not None:
+            wire["version"] = self.version
+        if self.why is not None:
+            wire["why"] = self.why
         return wire
 
 

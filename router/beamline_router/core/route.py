@@ -18,12 +18,17 @@ from beamline_contract.policy import Strategy
 from beamline_contract.projection import ExtensionRecord, PolicyRecord
 from beamline_sdk.breaker import BreakerSettings
 
+from .budget import BudgetSettings
+
 FailureMode = Literal["open", "closed", "fallback"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CompiledExtension:
-    """A valid extension. ``config`` is its own, before any step's override."""
+    """A valid extension. ``config`` is its own, before any step's override.
+
+    ``versions`` are the enabled versions of it, itself not among them; a version has none of its own.
+    """
 
     id: str
     type: ExtensionType
@@ -39,9 +44,12 @@ class CompiledExtension:
     breaker: BreakerSettings
     concurrency: int
     version: str | None
+    version_of: str | None
     weight: int
+    sticky_key: str | None
     generation: int
     record: ExtensionRecord
+    versions: tuple[CompiledExtension, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +57,12 @@ class Call:
     """One extension as one step calls it.
 
     ``absent`` says why there is nobody to call (unknown, disabled, of another type), and is None otherwise.
-    ``breaker_key`` is the extension's id, unless the step has breaker settings of its own.
+    ``breaker_key`` is the extension's id, unless the step has breaker settings of its own. ``gate`` is the
+    key of the step's own bulkhead, which admits ``gate_limit`` calls, and ``budget_key`` that of the policy's
+    own retry budget; both are None where the step and the policy state none.
+
+    ``named`` is the id by which the policy names it. Where that extension has versions, ``versions`` holds a
+    call for each, itself included, and ``share`` is the weight of one among them.
     """
 
     extension_id: str
@@ -67,6 +80,15 @@ class Call:
     slow_s: float
     concurrency: int
     weight: int = 1
+    named: str = ""
+    version: str | None = None
+    share: int = 1
+    versions: tuple[Call, ...] = ()
+    version_key: str | None = None
+    gate: str | None = None
+    gate_limit: int = 0
+    budget_key: str | None = None
+    budget: BudgetSettings | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,40 +102,62 @@ class Step:
     fallback: Call | None
     shadow: bool
     group: str | None
+    overlap: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Canary:
+    """Who is asked first by ``percent`` of the requests; ``sticky_key`` None decides by the request's id."""
+
+    call: Call
+    percent: int
+    sticky_key: str | None
+    salt: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProviderStep:
-    """The select_provider step. ``sticky_header`` is None where the tenant is the key."""
+    """The select_provider step. ``sticky_key`` None, like ``tenant``, hashes the tenant.
+
+    ``versioned`` says that a candidate has versions, which the hot path of all others need not ask.
+    """
 
     name: str
     candidates: tuple[Call, ...]
     strategy: Strategy
-    sticky_header: str | None
+    sticky_key: str | None
     fallback: tuple[Call, ...]
+    canary: Canary | None = None
+    versioned: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Route:
-    """A policy ready to run. A stage is one step, or the validators of one group, which run side by side."""
+    """A policy ready to run. A stage is one step, or the validators of one group, which run side by side.
+
+    ``overlap`` are the validators that run beside the provider call.
+    """
 
     policy_id: str
     deadline_s: float
     before: tuple[tuple[Step, ...], ...]
     provider: ProviderStep
     after: tuple[Step, ...]
+    overlap: tuple[Step, ...] = ()
 
     def calls(self) -> list[Call]:
-        """Every extension that a request on this route may meet."""
-        steps = [step for stage in self.before for step in stage] + list(self.after)
+        """Every extension that a request on this route may meet, each version of it too."""
+        steps = [*(step for stage in self.before for step in stage), *self.overlap, *self.after]
         found = [call for step in steps for call in (step.call, step.fallback) if call is not None]
-        return [*found, *self.provider.candidates, *self.provider.fallback]
+        canary = () if self.provider.canary is None else (self.provider.canary.call,)
+        found += [*self.provider.candidates, *canary, *self.provider.fallback]
+        return [leaf for call in found for leaf in call.versions or (call,)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Criteria:
-    """When a policy applies. Empty means any. ``sticky_header`` names what percent is hashed by; see
-    ``matching``.
+    """When a policy applies. Empty means any. ``sticky_key`` names what percent is hashed by; see
+    ``keys``.
     """
 
     tenants: frozenset[str]

@@ -7,6 +7,9 @@ latency         two drawn at random by weight, the one with the lower expected l
 sticky          by weighted rendezvous hash of a key: the same key meets the same provider, and a provider
 that comes or goes moves only its own share of the keys
 
+Versions of one extension are divided first, by their own weights: the strategy then chooses among the
+versions that were drawn, one per candidate, each with its own breaker, load and latency.
+
 Only those whose breaker would let a call through take part, as long as there is one; weight 0 takes no
 traffic.
 """
@@ -14,10 +17,10 @@ traffic.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
 from math import exp, log
 from typing import Final
 
+from .keys import hashed
 from .route import Call
 
 LATENCY_MEMORY_S: Final = 10.0
@@ -33,14 +36,28 @@ def eligible(candidates: Sequence[Call], available: Callable[[Call], bool]) -> l
     )
 
 
+def version(base: Call, available: Callable[[Call], bool], *, key: str | None, random: float) -> Call:
+    """The version of ``base`` that a request meets: by weighted rendezvous of ``key``, drawn without one.
+
+    Versions that can't be called now leave their share to the others. Where no version has a weight the base
+    itself is called.
+    """
+    shared = [call for call in base.versions if call.share > 0]
+    if not shared:
+        return base.versions[0]
+    able = [call for call in shared if available(call)] or shared
+    if len(able) == 1:
+        return able[0]
+    shares = [call.share for call in able]
+    if key is None:
+        return able[_drawn(shares, random)]
+    # A key's score among versions must owe nothing to its score among providers: "version/" salts it anew.
+    return able[_rendezvous([f"version/{call.extension_id}" for call in able], shares, key)]
+
+
 def weighted(candidates: Sequence[Call], random: float) -> int:
     """The index drawn by ``random`` in [0, 1)."""
-    point = random * sum(call.weight for call in candidates)
-    for index, call in enumerate(candidates):
-        point -= call.weight
-        if point < 0:
-            return index
-    return len(candidates) - 1
+    return _drawn([call.weight for call in candidates], random)
 
 
 def two_of(candidates: Sequence[Call], random_1: float, random_2: float) -> tuple[int, int]:
@@ -63,11 +80,7 @@ def better_of_two(
 
 def sticky(candidates: Sequence[Call], key: str) -> int:
     """Weighted rendezvous hashing: the highest score of -weight / ln(hash) wins."""
-    scores = []
-    for call in candidates:
-        digest = blake2b(key.encode(), digest_size=8, key=call.extension_id.encode()[:64]).digest()
-        scores.append(-call.weight / log((int.from_bytes(digest) + 0.5) / _SCALE))
-    return max(range(len(scores)), key=scores.__getitem__)
+    return _rendezvous([call.named for call in candidates], [call.weight for call in candidates], key)
 
 
 def expected_latency(ewma_s: float, idle_s: float, in_flight: int) -> float:
@@ -75,3 +88,19 @@ def expected_latency(ewma_s: float, idle_s: float, in_flight: int) -> float:
     joins.
     """
     return ewma_s * exp(-max(idle_s, 0.0) / LATENCY_MEMORY_S) * (in_flight + 1)
+
+
+def _drawn(weights: Sequence[int], random: float) -> int:
+    point = random * sum(weights)
+    for index, weight in enumerate(weights):
+        point -= weight
+        if point < 0:
+            return index
+    return len(weights) - 1
+
+
+def _rendezvous(salts: Sequence[str], weights: Sequence[int], key: str) -> int:
+    scores = [
+        -weight / log((hashed(salt, key) + 0.5) / _SCALE) for salt, weight in zip(salts, weights, strict=True)
+    ]
+    return max(range(len(scores)), key=scores.__getitem__)

@@ -8,17 +8,18 @@ The cost is linear.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, TypeVar
 
 from beamline_contract.names import ExtensionType
-from beamline_contract.projection import COMPLEXITY_WARNING, ExtensionRecord, PolicyRecord
+from beamline_contract.projection import ExtensionRecord, PolicyRecord
 from beamline_contract.reports import Notice, Refused
 
-from .compile_extension import compile_extension
+from .compile_extension import compile_extension, link_versions
 from .compile_policy import compile_policy
+from .hints import hints
 from .matching import Matcher, notices
 from .reading import BrokenRecordError
 from .request import Request
@@ -143,7 +144,7 @@ def compile_snapshot(
     table = _compile_extensions(extensions, old_extensions, refused)
     compiled = _compile_policies(policies, table, old_policies, refused)
     snapshot = Snapshot(revision, table, compiled)
-    found = (*notices(snapshot.matcher), *_complex(compiled.values()))
+    found = (*notices(snapshot.matcher), *hints(compiled.values()))
     return Compilation(snapshot, tuple(refused), found)
 
 
@@ -174,6 +175,7 @@ def _compile_extensions(
             continue
         table[compiled.id] = compiled
         subjects[compiled.subject] = compiled.id
+    link_versions(table)
     return table
 
 
@@ -228,19 +230,3 @@ def _refused(
         field=field,
         reason=reason,
     )
-
-
-def _complex(policies: Iterable[CompiledPolicy]) -> Sequence[Notice]:
-    return [
-        Notice(
-            kind="RoutingPolicy",
-            id=policy.id,
-            reason="Complex",
-            message=(
-                f"complexity {policy.complexity} is above {COMPLEXITY_WARNING}: group validators, "
-                "shorten the fallback list, or split the policy by tenant or model"
-            ),
-        )
-        for policy in policies
-        if policy.complexity > COMPLEXITY_WARNING
-    ]

@@ -2,8 +2,9 @@
 latencies.
 
 It lives as long as the process and survives snapshot swaps: a new timeout does not close an open breaker.
-Everything is keyed by extension id; a step with breaker settings of its own has a breaker of its own under
-``id@policy/step``. :meth:`Runtime.adopt` is called after each swap: it takes over changed settings and
+Everything is keyed by extension id, and each version of an extension has an id; a step with breaker settings
+or a bulkhead of its own has them under ``id@policy/step``, a policy's own retry budgets are under
+``id@policy``. :meth:`Runtime.adopt` is called after each swap: it takes over changed settings and
 forgets what is gone. All of it runs on the one thread of the event loop, between awaits; there are no locks
 because nothing yields.
 """
@@ -15,7 +16,7 @@ from typing import Final, Protocol
 
 from beamline_sdk.breaker import Breaker, BreakerSettings, BreakerState
 
-from .budget import RetryBudget
+from .budget import BudgetSettings, RetryBudget
 from .ports import Recorder
 from .route import Call, CompiledExtension
 from .snapshot import Snapshot
@@ -37,7 +38,10 @@ class Rng(Protocol):
 
 
 class Load:
-    """Counters of one extension in this router. ``latency_s`` is a moving average of answered calls."""
+    """Counters of one extension, or of one step's own bulkhead, in this router.
+
+    ``latency_s`` is a moving average of answered calls.
+    """
 
     __slots__ = ("budget", "in_flight", "last_at", "latency_s")
 
@@ -65,6 +69,7 @@ class Runtime:
         self._recorder = recorder
         self._breakers: dict[str, Breaker] = {}
         self._loads: dict[str, Load] = {}
+        self._budgets: dict[str, RetryBudget] = {}
 
     def breaker(self, call: Call) -> Breaker:
         """The breaker that guards this call, made on first use."""
@@ -78,6 +83,15 @@ class Runtime:
             found = self._loads[extension_id] = Load()
         return found
 
+    def budget(self, call: Call) -> RetryBudget:
+        """The retry budget of this call: the policy's own where it states one, else the extension's."""
+        if call.budget_key is None or call.budget is None:
+            return self.load(call.extension_id).budget
+        found = self._budgets.get(call.budget_key)
+        if found is None:
+            found = self._budgets[call.budget_key] = RetryBudget(call.budget)
+        return found
+
     def available(self, call: Call) -> bool:
         """Whether the breaker would let a call through now; changes nothing."""
         found = self._breakers.get(call.breaker_key)
@@ -86,16 +100,26 @@ class Runtime:
     def adopt(self, snapshot: Snapshot) -> None:
         """Takes over the settings of a new snapshot; forgets breakers and counters of ids that are gone."""
         settings = {key: extension.breaker for key, extension in snapshot.compiled_extensions.items()}
+        budgets: dict[str, BudgetSettings] = {}
+        known = set(settings)
         for policy in snapshot.compiled_policies.values():
             for call in policy.route.calls():
                 if call.breaker_key != call.extension_id:
                     settings[call.breaker_key] = call.breaker
+                if call.gate is not None:
+                    known.add(call.gate)
+                if call.budget_key is not None and call.budget is not None:
+                    budgets[call.budget_key] = call.budget
         for key in [key for key in self._breakers if key not in settings]:
             del self._breakers[key]
         for key, breaker in self._breakers.items():
             if breaker.settings != settings[key]:
                 breaker.configure(settings[key])
-        known = snapshot.compiled_extensions
+        for key in [key for key in self._budgets if key not in budgets]:
+            del self._budgets[key]
+        for key, budget in self._budgets.items():
+            if budget.settings != budgets[key]:
+                budget.configure(budgets[key])
         gone = [key for key, load in self._loads.items() if key not in known and not load.in_flight]
         for extension_id in gone:
             del self._loads[extension_id]

@@ -12,9 +12,9 @@ are dropped and counted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from enum import Enum
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import structlog
 
@@ -55,13 +55,13 @@ class StepRunner:
     async def run(self, run: Run, step: Step) -> StepResult:
         """Runs one enforced step; the error, if any, says where it happened."""
         began = self._clock()
-        done = await self._invoke(run, step, step.call, began)
+        call = self._invoker.version(run, step.call)
+        done = await self._invoke(run, step, call, began)
         last_resort = step.failure_mode
-        call = step.call
         if done.error is not None and step.fallback is not None:
             self._note(run, step, call, "error", done, began=began)
             began = self._clock()
-            call = step.fallback
+            call = self._invoker.version(run, step.fallback)
             done = await self._invoke(run, step, call, began)
             last_resort = default_failure_mode(call.type)
         value, error = done.value, done.error
@@ -78,9 +78,19 @@ class StepRunner:
         self._note(run, step, call, "error", done, began=began)
         return error.at(step=step.name, extension_id=call.extension_id, attempts=done.attempts)
 
-    async def run_group(self, run: Run, steps: tuple[Step, ...]) -> WireError | None:
-        """Runs validators side by side; the first that ends the request ends the others too."""
-        tasks = [asyncio.create_task(self.run(run, step)) for step in steps]
+    async def run_group(
+        self, run: Run, steps: tuple[Step, ...], beside: Coroutine[Any, Any, WireError | None] | None = None
+    ) -> WireError | None:
+        """Runs validators side by side; the first that ends the request ends the others too.
+
+        ``beside`` runs with them (the provider call that validators with ``overlap`` judge). What it found
+        leaves here only when every one of them has passed; until then it is cancelled with the rest.
+        """
+        tasks: list[asyncio.Task[StepResult | None]] = [
+            asyncio.create_task(self.run(run, step)) for step in steps
+        ]
+        if beside is not None:
+            tasks.append(asyncio.create_task(beside))
         pending = set(tasks)
         try:
             while pending:
@@ -98,13 +108,15 @@ class StepRunner:
 
     def shadow(self, run: Run, step: Step) -> None:
         """Starts a shadow step and returns at once."""
-        call = step.call
-        entry = StepTrace(step.name, step.action, call.extension_id, "shadow", 0.0, attempts=0)
+        call = self._invoker.version(run, step.call)
+        entry = StepTrace(
+            step.name, step.action, call.extension_id, "shadow", 0.0, attempts=0, version=call.version
+        )
         run.trail.append(entry)
         if len(self._shadows) >= MAX_SHADOWS:
             self._recorder.dropped(call.extension_id, "shadow")
             return
-        task = asyncio.create_task(self._run_shadow(run, step, run.payload(call), entry))
+        task = asyncio.create_task(self._run_shadow(run, call, run.payload(call), entry))
         self._shadows.add(task)
         task.add_done_callback(self._shadows.discard)
 
@@ -115,20 +127,16 @@ class StepRunner:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run_shadow(self, run: Run, step: Step, payload: bytes, entry: StepTrace) -> None:
+    async def _run_shadow(self, run: Run, call: Call, payload: bytes, entry: StepTrace) -> None:
         began = self._clock()
         outcome, reason = "ok", None
         try:
-            done = await self._invoker.invoke(run, step.call, payload)
+            done = await self._invoker.invoke(run, call, payload)
         except asyncio.CancelledError:
-            self._recorder.step(
-                step.call.extension_id, step.call.type, "error", "CANCELLED", self._clock() - began
-            )
+            self._recorder.step(call.extension_id, call.type, "error", "CANCELLED", self._clock() - began)
             raise
         except Exception as fault:  # noqa: BLE001 -- nobody awaits this task, so its faults end here
-            _log.error(
-                "pipeline.shadow_fault", extension_id=step.call.extension_id, type=type(fault).__name__
-            )
+            _log.error("pipeline.shadow_fault", extension_id=call.extension_id, type=type(fault).__name__)
             outcome, reason = "error", ErrorCode.INTERNAL.value
         else:
             entry.attempts = done.attempts
@@ -138,7 +146,7 @@ class StepRunner:
                 outcome, reason = "rejected", ErrorCode.VALIDATION_REJECTED.value
         seconds = self._clock() - began
         entry.ms, entry.reason = seconds * 1000, reason
-        self._recorder.step(step.call.extension_id, step.call.type, outcome, reason, seconds)
+        self._recorder.step(call.extension_id, call.type, outcome, reason, seconds)
 
     async def _invoke(self, run: Run, step: Step, call: Call, began: float) -> Invocation:
         try:
@@ -168,6 +176,8 @@ class StepRunner:
                 done.attempts,
                 reason,
                 done.breaker,
+                call.version,
+                "overlap" if step.overlap else None,
             )
         )
         self._recorder.step(call.extension_id, call.type, outcome, reason, seconds)

@@ -35,6 +35,8 @@ _EXTENSION: dict[str, Any] = {
         "circuitBreaker": _BREAKER,
         "concurrency": 8,
         "version": "v2",
+        "versionOf": "fuller",
+        "stickyKey": "header:x-user",
         "weight": 10,
         "allowedNamespaces": ["team-a", "team-b"],
         "deletionPolicy": "Retain",
@@ -84,6 +86,7 @@ _POLICY: dict[str, Any] = {
         },
         "priority": 7,
         "deadlineMs": 5_000,
+        "retryBudget": {"tokens": 20, "refill": 0.25, "threshold": 4},
         "suspend": False,
         "steps": [
             {
@@ -97,7 +100,9 @@ _POLICY: dict[str, Any] = {
                 "failureMode": "fallback",
                 "fallbackRef": {"name": "other", "namespace": "shared"},
                 "mode": "shadow",
+                "overlap": False,
                 "circuitBreaker": _BREAKER,
+                "concurrency": 16,
             },
             {"action": "extension_validator", "extensionRef": {"name": "pii-guard"}, "group": "checks"},
             {
@@ -109,6 +114,11 @@ _POLICY: dict[str, Any] = {
                     {"extensionRef": {"name": "anthropic-claude"}, "weight": 0},
                 ],
                 "fallback": [{"extensionRef": {"name": "mock-provider", "namespace": "shared"}}],
+                "canary": {
+                    "extensionRef": {"name": "openai-gpt5", "namespace": "shared"},
+                    "percent": 5,
+                    "stickyKey": "tenant",
+                },
             },
             {"action": "extension_post", "extensionRef": {"name": "mask-sensitive-data"}},
         ],

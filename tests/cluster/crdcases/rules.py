@@ -49,6 +49,7 @@ def _steps(*order: int) -> Callable[[Spec], object]:
 
 
 _REF = {"name": "other"}
+_OVERLAP = {"action": "extension_validator", "extensionRef": _REF, "overlap": True}
 _NO_SECRET = "a variable whose name speaks of a secret"
 _BREAKER = "maxRecoveryTimeoutMs must be at least"
 _E, _P = "Extension", "RoutingPolicy"
@@ -72,6 +73,8 @@ RULE_CASES: list[RuleCase] = [
              lambda s: s.pop("fallbackRef")),
     RuleCase("reference without the fallback mode", _E, "spec", "failureMode fallback and fallbackRef",
              "spec.fallbackRef", lambda s: s.update(failureMode="open")),
+    RuleCase("version of another that has no name", _E, "spec", "version is required with versionOf",
+             "spec.version", lambda s: s.pop("version")),
     RuleCase("breaker whose cap is below its first pause", _E, "spec.circuitBreaker", _BREAKER,
              "spec.circuitBreaker.maxRecoveryTimeoutMs",
              lambda s: s["circuitBreaker"].update(maxRecoveryTimeoutMs=999)),
@@ -122,12 +125,22 @@ RULE_CASES: list[RuleCase] = [
              "spec.steps[2].providers", _step(2, providers=[])),
     RuleCase("providers on another step", _P, _STEP, "providers must have at least one",
              "spec.steps[1].providers", _step(1, providers=[{"extensionRef": _REF}])),
-    RuleCase("strategy on another step", _P, _STEP, "strategy, stickyKey and fallback belong",
+    RuleCase("strategy on another step", _P, _STEP, "strategy, stickyKey, canary and fallback",
              "spec.steps[1].strategy", _step(1, strategy="ordered")),
-    RuleCase("sticky key on another step", _P, _STEP, "strategy, stickyKey and fallback belong",
+    RuleCase("sticky key on another step", _P, _STEP, "strategy, stickyKey, canary and fallback",
              "spec.steps[1].strategy", _step(1, stickyKey="tenant")),
-    RuleCase("provider fallback on another step", _P, _STEP, "strategy, stickyKey and fallback belong",
+    RuleCase("provider fallback on another step", _P, _STEP, "strategy, stickyKey, canary and fallback",
              "spec.steps[1].strategy", _step(1, fallback=[{"extensionRef": _REF}])),
+    RuleCase("canary on another step", _P, _STEP, "strategy, stickyKey, canary and fallback",
+             "spec.steps[1].strategy", _step(1, canary={"extensionRef": _REF})),
+    *(
+        RuleCase(f"overlap on {what}", _P, _STEP, "overlap belongs to an enforced",
+                 f"spec.steps[{number}].overlap", _step(number, overlap=True))
+        for what, number in (("a pre step", 0), ("a validator of a group", 1), ("select_provider", 2))
+    ),
+    RuleCase("overlap on a validator in shadow mode", _P, _STEP, "overlap belongs to an enforced",
+             "spec.steps[1].overlap",
+             lambda s: s["steps"][1].update(overlap=True, mode="shadow") or s["steps"][1].pop("group")),
     RuleCase("group on a pre step", _P, _STEP, "group belongs to extension_validator", "spec.steps[0].group",
              _step(0, group="checks")),
     RuleCase("shadow on select_provider", _P, _STEP, "mode shadow is not possible", "spec.steps[2].mode",
@@ -143,6 +156,13 @@ RULE_CASES: list[RuleCase] = [
     RuleCase("breaker of a step whose cap is below its first pause", _P, f"{_STEP}.circuitBreaker", _BREAKER,
              "spec.steps[0].circuitBreaker.maxRecoveryTimeoutMs",
              lambda s: s["steps"][0]["circuitBreaker"].update(maxRecoveryTimeoutMs=999)),
+    RuleCase("retry budget whose threshold is its size", _P, "spec.retryBudget", "threshold must be less",
+             "spec.retryBudget.threshold", lambda s: s["retryBudget"].update(threshold=20)),
+    RuleCase("overlap before a validator without it", _P, "spec", "validators with overlap must stand",
+             "spec.steps", lambda s: s["steps"].insert(0, _OVERLAP)),
+    RuleCase("overlap behind fourteen others and before a pre step", _P, "spec",
+             "validators with overlap must stand", "spec.steps",
+             lambda s: s.update(steps=[*[s["steps"][1]] * 12, _OVERLAP, *s["steps"][:1], s["steps"][2]])),
     RuleCase("no select_provider", _P, "spec", "steps must hold exactly one select_provider",
              "spec.steps", _steps(0, 1)),
     RuleCase("two select_provider", _P, "spec", "steps must hold exactly one select_provider", "spec.steps",
@@ -183,6 +203,15 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     ),
     "an empty value of a variable that could hold a secret": small(
         "Extension", workload={"image": "a", "env": [{"name": "API_TOKEN", "value": ""}]}
+    ),
+    "overlapping validators before the provider": small(
+        "RoutingPolicy",
+        steps=[_OVERLAP, _OVERLAP, {"action": "select_provider", "providers": [{"extensionRef": _REF}]}],
+    ),
+    "a retry budget and a canary with nothing but what is required": small(
+        "RoutingPolicy", retryBudget={},
+        steps=[{"action": "select_provider", "providers": [{"extensionRef": _REF}],
+                "canary": {"extensionRef": _REF}}],
     ),
     "an empty match": small("RoutingPolicy", match={}),
     "a header whose value is empty": small("RoutingPolicy", match={"headers": {"x-a": ""}}),

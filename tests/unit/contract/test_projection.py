@@ -171,3 +171,33 @@ def test_complexity_counts_steps_validators_in_series_fallbacks_and_groups(
 ) -> None:
     assert complexity(policy_document(built)) == score
     assert score <= COMPLEXITY_WARNING
+
+
+def test_what_newer_fields_state_is_stored_and_what_they_leave_out_is_not() -> None:
+    stored = policy_document(
+        policy(
+            step("validator", "pii-guard", overlap=True, concurrency=9),
+            provider("a-1", canary={"extensionRef": {"name": "b-2"}, "percent": 5, "stickyKey": "tenant"}),
+            retryBudget={"tokens": 20},
+        )
+    )
+    assert stored["retry_budget"] == {"tokens": 20, "refill": 0.1, "threshold": 5}
+    guard, chosen = stored["steps"]
+    assert (guard["overlap"], guard["concurrency"]) == (True, 9)
+    assert chosen["canary"] == {"provider_id": "b_2", "percent": 5, "sticky_key": "tenant"}
+    plain = policy_document(policy(step("validator"), provider("a-1")))
+    assert "retry_budget" not in plain
+    assert not {"overlap", "concurrency", "canary"} & {name for one in plain["steps"] for name in one}
+
+
+def test_a_canary_is_a_reference_to_a_provider() -> None:
+    found = references(policy(provider("a-1", canary={"extensionRef": {"name": "b-2"}})))
+    assert ("spec.steps[0].canary.extensionRef", "b-2", "provider") in [
+        (path, ref.name, wanted) for path, ref, wanted in found
+    ]
+
+
+def test_a_version_says_in_its_row_whose_version_it_is() -> None:
+    record = extension_record(extension(type="pre", version="v2", versionOf="my-base", stickyKey="tenant"))
+    assert (record.spec["versionOf"], record.spec["stickyKey"]) == ("my-base", "tenant")
+    assert record.subject == "beamline.ext.pre.my_object.v2"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from beamline_contract.projection import PolicyRecord
 from beamline_router.core import selection
 from beamline_router.core.explain import explain
-from beamline_router.core.matching import within
+from beamline_router.core.keys import within
 from beamline_router.core.route import Call
 from beamline_router.core.snapshot import Compilation, compile_snapshot
 from beamline_router.fakes import FakeRng

@@ -69,7 +69,7 @@ def test_what_the_operator_writes_compiles() -> None:
     route = result.snapshot.policy("only").route  # type: ignore[union-attr]  # it is there
     assert route.before[0][0].call.concurrency == 3
     assert route.before[0][0].call.breaker.failure_threshold == 2
-    assert route.provider.sticky_header == "x-user"
+    assert route.provider.sticky_key == "header:x-user"
     assert [call.extension_id for call in route.provider.fallback] == ["main"]
 
 

@@ -34,6 +34,18 @@ def have_the_right_type(view: View, _: Decided) -> Finding | None:
     return no(Reason.REF_WRONG_TYPE, " ".join(faults)) if faults else None
 
 
+def have_no_version_of_a_version(view: View, _: Decided) -> Finding | None:
+    """Versions stand side by side under one Extension, never in a chain."""
+    faults = [
+        f"{ref.path}: {_name(view, ref)} is itself a version of {ref.target.spec.version_of}; name that one."
+        for ref in view.references
+        if ref.path == "spec.versionOf"
+        and isinstance(ref.target, Extension)
+        and ref.target.spec.version_of is not None
+    ]
+    return no(Reason.REF_WRONG_TYPE, " ".join(faults)) if faults else None
+
+
 def exist(view: View, _: Decided) -> Finding | None:
     """What is referred to must be there."""
     faults = [
@@ -102,4 +114,12 @@ def _name(view: View, ref: Reference) -> str:
     return f"Extension {key.name}" if key.namespace == view.object.metadata.namespace else str(key)
 
 
-CHECKS: Final = (are_permitted, have_the_right_type, exist, are_accepted, are_enabled, resolved)
+CHECKS: Final = (
+    are_permitted,
+    have_the_right_type,
+    have_no_version_of_a_version,
+    exist,
+    are_accepted,
+    are_enabled,
+    resolved,
+)
