@@ -137,19 +137,21 @@ def _objects(folder: Path) -> list[BeamlineObject]:
 def _show(answer: dict[str, Any]) -> None:
     policy = answer["policy"]
     if policy is not None:
-        say(f"policy {policy['id']}: {policy['because']}; deadline {answer['deadline_ms']} ms")
+        say(
+            f"policy {policy['id']}: {policy['because']}; deadline {answer['deadline_ms']} ms, "
+            f"complexity {policy['complexity']}"
+        )
+        for hint in policy["hints"]:
+            say(f"hint: {hint}")
         rows: list[tuple[str, ...]] = []
         for step in answer["steps"]:
             if step["action"] == "select_provider":
-                rows += [
-                    _row(step, call, f"{step['strategy']}, weight {call.get('weight')}")
-                    for call in step["providers"]
-                ]
-                rows += [_row(step, call, "fallback") for call in step["fallback"]]
+                rows += _provider_rows(step)
             else:
-                rows.append(_row(step, step, f"on failure {step['failure_mode']}"))
+                beside = ", beside the provider" if step.get("overlap") else ""
+                rows += _rows(step, step, f"on failure {step['failure_mode']}{beside}")
         say()
-        for line in table(("STEP", "ACTION", "EXTENSION", "TIMEOUT", "RETRY", "NOTE"), rows):
+        for line in table(("STEP", "ACTION", "EXTENSION", "TIMEOUT", "RETRY", "SET BY", "NOTE"), rows):
             say(line)
     if answer["others"]:
         say()
@@ -159,14 +161,55 @@ def _show(answer: dict[str, Any]) -> None:
             say(line)
 
 
+def _provider_rows(step: dict[str, Any]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    if (canary := step.get("canary")) is not None:
+        asked = "asked first" if canary["asked"] else "not asked"
+        rows += _rows(step, canary, f"canary, {canary['percent']} %: {asked} for {canary['key']}")
+    several = len(step["providers"]) > 1
+    for call in step["providers"]:
+        share = "" if call["share"] is None else f", {call['share']:.0%} of the requests"
+        first = ", first for this request" if several and step["first"] == call["extension_id"] else ""
+        rows += _rows(step, call, f"{step['strategy']}, weight {call['weight']}{share}{first}")
+    for call in step["fallback"]:
+        rows += _rows(step, call, "fallback")
+    return rows
+
+
+def _rows(step: dict[str, Any], call: dict[str, Any], note: str) -> list[tuple[str, ...]]:
+    """One row for an extension, and one for each version of it."""
+    if "versions" not in call:
+        return [_row(step, call, note)]
+    chosen = call.get("version")
+    return [
+        _row(
+            step,
+            version,
+            f"{note}; version {version['version']}, {version['share']:.0%}"
+            + (", met by this request" if version["version"] == chosen else ""),
+        )
+        for version in call["versions"]
+    ]
+
+
 def _row(step: dict[str, Any], call: dict[str, Any], note: str) -> tuple[str, ...]:
     if "absent" in call:
-        return (step["step"], step["action"], call["extension_id"], "-", "-", f"absent: {call['absent']}")
+        return (
+            step["step"],
+            step["action"],
+            call["extension_id"],
+            "-",
+            "-",
+            "-",
+            f"absent: {call['absent']}",
+        )
+    by_step = [name for name, origin in call["from"].items() if origin == "step"]
     return (
         step["step"],
         step["action"],
         call["extension_id"],
         f"{call['timeout_ms']} ms",
         str(call["retry"]),
+        f"step ({', '.join(by_step)})" if by_step else "extension",
         note,
     )

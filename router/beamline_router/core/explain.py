@@ -1,25 +1,35 @@
 """Why a request would go where it goes: the same compiled code that serves it, asked instead of run.
 
-Nothing is called and nothing is remembered; breakers and latencies are not looked at, so the order of
-providers shown is the one of a healthy day. The result is plain JSON types.
+Nothing is called and nothing is remembered. Offline, breakers and loads are not known, and the order of
+providers shown is the one of a healthy day; with a router's :class:`Runtime` each call says what it knows of
+it now. What is drawn at random per request is given as shares, what is decided by a key is decided. The
+result is plain JSON types.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
-from .keys import key_of
+from . import selection
+from .explain_settings import origins
+from .hints import hints_of
+from .keys import key_of, within
 from .matching import Matcher, Rule, mismatch, specificity
 from .request import Request
-from .route import Call, CompiledPolicy, ProviderStep, Step
+from .route import Call, Canary, CompiledPolicy, ProviderStep, Step
 from .snapshot import Snapshot
+from .state import Runtime
 
 MAX_OTHERS = 50
 """Policies that are listed with the reason why they do not apply; their total is given too."""
 
 
-def explain(request: Request, snapshot: Snapshot) -> dict[str, Any]:
-    """The chosen policy and why not the others, its steps with effective settings, its providers."""
+def explain(request: Request, snapshot: Snapshot, runtime: Runtime | None = None) -> dict[str, Any]:
+    """The chosen policy and why not the others, its steps with effective settings and where each comes from,
+    its providers and how one is chosen.
+    """
     route = snapshot.route_for(request)
     chosen = None if route is None else snapshot.policy(route.policy_id)
     others = [rule for rule in snapshot.matcher.rules if chosen is None or rule.policy.id != chosen.id]
@@ -31,19 +41,24 @@ def explain(request: Request, snapshot: Snapshot) -> dict[str, Any]:
         ],
         "others_total": len(others),
     }
-    if route is None:
+    if route is None or chosen is None:
         return explained
     explained["deadline_ms"] = round(route.deadline_s * 1000)
+    told = _Teller(request, snapshot, runtime)
+    # The compiler keeps the order of the document, so the steps meet the documents they were made from.
+    documents = iter(chosen.record.policy["steps"])
+    before = [step for stage in route.before for step in stage]
     explained["steps"] = [
-        *(_step(step) for stage in route.before for step in stage),
-        _provider(route.provider),
-        *(_step(step) for step in route.after),
+        *(told.step(step, next(documents)) for step in (*before, *route.overlap)),
+        told.provider(route.provider, next(documents)),
+        *(told.step(step, next(documents)) for step in route.after),
     ]
     return explained
 
 
 def _policy(policy: CompiledPolicy, request: Request, matcher: Matcher) -> dict[str, Any]:
     rank = next(rule.rank for rule in matcher.rules if rule.policy.id == policy.id)
+    criteria = policy.criteria
     return {
         "id": policy.id,
         "because": "the request names it"
@@ -51,9 +66,10 @@ def _policy(policy: CompiledPolicy, request: Request, matcher: Matcher) -> dict[
         else "of those that match it has the best rank",
         "rank": rank,
         "priority": policy.priority,
-        "specificity": list(specificity(policy.criteria)),
-        "percent_key": key_of(policy.criteria.sticky_key, request) if policy.criteria.percent < 100 else None,
+        "specificity": list(specificity(criteria)),
+        "percent_key": key_of(criteria.sticky_key, request) if criteria.percent < 100 else None,
         "complexity": policy.complexity,
+        "hints": [notice.message for notice in hints_of(policy)],
     }
 
 
@@ -64,41 +80,118 @@ def _because(rule: Rule, request: Request) -> str:
     return f"match.{fault} does not hold" if fault is not None else "it matches, but ranks lower"
 
 
-def _step(step: Step) -> dict[str, Any]:
-    explained = {
-        "step": step.name,
-        "action": step.action,
-        **_call(step.call),
-        "failure_mode": step.failure_mode,
-    }
-    if step.shadow:
-        explained["mode"] = "shadow"
-    if step.group is not None:
-        explained["group"] = step.group
-    if step.fallback is not None:
-        explained["fallback"] = _call(step.fallback)
-    return explained
+class _Teller:
+    """Puts one request's steps into words."""
+
+    def __init__(self, request: Request, snapshot: Snapshot, runtime: Runtime | None) -> None:
+        self._request = request
+        self._snapshot = snapshot
+        self._runtime = runtime
+
+    def step(self, step: Step, document: dict[str, Any]) -> dict[str, Any]:
+        explained = {
+            "step": step.name,
+            "action": step.action,
+            **self._call(step.call, document),
+            "failure_mode": step.failure_mode,
+        }
+        if step.shadow:
+            explained["mode"] = "shadow"
+        if step.group is not None:
+            explained["group"] = step.group
+        if step.overlap:
+            explained["overlap"] = True
+        if step.fallback is not None:
+            explained["fallback"] = self._call(step.fallback, {})
+        return explained
+
+    def provider(self, step: ProviderStep, document: dict[str, Any]) -> dict[str, Any]:
+        explained: dict[str, Any] = {
+            "step": step.name,
+            "action": "select_provider",
+            "strategy": step.strategy,
+            "first": self._first(step),
+            "providers": [
+                {**self._call(call, document), "weight": call.weight, "share": share}
+                for call, share in zip(step.candidates, _shares(step), strict=True)
+            ],
+            "fallback": [self._call(call, {}) for call in step.fallback],
+        }
+        if step.canary is not None:
+            explained["canary"] = self._canary(step.canary, document)
+        return explained
+
+    def _first(self, step: ProviderStep) -> str | None:
+        """Who is asked first where that does not depend on chance or load; None where it does."""
+        if step.canary is not None and self._meets(step.canary):
+            return step.canary.call.extension_id
+        if len(step.candidates) == 1 or step.strategy == "ordered":
+            return step.candidates[0].named
+        able = selection.eligible(step.candidates, lambda _: True)
+        if step.strategy == "sticky":
+            return able[selection.sticky(able, key_of(step.sticky_key or "tenant", self._request))].named
+        return able[0].named if len(able) == 1 else None
+
+    def _canary(self, canary: Canary, document: dict[str, Any]) -> dict[str, Any]:
+        return {
+            **self._call(canary.call, document),
+            "percent": canary.percent,
+            "key": key_of(canary.sticky_key, self._request),
+            "asked": self._meets(canary),
+        }
+
+    def _meets(self, canary: Canary) -> bool:
+        return within(canary.percent, canary.salt, key_of(canary.sticky_key, self._request))
+
+    def _call(self, call: Call, document: dict[str, Any]) -> dict[str, Any]:
+        if call.absent is not None:
+            return {"extension_id": call.extension_id, "absent": call.absent}
+        explained = self._one(call, document)
+        if call.versions:
+            total = sum(one.share for one in call.versions)
+            explained["versions"] = [
+                {
+                    **self._one(one, document),
+                    "version": one.version,
+                    "weight": one.share,
+                    "share": _rounded(one.share, total),
+                }
+                for one in call.versions
+            ]
+            if call.version_key is not None:
+                chosen = selection.version(
+                    call, lambda _: True, key=key_of(call.version_key, self._request), random=0.0
+                )
+                explained["version_key"] = key_of(call.version_key, self._request)
+                explained["version"] = chosen.version
+        return explained
+
+    def _one(self, call: Call, document: dict[str, Any]) -> dict[str, Any]:
+        extension = self._snapshot.compiled_extensions[call.extension_id]
+        explained: dict[str, Any] = {
+            "extension_id": call.extension_id,
+            "subject": call.subject,
+            "timeout_ms": round(call.timeout_s * 1000),
+            "retry": call.retry,
+            "retry_on_timeout": call.retry_on_timeout,
+            "concurrency": min(call.concurrency, call.gate_limit or call.concurrency),
+            "circuit_breaker": asdict(call.breaker),
+            "config": dict(call.config),
+            "from": origins(call, document, extension),
+        }
+        if self._runtime is not None:
+            explained["live"] = self._runtime.observed(call)
+        return explained
 
 
-def _provider(step: ProviderStep) -> dict[str, Any]:
-    return {
-        "step": step.name,
-        "action": "select_provider",
-        "strategy": step.strategy,
-        "providers": [{**_call(call), "weight": call.weight} for call in step.candidates],
-        "fallback": [_call(call) for call in step.fallback],
-    }
+def _shares(step: ProviderStep) -> Sequence[float | None]:
+    """Each candidate's share of the requests, 0 to 1; None where load or order decides and not weight."""
+    if step.strategy not in {"weighted", "sticky"}:
+        return [None] * len(step.candidates)
+    able = selection.eligible(step.candidates, lambda _: True)
+    total = sum(call.weight for call in able)
+    return [_rounded(call.weight if call in able else 0, total) for call in step.candidates]
 
 
-def _call(call: Call) -> dict[str, Any]:
-    if call.absent is not None:
-        return {"extension_id": call.extension_id, "absent": call.absent}
-    return {
-        "extension_id": call.extension_id,
-        "subject": call.subject,
-        "timeout_ms": round(call.timeout_s * 1000),
-        "retry": call.retry,
-        "retry_on_timeout": call.retry_on_timeout,
-        "concurrency": call.concurrency,
-        "config": dict(call.config),
-    }
+def _rounded(part: int, total: int) -> float:
+    return round(part / total, 4) if total else 0.0

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from beamline_sdk.breaker import Breaker, BreakerSettings, BreakerState
+from beamline_sdk.breaker import CLOSED, Breaker, BreakerSettings, BreakerState
 
 from .budget import BudgetSettings, RetryBudget
 from .ports import Recorder
@@ -127,6 +127,24 @@ class Runtime:
     def breaker_states(self) -> dict[str, str]:
         """The word of every breaker that has been used, by its key."""
         return {key: breaker.state for key, breaker in self._breakers.items()}
+
+    def observed(self, call: Call) -> dict[str, object]:
+        """What is known of a call's extension now, as JSON types; makes nothing that was not there."""
+        now = self._clock()
+        breaker = self._breakers.get(call.breaker_key)
+        load = self._loads.get(call.extension_id)
+        budget = None if load is None else load.budget
+        if call.budget_key is not None:
+            budget = self._budgets.get(call.budget_key)
+        wait_s = 0.0 if breaker is None else breaker.reopens_at() - now
+        return {
+            "breaker": CLOSED if breaker is None else breaker.state,
+            "available": self.available(call),
+            "reopens_in_ms": round(wait_s * 1000) if 0 < wait_s < float("inf") else None,
+            "in_flight": 0 if load is None else load.in_flight,
+            "latency_ms": None if load is None or not load.last_at else round(load.latency_s * 1000, 3),
+            "retry_tokens": None if budget is None else budget.tokens,
+        }
 
     def isolate(self, extension: CompiledExtension) -> None:
         """Refuses every call to an extension until :meth:`reset`."""

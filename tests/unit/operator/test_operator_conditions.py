@@ -124,6 +124,44 @@ async def test_a_reference_that_does_not_resolve(
     assert ("default" in await world.rows()) is synced
 
 
+@pytest.mark.parametrize(
+    ("prepare", "reason", "says", "synced"),
+    [
+        pytest.param(lambda world: None, "RefNotFound", "no Extension gpt", True, id="of nothing"),
+        pytest.param(
+            lambda world: world.extension("gpt", type="pre"),
+            "RefWrongType", "is of type pre, the step needs provider", False, id="of another type",
+        ),
+        pytest.param(
+            lambda world: world.extension("gpt", type="provider", version="v1", versionOf="older"),
+            "RefWrongType", "is itself a version of older", False, id="of a version",
+        ),
+        pytest.param(
+            lambda world: world.extension("gpt", namespace="other", type="provider"),
+            "RefNotPermitted", "allowedNamespaces", False, id="of one in another namespace",
+        ),
+    ],
+)  # fmt: skip
+async def test_a_version(
+    world: Any, prepare: Callable[[Any], object], reason: str, says: str, synced: bool
+) -> None:
+    prepare(world)
+    key = world.extension("gpt-two", type="provider", version="v2", versionOf="gpt")
+    await world.settle()
+    assert world.verdict(key, "ResolvedRefs") == ("False", reason)
+    assert "spec.versionOf" in world.message(key, "ResolvedRefs")
+    assert says in world.message(key, "ResolvedRefs")
+    assert ("gpt_two" in await world.rows()) is synced
+
+
+async def test_a_version_resolves_when_its_base_appears(world: Any) -> None:
+    key = world.extension("gpt-two", type="provider", version="v2", versionOf="gpt")
+    await world.settle()
+    world.extension("gpt", type="provider")
+    await world.settle()
+    assert world.verdict(key, "ResolvedRefs") == ("True", "Resolved")
+
+
 async def test_another_namespace_is_reached_by_name_and_with_permission_only(world: Any) -> None:
     target = world.extension("gpt", namespace="shared")
     steps = [
