@@ -21,6 +21,8 @@ PAGES = (
     "docs/architecture.md",
     "docs/invocation-flow.md",
     "docs/registry-schema.md",
+    "docs/routing-policy.md",
+    "docs/routing-strategy.md",
     "docs/wire-contract.md",
 )
 CI_FILES = (".github/workflows/ci.yml", ".gitlab-ci.yml")

@@ -224,6 +224,50 @@ def test_the_extensions_that_ship_are_listed(capsys: Captured) -> None:
     assert "mock_provider" in json.loads(capsys.readouterr().out)
 
 
+SIDE_BY_SIDE = """
+apiVersion: beamline.io/v1alpha1
+kind: Extension
+metadata: {name: gpt}
+spec: {type: provider, version: v1, weight: 100, stickyKey: tenant}
+---
+apiVersion: beamline.io/v1alpha1
+kind: Extension
+metadata: {name: gpt-next}
+spec: {type: provider, versionOf: gpt, version: v2, weight: 0}
+---
+apiVersion: beamline.io/v1alpha1
+kind: Extension
+metadata: {name: newcomer}
+spec: {type: provider}
+---
+apiVersion: beamline.io/v1alpha1
+kind: Extension
+metadata: {name: guard}
+spec: {type: validator}
+---
+apiVersion: beamline.io/v1alpha1
+kind: RoutingPolicy
+metadata: {name: default}
+spec:
+  steps:
+    - {action: extension_validator, extensionRef: {name: guard}, overlap: true, timeoutMs: 70}
+    - action: select_provider
+      providers: [{extensionRef: {name: gpt}}]
+      canary: {extensionRef: {name: newcomer}, percent: 100, stickyKey: tenant}
+"""
+
+
+def test_explain_shows_versions_canary_overlap_and_who_set_what(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "all.yaml").write_text(SIDE_BY_SIDE)
+    assert main(["explain", "hi", "--tenant", "acme", "--policies", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "beside the provider" in out
+    assert "step (timeout_ms)" in out
+    assert "canary, 100 %: asked first for acme" in out
+    assert "version v1, 100%, met by this request" in out
+    assert "version v2, 0%" in out
+
+
 def test_explain_names_policy_steps_and_provider(capsys: Captured) -> None:
     assert main(["explain", "hello", "--policies", QUICKSTART]) == 0
     said = capsys.readouterr().out
