@@ -48,7 +48,7 @@ def origins(call: Call, document: Mapping[str, Any], extension: CompiledExtensio
     return found
 
 
-def _origin(by_step: bool, by_extension: bool) -> str:  # noqa: FBT001 -- two questions in order of precedence
+def _origin(by_step: bool, by_extension: bool) -> str:
     if by_step:
         return "step"
     return "extension" if by_extension else "default"
