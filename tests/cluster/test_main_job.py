@@ -127,9 +127,13 @@ def quickstart(name: str) -> dict[str, Any]:
 
 
 def test_a_prompt_comes_back_normalised_echoed_and_masked_with_its_steps(job: Job) -> None:
-    reply = job.route(MAIL)
-    assert reply.status_code == 200, reply.text
-    body = reply.json()
+    def all_steps_ran() -> Any:
+        """The mask may be skipped, visibly, where a loaded machine makes it miss its 100 ms: then again."""
+        reply = job.route(MAIL)
+        assert reply.status_code == 200, reply.text
+        return all(step["outcome"] == "ok" for step in reply.json()["steps"]) and reply.json()
+
+    body = eventually(all_steps_ran, "an answer for which every step ran")
     assert body["output"] == f"Mock response to: {MASKED} [provider=mock_provider]"
     assert [(step["action"], step["extension_id"], step["outcome"]) for step in body["steps"]] == [
         ("extension_pre", "normalize_text", "ok"),
