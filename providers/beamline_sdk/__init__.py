@@ -10,10 +10,11 @@ from typing import Any
 from .config import Config, InvalidConfigError
 from .extension import Extension, Post, Pre, Provider, Setup, Validator, post, pre, provider, validator
 from .request import ExtensionRequest
-from .results import ExtensionError, NotReadyError, Patch, ProviderReply, Verdict
+from .results import Delta, ExtensionError, NotReadyError, Patch, ProviderReply, Verdict
 
 __all__ = [
     "Config",
+    "Delta",
     "Extension",
     "ExtensionError",
     "ExtensionRequest",

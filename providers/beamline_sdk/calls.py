@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -36,6 +36,7 @@ from .logs import place_of
 from .metrics import RuntimeMetrics
 from .request import ExtensionRequest, MalformedRequestError, decode
 from .results import ExtensionError, Patch, ProviderReply, Verdict
+from .streams import Parts, Publish, StreamCancelledError, StreamSenders, asked_to_stream
 
 log = structlog.get_logger()
 
@@ -52,14 +53,6 @@ class Message(Protocol):
     data: bytes
     reply: str
     headers: dict[str, str] | None
-
-
-class Publish(Protocol):
-    """Sends an answer. Raises what it likes when it can't."""
-
-    def __call__(self, subject: str, payload: bytes, *, headers: dict[str, str] | None) -> Awaitable[None]:
-        """Sends ``payload`` to ``subject``."""
-        ...
 
 
 @dataclass(slots=True)
@@ -100,6 +93,7 @@ class Calls:
         self._concurrency = concurrency
         self._backlog = backlog
         self._skew_ms = clock_skew_ms
+        self.streams = StreamSenders(publish)
         self._waiting: deque[tuple[Message, float]] = deque()
         self._fault_logged_at = -_FAULT_LOG_SECONDS
         self._faults_unlogged = 0
@@ -131,7 +125,9 @@ class Calls:
     async def _work(self, message: Message, received: float) -> None:
         try:
             while True:
-                await self._send(message, await self._answer(message, received))
+                reply = await self._answer(message, received)
+                if reply is not None:
+                    await self._send(message, reply)
                 if not self._waiting:
                     break
                 message, received = self._waiting.popleft()
@@ -146,7 +142,8 @@ class Calls:
         finally:
             self._metrics.in_flight.set(len(self.tasks) - 1)
 
-    async def _answer(self, message: Message, received: float) -> bytes:
+    async def _answer(self, message: Message, received: float) -> bytes | None:
+        """The reply; None where it has been streamed."""
         headers = message.headers or _NO_HEADERS
         started = time.monotonic()
         waited_ms = (started - received) * 1000
@@ -184,7 +181,47 @@ class Calls:
         request.deadline = started + left_ms / 1000
         if HEADER_ATTEMPT in headers:
             request.attempt = _attempt(headers[HEADER_ATTEMPT])
+        parts = asked_to_stream(self._extension, request, config)
+        if parts is not None:
+            await self._streamed(message, request, parts, left_ms / 1000, started)
+            return None
         return await self._executed(request, config, left_ms / 1000, started)
+
+    async def _streamed(
+        self, message: Message, request: ExtensionRequest, parts: Parts, left_s: float, started: float
+    ) -> None:
+        sender = self.streams.sender(message.reply, request.headers, _trace_headers(message.headers))
+        status, tokens, error = "ok", None, None
+        reply = ProviderReply(output="")
+        try:
+            async with asyncio.timeout(left_s) as limit:
+                reply = await sender.send(parts)
+            tokens = (reply.prompt_tokens, reply.completion_tokens)
+        except ExtensionError as failure:
+            error = failure.to_wire_error()
+        except StreamCancelledError:
+            error = WireError.of(ErrorCode.CANCELLED, "the caller left")
+        except TimeoutError as failure:
+            error = (
+                WireError.of(ErrorCode.DEADLINE_EXCEEDED, f"{self._extension_id} did not finish in time")
+                if limit.expired()
+                else self._fault(request, failure)
+            )
+        except Exception as failure:  # noqa: BLE001 -- whatever an author's code raises is answered
+            error = self._fault(request, failure)
+        finally:
+            self.streams.forget(sender)
+        seconds = time.monotonic() - started
+        self.stats.processing_ns += int(seconds * 1e9)
+        if error is None:
+            provider_id = request.provider_id or self._extension_id
+            wire = reply.to_wire(provider_id, _trace_id(request), seconds * 1000)
+            del wire["output"]
+            await sender.end(orjson.dumps(wire))
+        else:
+            status = "error"
+            await sender.end(self._failed(error))
+        self._metrics.executed(status, seconds, tokens)
 
     async def _executed(self, request: ExtensionRequest, config: Any, left_s: float, started: float) -> bytes:
         status, tokens, error = "ok", None, None

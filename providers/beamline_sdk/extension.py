@@ -22,8 +22,9 @@ from __future__ import annotations
 import inspect
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, TypeVar, cast, overload
 
 from prometheus_client import CollectorRegistry
@@ -33,7 +34,7 @@ from beamline_contract.names import ExtensionType
 
 from .config import ConfigT
 from .request import ExtensionRequest
-from .results import Patch, ProviderReply, Result, Verdict
+from .results import Delta, Patch, ProviderReply, Result, StreamPart, Verdict
 
 ResultT = TypeVar("ResultT", bound=Result)
 
@@ -108,6 +109,15 @@ class Provider(Extension[ConfigT, ProviderReply]):
 
     kind = "provider"
 
+    def stream(self, request: ExtensionRequest, config: ConfigT) -> AsyncGenerator[StreamPart, None] | None:
+        """The answer in parts, for a caller that asked for a stream; None where it comes in one piece.
+
+        Usually an async generator of text (or :class:`~beamline_sdk.results.Delta`), with a
+        :class:`~beamline_sdk.results.ProviderReply` at its end for usage and finish reason. Each ``yield``
+        waits until the reader has room. When the caller leaves, the generator is closed where it stands.
+        """
+        return None
+
 
 class Post(Extension[ConfigT, Patch | None]):
     """Changes an answer before it is returned."""
@@ -179,7 +189,8 @@ def from_function(
     :class:`TypeError` where the function can't be one.
     """
     shown = getattr(function, "__name__", repr(function))
-    if not inspect.iscoroutinefunction(function):
+    streams = kind == "provider" and inspect.isasyncgenfunction(function)
+    if not streams and not inspect.iscoroutinefunction(function):
         raise TypeError(f"{shown} must be an async function: `async def {shown}(request, config)`")
     parameters = list(inspect.signature(function).parameters.values())
     if len(parameters) != 2 or any(
@@ -191,12 +202,34 @@ def from_function(
         "version": version,
         "description": (inspect.getdoc(function) or "").partition("\n")[0],
         "config_model": _config_model(function, parameters[1]),
-        "handle": staticmethod(function),
+        "handle": staticmethod(_collecting(function) if streams else function),
         "__doc__": function.__doc__,
         "__module__": function.__module__,
     }
+    if streams:
+        namespace["stream"] = staticmethod(function)
     made = type(shown, (_CLASS_OF_KIND[kind],), namespace)
     return cast("Extension[Any, Any]", made())
+
+
+def _collecting(function: Handler) -> Handler:
+    """The whole answer of a generator, for a caller that wants it in one piece."""
+
+    async def handle(request: ExtensionRequest, config: Any) -> ProviderReply:
+        parts: list[str] = []
+        reply = ProviderReply(output="")
+        generator = cast("AsyncGenerator[StreamPart, None]", function(request, config))
+        async with aclosing(generator):
+            async for part in generator:
+                if isinstance(part, ProviderReply):
+                    reply = part
+                elif isinstance(part, Delta):
+                    parts.append(part.text)
+                else:
+                    parts.append(part)
+        return replace(reply, output="".join(parts) + reply.output)
+
+    return handle
 
 
 def _config_model(function: Handler, parameter: inspect.Parameter) -> type[BaseModel]:

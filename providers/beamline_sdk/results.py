@@ -105,7 +105,30 @@ class ProviderReply:
         }
 
 
+@dataclass(slots=True)
+class Delta:
+    """A part of a streamed answer: more text, or more of the message's other parts.
+
+    ``message`` holds what an OpenAI delta holds beside ``content``, such as ``tool_calls`` with their
+    ``index``.
+    """
+
+    text: str = ""
+    message: Mapping[str, Any] | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        """The body of one chunk."""
+        wire: dict[str, Any] = {}
+        if self.text:
+            wire["delta"] = self.text
+        if self.message:
+            wire["message"] = dict(self.message)
+        return wire
+
+
 Result = Patch | Verdict | ProviderReply | None
+StreamPart = str | Delta | ProviderReply
+"""What a streaming provider yields; a ProviderReply is the last."""
 
 
 class ExtensionError(Exception):

@@ -212,6 +212,9 @@ class _Instance:
             )
             for subject, verb in self._service.subjects():
                 await nc.subscribe(subject, cb=self._responder(verb))
+            controls = nc.new_inbox()
+            await nc.subscribe(f"{controls}.*", cb=self._on_control, pending_msgs_limit=PENDING_MESSAGES)
+            self._calls.streams.control_prefix = controls
             await nc.flush(timeout=5)
             self._calls.max_reply_bytes = min(MAX_REPLY_BYTES, nc.max_payload)
             self._reason = None
@@ -240,6 +243,9 @@ class _Instance:
 
     async def _on_message(self, message: Msg) -> None:
         await self._calls.accept(message)
+
+    async def _on_control(self, message: Msg) -> None:
+        self._calls.streams.heard(message.subject, message.data)
 
     def _responder(self, verb: Verb) -> Callable[[Msg], Awaitable[None]]:
         async def respond(message: Msg) -> None:

@@ -39,6 +39,7 @@ from .edges.access_log import AccessLog
 from .edges.fast_nats import FastLine, FastTransport
 from .edges.http import HttpDoor, HttpServer, ListenError
 from .edges.nats_door import NatsDoor, PlainLine
+from .edges.nats_streams import NatsStreams
 from .edges.nats_transport import NatsTransport
 from .edges.refresh import Refresher
 from .edges.registry import Registry
@@ -125,9 +126,16 @@ class _Router:
         self._access_log = AccessLog(enabled=settings.logs_requests)
         fast = settings.transport == "fast"
         self._transport = FastTransport() if fast else NatsTransport()
+        self._streams = NatsStreams()
         self._runtime = Runtime(time.monotonic, rng, self._telemetry)
         self._pipeline = Pipeline(
-            self._transport, self._runtime, self._telemetry, time.monotonic, asyncio.sleep, rng
+            self._transport,
+            self._runtime,
+            self._telemetry,
+            time.monotonic,
+            asyncio.sleep,
+            rng,
+            streams=self._streams,
         )
         self._registry = Registry(settings.database_url)
         self._refresher = Refresher(
@@ -206,8 +214,14 @@ class _Router:
         )
         while True:
             self._link_closed.clear()
-            self._nc = await link.connect(settings, on_reconnect=self._reconnected, on_closed=self._closed)
+            self._nc = await link.connect(
+                settings,
+                on_reconnect=self._reconnected,
+                on_disconnect=self._disconnected,
+                on_closed=self._closed,
+            )
             self._transport.attach(self._nc)
+            self._streams.attach(self._nc)
             await self._reporter.open(self._nc)
             await self._has_table.wait()
             await self._door.open(self._nc)
@@ -230,6 +244,9 @@ class _Router:
     async def _reconnected(self) -> None:
         self._refresher.wake()
         await self._reporter.status()
+
+    async def _disconnected(self) -> None:
+        self._streams.disconnected()
 
     async def _closed(self) -> None:
         self._link_closed.set()

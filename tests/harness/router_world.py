@@ -10,6 +10,7 @@ from beamline_router.core.pipeline import Pipeline
 from beamline_router.core.request import Answer, Failure, Request
 from beamline_router.core.snapshot import Snapshot, compile_snapshot
 from beamline_router.core.state import Runtime
+from beamline_router.fake_streams import FakeSink, FakeStreams, Item
 from beamline_router.fakes import FakeClock, FakeRecorder, FakeRng, FakeTransport
 
 ACTIONS = {"pre": "extension_pre", "validator": "extension_validator", "post": "extension_post"}
@@ -88,6 +89,8 @@ class World:
 
     def __post_init__(self) -> None:
         self.transport = FakeTransport(self.clock)
+        self.streams = FakeStreams(self.clock)
+        self.sink = FakeSink()
         self.runtime = Runtime(self.clock, self.rng, self.recorder)
         self.pipeline = Pipeline(
             self.transport,
@@ -97,6 +100,7 @@ class World:
             self.clock.sleep,
             self.rng,
             wall=self.clock.wall,
+            streams=self.streams,
         )
         self.extensions: dict[str, ExtensionRecord] = {}
         for extension_id, kind in (("pre", "pre"), ("check", "validator"), ("post", "post")):
@@ -145,6 +149,14 @@ class World:
         result = await self.ask(**changes)
         assert isinstance(result, Failure), result
         return result
+
+    def streams_from(self, extension_id: str, *scripts: list[Item]) -> None:
+        self.streams.script(f"test.{extension_id}", *scripts)
+
+    async def stream(self, **changes: Any) -> Answer | Failure:
+        """One streamed request to its end, into a new ``sink``."""
+        self.sink = FakeSink(takes=self.sink.takes, fail=self.sink.fail)
+        return await self.clock.drive(self.pipeline.run(request(**changes), self.snapshot, self.sink))
 
     async def open_breaker(self, extension_id: str) -> None:
         """Fails one extension, which must end the request, until its breaker is open."""

@@ -63,6 +63,14 @@ class MockConfig(Config):
     """Share of requests that are answered only after `stall_ms`."""
     stall_ms: Ms = 60_000
     """How long a stalled request takes, milliseconds."""
+    chunk_characters: Annotated[int, Field(ge=1, le=100_000)] = 16
+    """Characters in each chunk of a streamed answer."""
+    chunk_delay_ms: Ms = 0
+    """Milliseconds before each chunk but the first."""
+    stream_fault: Literal["none", "stall", "error"] = "none"
+    """What happens to a stream after `stream_fault_after` chunks: nothing, silence, or `error_code`."""
+    stream_fault_after: Annotated[int, Field(ge=0, le=1_000_000)] = 1
+    """Chunks that are sent before the fault."""
     seed: int | None = None
     """Makes the draws of `error_rate` and `stall_rate` repeatable within one process."""
     model: str = "mock-1.0"

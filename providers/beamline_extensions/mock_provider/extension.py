@@ -10,10 +10,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import OrderedDict
+from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any, Final
 
 from beamline_contract.errors import ErrorCode
 from beamline_sdk import ExtensionError, ExtensionRequest, Provider, ProviderReply, Setup
+from beamline_sdk.results import StreamPart
 
 from .answers import answer, tokens
 from .config import MockConfig, ScriptedAnswer
@@ -83,6 +86,16 @@ class MockProvider(Provider[MockConfig]):
             finish_reason=entry.finish_reason if entry is not None else "stop",
         )
 
+    async def stream(self, request: ExtensionRequest, config: MockConfig) -> AsyncGenerator[StreamPart, None]:
+        reply = await self.handle(request, config)
+        size = config.chunk_characters
+        for number, start in enumerate(range(0, len(reply.output), size)):
+            await _fault(config, number)
+            if number:
+                await _wait(config.chunk_delay_ms)
+            yield reply.output[start : start + size]
+        yield replace(reply, output="")
+
     def _run_of(self, config: MockConfig) -> _Run:
         # Equal configurations are one object in the runtime; holding it keeps its id from being reused.
         run = self._runs.get(id(config))
@@ -105,6 +118,15 @@ def _latency_ms(request: ExtensionRequest, config: MockConfig, entry: ScriptedAn
     if entry is not None and entry.latency_ms is not None:
         return entry.latency_ms
     return config.latency_ms
+
+
+async def _fault(config: MockConfig, sent: int) -> None:
+    if config.stream_fault == "none" or sent != config.stream_fault_after:
+        return
+    if config.stream_fault == "stall":
+        await _wait(config.stall_ms)
+        return
+    raise ExtensionError(config.error_code, config.error_message, retryable=config.retryable)
 
 
 async def _wait(milliseconds: float) -> None:

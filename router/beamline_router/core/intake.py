@@ -43,8 +43,11 @@ MAX_DEADLINE_MS: Final = 600_000
 Bits = Callable[[int], int]
 """Random bits: ``random.Random().getrandbits``."""
 
+Shape = Callable[[object, Mapping[str, str]], object]
+"""A parsed body and the headers become a body of ``POST /v1/route``, or a :class:`WireError`."""
+
 _FIELDS: Final = frozenset(
-    {"tenant_id", "environment", "model", "policy", "prompt", "messages", "parameters", "context"}
+    {"tenant_id", "environment", "model", "policy", "prompt", "messages", "parameters", "context", "stream"}
 )
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?', re.DOTALL)
 _ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
@@ -136,9 +139,17 @@ def remaining_ms(headers: Mapping[str, str], unix_ms: float) -> float | WireErro
 
 
 def read_request(
-    body: bytes, headers: Mapping[str, str], envelope: Envelope, *, now: float, unix_ms: float
+    body: bytes,
+    headers: Mapping[str, str],
+    envelope: Envelope,
+    *,
+    now: float,
+    unix_ms: float,
+    shape: Shape | None = None,
 ) -> Request | WireError:
     """A valid request, or INVALID_ARGUMENT / DEADLINE_EXCEEDED. ``headers`` have lower-case names.
+
+    ``shape`` turns another door's body into the one of ``POST /v1/route`` before its fields are judged.
 
     ``now`` is monotonic seconds, ``unix_ms`` the wall clock in milliseconds (for Beamline-Deadline-At).
     """
@@ -155,6 +166,8 @@ def read_request(
             attempts=0,
         )
     data = _parse(body)
+    if shape is not None and not isinstance(data, WireError):
+        data = shape(data, headers)
     fault = data if isinstance(data, WireError) else _fault_of(data)
     if fault is not None:
         return fault.at(request_id=envelope.request_id)
@@ -176,6 +189,8 @@ def read_request(
         traceparent=envelope.traceparent,
         tracestate=envelope.tracestate,
         baggage=envelope.baggage,
+        stream=data.get("stream") is True,
+        stream_usage=data.get("stream_usage") is True,
     )
 
 
@@ -216,7 +231,7 @@ def _fault_of(data: object) -> WireError | None:
     """The first thing wrong with the parsed body, by field."""
     if not isinstance(data, dict):
         return _invalid(f"the request body must be a JSON object, got {_word(data)}")
-    unknown = data.keys() - _FIELDS
+    unknown = data.keys() - _FIELDS - {"stream_usage"}
     if unknown:
         name = min(unknown)
         return _invalid(f"unknown field {name[:80]!r}; known are {', '.join(sorted(_FIELDS))}", name[:80])
@@ -228,6 +243,8 @@ def _fault_of(data: object) -> WireError | None:
             return _invalid(f"{field} must be text, got {_word(value)}", field)
         if not pattern.fullmatch(value):
             return _invalid(f"{field} must be {rule}, got {value[:80]!r}", field)
+    if not isinstance(data.get("stream"), bool | None):
+        return _invalid(f"stream must be true or false, got {_word(data['stream'])}", "stream")
     for field in ("parameters", "context"):
         value = data.get(field)
         if value is not None and not isinstance(value, dict):

@@ -31,6 +31,9 @@ from .run import Run
 from .snapshot import Snapshot
 from .state import Rng, Runtime
 from .steps import StepRunner
+from .stream_invoke import Delivery, StreamInvoker
+from .stream_pipeline import stream_rest
+from .stream_port import Sink, Streams
 from .tracing import trace_of
 
 _log = structlog.get_logger()
@@ -53,15 +56,24 @@ class Pipeline:
         rng: Rng,
         *,
         wall: Callable[[], float] = time.time,
+        streams: Streams | None = None,
     ) -> None:
         self._clock = clock
         self._rng = rng
+        self._runtime = runtime
+        self._recorder = recorder
+        self._sleep = sleep
+        self._wall = wall
+        self._streams = streams
         invoker = Invoker(transport, runtime, recorder, clock=clock, wall=wall, sleep=sleep, rng=rng)
         self._steps = StepRunner(invoker, recorder, clock)
         self._providers = ProviderChain(invoker, runtime, recorder, clock, rng)
 
-    async def run(self, request: Request, snapshot: Snapshot) -> Answer | Failure:
-        """The answer to one request, or its one error. The snapshot stays the same to the end."""
+    async def run(self, request: Request, snapshot: Snapshot, sink: Sink | None = None) -> Answer | Failure:
+        """The answer to one request, or its one error. The snapshot stays the same to the end.
+
+        With a ``sink`` the answer is streamed into it; an error may then come after a part of the answer.
+        """
         run: Run | None = None
         try:
             route = snapshot.route_for(request)
@@ -69,7 +81,7 @@ class Pipeline:
                 return _no_route(request)
             deadline = effective_deadline(request.deadline, route.deadline_s, self._clock())
             run = Run(request, route, deadline, trace_of(request, self._rng))
-            error = await self._run(run)
+            error = await (self._run(run) if sink is None else self._stream(run, sink))
         except Exception as fault:  # noqa: BLE001 -- the caller gets one INTERNAL error whatever broke; content is not logged
             _log.error("pipeline.fault", request_id=request.request_id, type=type(fault).__name__)
             error = WireError(ErrorCode.INTERNAL, "a fault of the router")
@@ -103,6 +115,34 @@ class Pipeline:
         if self._clock() >= run.deadline:
             return WireError(ErrorCode.DEADLINE_EXCEEDED, "the request's deadline is over")
         return None
+
+    async def _stream(self, run: Run, sink: Sink) -> WireError | None:
+        error = await self._before(run)
+        if error is None and run.output is None:
+            # Nothing may leave before the verdict, and a stream leaves at once: no time is won by overlapping.
+            error = await self._steps.run_group(run, getattr(run.route, "overlap", ()))
+        if error is not None:
+            return error
+
+        async def ask(delivery: Delivery) -> WireError | None:
+            streams = self._streams
+            if streams is None:
+                return WireError(ErrorCode.UNAVAILABLE, "this router does not stream")
+            invoker = StreamInvoker(
+                streams,
+                run,
+                delivery,
+                self._runtime,
+                self._recorder,
+                clock=self._clock,
+                wall=self._wall,
+                sleep=self._sleep,
+                rng=self._rng,
+            )
+            chain = ProviderChain(invoker, self._runtime, self._recorder, self._clock, self._rng)
+            return await chain.ask(run, run.route.provider)
+
+        return await stream_rest(run, sink, self._steps, ask, self._clock)
 
     async def _before(self, run: Run) -> WireError | None:
         """Pre steps and validators; ends early with an error, or with ``run.output`` set."""

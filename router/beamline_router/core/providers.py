@@ -66,6 +66,8 @@ class ProviderChain:
                 if done.refused == "open":
                     refused.append(call)
                 failed = failed if called else done.error
+            if run.committed:
+                return done.error
             if not falls_back(call, done):
                 return failed
         if refused and not called:

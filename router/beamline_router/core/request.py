@@ -37,6 +37,9 @@ class Request:
     tracestate: str | None = None
     baggage: str | None = None
     want_trail: bool = True
+    stream: bool = False
+    stream_usage: bool = False
+    """The caller of a stream wants the usage at its end."""
 
 
 @dataclass(slots=True)

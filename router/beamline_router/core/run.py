@@ -18,7 +18,7 @@ class Run:
     """Working state of one request; nothing of it is shared with another."""
 
     __slots__ = (
-        "context", "deadline", "messages", "metadata", "output", "parameters", "prompt", "provider_attempts",
+        "committed", "context", "deadline", "messages", "metadata", "output", "parameters", "prompt", "provider_attempts",
         "provider_id", "provider_s", "request", "route", "trace", "trail", "usage",
     )  # fmt: skip
 
@@ -32,6 +32,7 @@ class Run:
         self.parameters = request.parameters
         self.context = request.context
         self.output: str | None = None
+        self.committed = False  # the caller was given part of the answer: nobody else may be asked
         self.usage: dict[str, int] = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
         self.metadata: dict[str, Any] = {}
         self.provider_id = ""

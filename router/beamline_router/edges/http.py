@@ -1,6 +1,6 @@
-"""The HTTP door: ``POST /v1/route``, ``/healthz``, ``/readyz``, ``/metrics``.
+"""The HTTP door: ``POST /v1/route``, the OpenAI-compatible paths, ``/healthz``, ``/readyz``, ``/metrics``.
 
-It is one bare ASGI callable over a dictionary of paths: four fixed paths need no routing library, and this
+It is one bare ASGI callable over a dictionary of paths: a few fixed paths need no routing library, and this
 is where every request of every user passes. uvicorn with httptools speaks HTTP itself.
 
 Per request: the body is read up to its limit and not a byte further; then the request runs in this task,
@@ -14,12 +14,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from math import ceil
 from typing import Any, Final
 
-import orjson
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -27,21 +27,16 @@ from beamline_contract.errors import ErrorCode, WireError
 from beamline_contract.wire import MAX_BODY_BYTES
 
 from ..core.intake import too_large
-from ..core.request import Answer, Failure
-from .serving import Served, Serving
+from .http_replies import NO_STORE, Receive, Scope, Send, send_json, send_whole
+from .openai_chat import ChatFormat, send_models
+from .route_format import Format, RouteFormat
+from .serving import Serving
 from .telemetry import Telemetry
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Readiness = Callable[[], tuple[bool, dict[str, Any]]]
 """Whether the process may get traffic, and the body of /readyz."""
 Endpoint = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_JSON: Final = (b"content-type", b"application/json")
-_NO_STORE: Final = (b"cache-control", b"no-store")
-_CLOSE: Final = (b"connection", b"close")
-_DEFAULT_RETRY_AFTER_S: Final = 1
 _BACKLOG: Final = 2048
 
 
@@ -52,13 +47,23 @@ class ListenError(RuntimeError):
 class HttpDoor:
     """The ASGI application."""
 
-    def __init__(self, serving: Serving, telemetry: Telemetry, readiness: Readiness) -> None:
+    def __init__(
+        self,
+        serving: Serving,
+        telemetry: Telemetry,
+        readiness: Readiness,
+        *,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._clock = wall
         self._serving = serving
         self._telemetry = telemetry
         self._readiness = readiness
         probes = frozenset({"GET", "HEAD"})
         self._routes: dict[str, tuple[frozenset[str], Endpoint]] = {
             "/v1/route": (frozenset({"POST"}), self._route),
+            "/v1/chat/completions": (frozenset({"POST"}), self._chat),
+            "/v1/models": (probes, self._models),
             "/healthz": (probes, self._healthz),
             "/readyz": (probes, self._readyz),
             "/metrics": (probes, self._metrics),
@@ -68,20 +73,31 @@ class HttpDoor:
         """One HTTP exchange."""
         if scope["type"] != "http":
             return
-        found = self._routes.get(scope["path"])
+        path = scope["path"]
+        found = self._routes.get("/v1/models" if path.startswith("/v1/models/") else path)
         if found is None:
             error = WireError.of(ErrorCode.NOT_FOUND, f"no such path; there are {', '.join(self._routes)}")
-            await _send_json(send, 404, {"error": error.to_wire()})
+            await send_json(send, 404, {"error": error.to_wire()})
             return
         methods, endpoint = found
         if scope["method"] not in methods:
             allowed = ", ".join(sorted(methods))
             error = WireError.of(ErrorCode.INVALID_ARGUMENT, f"this path takes {allowed}")
-            await _send_json(send, 405, {"error": error.to_wire()}, [(b"allow", allowed.encode())])
+            await send_json(send, 405, {"error": error.to_wire()}, [(b"allow", allowed.encode())])
             return
         await endpoint(scope, receive, send)
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._exchange(scope, receive, RouteFormat(send))
+
+    async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._exchange(scope, receive, ChatFormat(send, self._clock()))
+
+    async def _models(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        await send_models(send, scope["path"], self._serving.models)
+
+    async def _exchange(self, scope: Scope, receive: Receive, form: Format) -> None:
+        """One request in the words of ``form``: its body read, served, and answered, streamed or not."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         if kind != "application/json" and not kind.endswith("+json"):
@@ -90,20 +106,20 @@ class HttpDoor:
                 f"the content type must be application/json, got {kind[:80]!r}",
                 details={"http_status": 415},
             )
-            await _send_served(send, self._serving.refuse("http", headers, refusal), close=True)
+            await form.finish(self._serving.refuse("http", headers, refusal), close=True)
             return
         body = await _read_body(headers, receive)
         if body is None:
             return
         if isinstance(body, WireError):
-            await _send_served(send, self._serving.refuse("http", headers, body), close=True)
+            await form.finish(self._serving.refuse("http", headers, body), close=True)
             return
         task = asyncio.current_task()
         assert task is not None
         watch = _Watch(task, receive)
         watcher = asyncio.get_running_loop().create_task(watch.run())
         try:
-            served = await self._serving.serve("http", body, headers)
+            served = await self._serving.serve("http", body, headers, shape=form.shape, sink_of=form.sink_of)
         except asyncio.CancelledError:
             if not watch.left:
                 raise
@@ -112,19 +128,19 @@ class HttpDoor:
         finally:
             watch.done = True
             watcher.cancel()
-        await _send_served(send, served)
+        await form.finish(served)
 
     async def _healthz(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        await _send_json(send, 200, {"status": "ok"})
+        await send_json(send, 200, {"status": "ok"})
 
     async def _readyz(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         ready, body = self._readiness()
-        await _send_json(send, 200 if ready else 503, body)
+        await send_json(send, 200 if ready else 503, body)
 
     async def _metrics(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         # In a thread: thousands of series take longer to render than a request may be kept waiting.
         text = await asyncio.to_thread(generate_latest, self._telemetry.registry)
-        await _send(send, 200, text, [(b"content-type", CONTENT_TYPE_LATEST.encode()), _NO_STORE])
+        await send_whole(send, 200, text, [(b"content-type", CONTENT_TYPE_LATEST.encode()), NO_STORE])
 
 
 class _Watch:
@@ -234,43 +250,3 @@ async def _read_body(headers: dict[str, str], receive: Receive) -> bytes | WireE
         if not message.get("more_body", False):
             return b"".join(parts) if size <= MAX_BODY_BYTES else too_large()
     return too_large()
-
-
-async def _send_served(send: Send, served: Served, *, close: bool = False) -> None:
-    result = served.result
-    headers = [
-        _JSON,
-        (b"x-request-id", served.envelope.request_id.encode()),
-        (b"traceparent", served.envelope.traceparent.encode()),
-    ]
-    if result.policy_id is not None:
-        headers.append((b"x-beamline-policy", result.policy_id.encode()))
-    status = 200
-    if isinstance(result, Answer):
-        headers.append((b"x-beamline-provider", result.provider_id.encode("ascii", "replace")))
-    else:
-        status = result.error.http_status
-        _add_retry_after(headers, status, result)
-    if close:
-        headers.append(_CLOSE)
-    await _send(send, status, served.body(), headers)
-
-
-def _add_retry_after(headers: list[tuple[bytes, bytes]], status: int, failure: Failure) -> None:
-    after = failure.error.retry_after_ms
-    if after is not None:
-        headers.append((b"retry-after", str(max(1, ceil(after / 1000))).encode()))
-    elif status in {429, 503}:
-        headers.append((b"retry-after", str(_DEFAULT_RETRY_AFTER_S).encode()))
-
-
-async def _send_json(
-    send: Send, status: int, body: dict[str, Any], headers: list[tuple[bytes, bytes]] | None = None
-) -> None:
-    await _send(send, status, orjson.dumps(body), [_JSON, _NO_STORE, *(headers or ())])
-
-
-async def _send(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-    headers.append((b"content-length", str(len(body)).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -22,11 +22,15 @@ import structlog
 
 from beamline_contract.errors import ErrorCode, WireError
 
-from ..core.intake import Bits, Envelope, open_envelope, read_request
+from ..core.intake import Bits, Envelope, Shape, open_envelope, read_request
 from ..core.request import Answer, Failure, Request
 from ..core.snapshot import Snapshot
+from ..core.stream_port import Sink
 from .access_log import AccessLog
 from .telemetry import Telemetry
+
+SinkOf = Callable[[Request, Envelope], Sink | None]
+"""Where a request's answer is streamed to; None for an answer in one piece."""
 
 log = structlog.get_logger()
 
@@ -35,7 +39,7 @@ DEFAULT_LIMIT: Final = 2048
 _BUSY_RETRY_MS: Final = 1_000
 _STARTING_RETRY_MS: Final = 1_000
 
-Run = Callable[[Request, Snapshot], Awaitable[Answer | Failure]]
+Run = Callable[[Request, Snapshot, Sink | None], Awaitable[Answer | Failure]]
 """``core.pipeline.Pipeline.run``."""
 
 
@@ -103,7 +107,21 @@ class Serving:
         """Requests being served now."""
         return self._in_flight
 
-    async def serve(self, door: str, body: bytes, headers: Mapping[str, str]) -> Served:
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that the policies name; none before there is a table."""
+        snapshot = self._snapshot()
+        return () if snapshot is None else snapshot.models()
+
+    async def serve(
+        self,
+        door: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        *,
+        shape: Shape | None = None,
+        sink_of: SinkOf | None = None,
+    ) -> Served:
         """One request, start to end. ``headers`` have lower-case names. Raises only CancelledError."""
         started = self._clock()
         envelope = open_envelope(headers, self._bits)
@@ -112,14 +130,17 @@ class Serving:
         request: Request | None = None
         self._in_flight += 1
         try:
-            read = read_request(body, headers, envelope, now=started, unix_ms=self._wall() * 1000.0)
+            read = read_request(
+                body, headers, envelope, now=started, unix_ms=self._wall() * 1000.0, shape=shape
+            )
             if isinstance(read, WireError):
                 return self._record(door, envelope, None, Failure(read, []), started)
             request = read
             snapshot = self._snapshot()
             if snapshot is None:
                 return self._record(door, envelope, request, Failure(_starting(envelope), []), started)
-            result = await self._run(request, snapshot)
+            sink = None if sink_of is None else sink_of(request, envelope)
+            result = await self._run(request, snapshot, sink)
         except asyncio.CancelledError:
             gone = WireError.of(ErrorCode.CANCELLED, "the caller went away", request_id=envelope.request_id)
             self._record(door, envelope, request, Failure(gone, []), started)

@@ -1,0 +1,227 @@
+"""A provider asked for a stream, inside the very same bulkhead, retry, breaker and fallback as any call.
+
+:class:`StreamInvoker` is an :class:`Invoker` whose transport reads a stream to its end and hands over what
+one reply would have said. What differs from a plain call:
+
+- The commit point is the first delta that the sink was given. Until then an attempt may fail, be retried,
+  and fall back, as if nothing had come. After it there is one way to fail: STREAM_INTERRUPTED, with what was
+  delivered, and nobody else is asked.
+- An attempt's timeout bounds the wait for the first chunk and between two chunks. The request's deadline
+  bounds the whole; the provider is told that one.
+- Slow is measured up to the first chunk: a long answer is not a slow one.
+- A caller that leaves or stops reading, a post step that fails, and the request's deadline are not the
+  provider's fault. It is told to stop, and its breaker learns nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import orjson
+
+from beamline_contract import names
+from beamline_contract.errors import ErrorCode, WireError
+from beamline_contract.wire import MAX_REPLY_BYTES
+
+from .deadline import attempt_timeout, header_values
+from .invoke import Invocation, Invoker
+from .ports import TransportFault
+from .route import Call
+from .run import Run
+from .stream_port import WINDOW, Chunk, Delta, ReplyStream, Sink, SinkStalledError, StreamFault, Streams
+from .windows import Window
+
+_ROOM: Final = 64 * 1024  # of MAX_REPLY_BYTES, for what is not the text
+
+
+class Delivery:
+    """What one request's stream has delivered; the pump and the pipeline share it.
+
+    ``error`` is the error that ended the stream from our side, such as a post step's; it is not the
+    provider's.
+    """
+
+    def __init__(self, run: Run, sink: Sink, window: Window) -> None:
+        self.error: WireError | None = None
+        self.parts: list[str] = []
+        self._run = run
+        self._sink = sink
+        self._window = window
+        self._chunks = 0
+        self._characters = 0
+
+    async def feed(self, text: str) -> bool:
+        """More of the provider's text; False when the stream must end, and ``error`` says why."""
+        return await self._emit_text(await self._window.feed(text))
+
+    async def pass_on(self, message: Mapping[str, Any]) -> bool:
+        """More of the message's other parts, which post steps do not see."""
+        return await self._emit(Delta(message=message))
+
+    async def finish(self) -> bool:
+        """Delivers what is still held."""
+        return await self._emit_text(await self._window.finish())
+
+    def begin(self) -> None:
+        """A new attempt: what was held of the one before is dropped."""
+        self._window.reset()
+
+    def interrupted(self, why: str, **details: Any) -> WireError:
+        """STREAM_INTERRUPTED, with what was delivered."""
+        delivered = {"delivered_chunks": self._chunks, "delivered_characters": self._characters}
+        return WireError(ErrorCode.STREAM_INTERRUPTED, why, details={**delivered, **details})
+
+    async def _emit_text(self, text: str | WireError) -> bool:
+        if isinstance(text, WireError):
+            self.error = text
+            return False
+        if not text:
+            return True
+        self.parts.append(text)
+        return await self._emit(Delta(text))
+
+    async def _emit(self, delta: Delta) -> bool:
+        self._run.committed = True
+        try:
+            await self._sink.emit(delta)
+        except SinkStalledError:
+            self.error = WireError.of(ErrorCode.CANCELLED, "the caller stopped reading the stream")
+            return False
+        self._chunks += 1
+        self._characters += len(delta.text)
+        return True
+
+
+class StreamInvoker(Invoker):
+    """Calls providers of one request for a stream. Same arguments as :class:`Invoker`, and what to stream
+    into.
+    """
+
+    def __init__(self, streams: Streams, run: Run, delivery: Delivery, *ports: Any, **clocks: Any) -> None:
+        self._pump = _Pump(streams, run, delivery, clocks["clock"], clocks["wall"])
+        super().__init__(self._pump, *ports, **clocks)
+
+    def _after_first(self, done: float) -> float:
+        first = self._pump.first_at
+        return 0.0 if first is None else done - first
+
+    def _judge(self, call: Call, error: WireError, *permit: Any, blameless: bool, **facts: Any) -> Invocation:
+        blameless = blameless or self._pump.blameless
+        return super()._judge(call, error, *permit, blameless=blameless, **facts)
+
+
+class _Pump:
+    """``ports.Transport`` over streams: a request is answered when its stream has ended."""
+
+    def __init__(
+        self,
+        streams: Streams,
+        run: Run,
+        delivery: Delivery,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        self.first_at: float | None = None
+        self.blameless = False
+        self._streams = streams
+        self._run = run
+        self._delivery = delivery
+        self._clock = clock
+        self._wall = wall
+
+    async def request(
+        self, subject: str, payload: bytes, headers: Mapping[str, str], timeout_s: float
+    ) -> bytes | TransportFault:
+        """One attempt. ``timeout_s`` is for each chunk."""
+        self.first_at, self.blameless = None, False
+        self._delivery.begin()
+        left = self._run.deadline - self._clock()
+        milliseconds, at = header_values(left, self._wall())
+        stream = await self._streams.open(
+            subject,
+            payload,
+            {
+                **headers,
+                names.HEADER_DEADLINE_MS: milliseconds,
+                names.HEADER_DEADLINE_AT: at,
+                names.HEADER_STREAM: "1",
+                names.HEADER_STREAM_WINDOW: str(WINDOW),
+            },
+        )
+        if isinstance(stream, TransportFault):
+            return stream
+        try:
+            return await self._read(stream, timeout_s)
+        finally:
+            await stream.close()
+
+    async def _read(self, stream: ReplyStream, own_s: float) -> bytes | TransportFault:
+        size, texts = 0, []
+        while True:
+            timeout_s = attempt_timeout(own_s, self._run.deadline, self._clock())
+            chunk = await stream.next(timeout_s) if timeout_s > 0 else TransportFault.TIMED_OUT
+            if not isinstance(chunk, Chunk):
+                return self._broken(chunk, cut_short=timeout_s < own_s)
+            if self.first_at is None:
+                self.first_at = self._clock()
+            body = _object(chunk.payload)
+            if body is None:
+                return self._failed(WireError(ErrorCode.INTERNAL, "a chunk of the stream is malformed"))
+            if body.get("error") is not None:
+                return self._failed(WireError.from_wire(body["error"]), chunk.payload)
+            text = body.get("output", "") if chunk.whole else body.get("delta", "")
+            message = _message_of(body, chunk)
+            if not isinstance(text, str) or not isinstance(message, dict | None):
+                return self._failed(WireError(ErrorCode.INTERNAL, "a chunk of the stream is malformed"))
+            size += len(chunk.payload)
+            if size > MAX_REPLY_BYTES - _ROOM:
+                return self._failed(WireError(ErrorCode.INTERNAL, "the stream is larger than 1 MiB"))
+            texts.append(text)
+            if (text and not await self._delivery.feed(text)) or (
+                message and not await self._delivery.pass_on(message)
+            ):
+                return self._ended_by_us()
+            if chunk.last:
+                return orjson.dumps({**body, "output": "".join(texts)})
+
+    def _broken(self, fault: TransportFault | StreamFault, *, cut_short: bool) -> bytes | TransportFault:
+        timed_out = fault is TransportFault.TIMED_OUT
+        self.blameless = (timed_out and cut_short) or fault is TransportFault.DISCONNECTED
+        if self._run.committed:
+            why = "the deadline passed within the stream" if cut_short and timed_out else fault.value
+            return _error(self._delivery.interrupted(f"the stream broke: {why}"))
+        if isinstance(fault, StreamFault):
+            return _error(WireError.of(ErrorCode.UNAVAILABLE, fault.value))
+        return fault
+
+    def _failed(self, error: WireError, as_sent: bytes | None = None) -> bytes:
+        if not self._run.committed:
+            return as_sent if as_sent is not None else _error(error)
+        return _error(
+            self._delivery.interrupted("the provider failed within the stream", cause=error.code.value)
+        )
+
+    def _ended_by_us(self) -> bytes:
+        self.blameless = True
+        return _error(WireError(ErrorCode.CANCELLED, "the router ended the stream"))
+
+
+def _object(payload: bytes) -> dict[str, Any] | None:
+    try:
+        body = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def _message_of(body: dict[str, Any], chunk: Chunk) -> Any:
+    """What a chunk adds to the message beside its text; a whole reply has it in its metadata."""
+    if not chunk.whole:
+        return None if chunk.last else body.get("message")
+    metadata = body.get("metadata")
+    return metadata.get("message") if isinstance(metadata, dict) else None
+
+
+def _error(error: WireError) -> bytes:
+    return orjson.dumps({"error": error.to_wire()})

@@ -1,0 +1,116 @@
+"""Writing HTTP replies: whole ones, and streams of server-sent events.
+
+A stream begins with its first event, so that an error before it still has a status of its own. Each event is
+sent when it is there; ``send`` returns when uvicorn has room again, which is the back-pressure that reaches
+the provider. A client that takes nothing for ``STALLED_S`` has stopped reading.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from math import ceil
+from typing import Any, Final
+
+import orjson
+
+from beamline_contract.errors import WireError
+
+from ..core.intake import Envelope
+from ..core.request import Answer
+from ..core.stream_port import SinkStalledError
+from .serving import Served
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+JSON: Final = (b"content-type", b"application/json")
+NO_STORE: Final = (b"cache-control", b"no-store")
+CLOSE: Final = (b"connection", b"close")
+STALLED_S: Final = 30.0
+"""Seconds in which a client must take some of its stream; a reader that pauses longer is gone for us."""
+_EVENTS: Final = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
+_DEFAULT_RETRY_AFTER_S: Final = 1
+
+
+def envelope_headers(envelope: Envelope) -> list[Header]:
+    """Request id and trace of every reply."""
+    return [
+        (b"x-request-id", envelope.request_id.encode()),
+        (b"traceparent", envelope.traceparent.encode()),
+    ]
+
+
+def served_headers(served: Served) -> list[Header]:
+    """The headers of a whole reply but its length."""
+    result = served.result
+    headers = [JSON, *envelope_headers(served.envelope)]
+    if result.policy_id is not None:
+        headers.append((b"x-beamline-policy", result.policy_id.encode()))
+    if isinstance(result, Answer):
+        headers.append((b"x-beamline-provider", result.provider_id.encode("ascii", "replace")))
+    return headers
+
+
+def add_retry_after(headers: list[Header], status: int, error: WireError) -> None:
+    """``retry-after`` in whole seconds, where the error states it or the status asks for one."""
+    after = error.retry_after_ms
+    if after is not None:
+        headers.append((b"retry-after", str(max(1, ceil(after / 1000))).encode()))
+    elif status in {429, 503}:
+        headers.append((b"retry-after", str(_DEFAULT_RETRY_AFTER_S).encode()))
+
+
+async def send_json(
+    send: Send, status: int, body: dict[str, Any], headers: list[Header] | None = None
+) -> None:
+    """A JSON reply that nobody may keep."""
+    await send_whole(send, status, orjson.dumps(body), [JSON, NO_STORE, *(headers or ())])
+
+
+async def send_whole(send: Send, status: int, body: bytes, headers: list[Header]) -> None:
+    """A reply in one piece."""
+    headers.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class Events:
+    """A stream of server-sent events; ``begun`` once the first has left."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.begun = False
+
+    async def begin(self, envelope: Envelope) -> None:
+        """Sends the head of the reply, once."""
+        if not self.begun:
+            self.begun = True
+            headers = [*_EVENTS, *envelope_headers(envelope)]
+            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def data(self, body: object, *, event: str | None = None) -> None:
+        """One event. Raises :class:`SinkStalledError` when the client does not read."""
+        text = body.encode() if isinstance(body, str) else orjson.dumps(body, default=str)
+        name = b"" if event is None else b"event: " + event.encode() + b"\n"
+        try:
+            async with asyncio.timeout(STALLED_S):
+                await self._send(
+                    {
+                        "type": "http.response.body",
+                        "body": name + b"data: " + text + b"\n\n",
+                        "more_body": True,
+                    }
+                )
+        except TimeoutError as stalled:
+            raise SinkStalledError from stalled
+
+    async def end(self) -> None:
+        """The end of the reply."""
+        await self._send({"type": "http.response.body", "body": b""})
