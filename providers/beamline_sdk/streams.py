@@ -154,7 +154,7 @@ class StreamSender:
         wire = delta.to_wire()
         if not wire:
             return
-        # The opening message is number 0, so the number of the next chunk counts the chunks sent and this one.
+        # The opening message is number 0, so the next chunk's number counts the chunks sent and this one.
         while self._window is not None and self._sequence - self._read > self._window:
             self._room.clear()
             await self._room.wait()

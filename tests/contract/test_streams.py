@@ -1,4 +1,4 @@
-"""What every implementation of the router's streams promises: on a live nats-server, and the scripted fake."""
+"""What every implementation of the router's streams promises: on a live nats-server, and the fake."""
 
 from __future__ import annotations
 
@@ -139,7 +139,12 @@ async def all_of(streams: Streams, subject: str, timeout_s: float = PATIENCE) ->
 
 async def test_the_chunks_arrive_in_order_and_the_end_is_known(line: Line, subject: str) -> None:
     await line.serve(subject, ["a", "b", "c", END])
-    assert await line.run(all_of(line.streams, subject)) == [{"delta": "a"}, {"delta": "b"}, {"delta": "c"}, END]
+    assert await line.run(all_of(line.streams, subject)) == [
+        {"delta": "a"},
+        {"delta": "b"},
+        {"delta": "c"},
+        END,
+    ]
     assert line.cancelled == []
 
 

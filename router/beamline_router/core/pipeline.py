@@ -119,8 +119,8 @@ class Pipeline:
     async def _stream(self, run: Run, sink: Sink) -> WireError | None:
         error = await self._before(run)
         if error is None and run.output is None:
-            # Nothing may leave before the verdict, and a stream leaves at once: no time is won by overlapping.
-            error = await self._steps.run_group(run, getattr(run.route, "overlap", ()))
+            # Nothing may leave before the verdict, and a stream leaves at once: overlapping wins nothing.
+            error = await self._steps.run_group(run, run.route.overlap)
         if error is not None:
             return error
 

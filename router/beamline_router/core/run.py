@@ -18,8 +18,8 @@ class Run:
     """Working state of one request; nothing of it is shared with another."""
 
     __slots__ = (
-        "committed", "context", "deadline", "messages", "metadata", "output", "parameters", "prompt", "provider_attempts",
-        "provider_id", "provider_s", "request", "route", "trace", "trail", "usage",
+        "committed", "context", "deadline", "messages", "metadata", "output", "parameters", "prompt",
+        "provider_attempts", "provider_id", "provider_s", "request", "route", "trace", "trail", "usage",
     )  # fmt: skip
 
     def __init__(self, request: Request, route: Route, deadline: float, trace: Trace) -> None:

@@ -35,7 +35,7 @@ from beamline_contract.names import (
 
 from ..core.ports import TransportFault
 from ..core.stream_port import WINDOW, Chunk, ReplyStream, StreamFault
-from .nats_transport import FAULTS, SERVICE_ERROR_CODE, service_error
+from .nats_transport import FAULTS, SERVICE_ERROR, SERVICE_ERROR_CODE, service_error
 
 _PENDING_MESSAGES: Final = 65_536
 _PENDING_BYTES: Final = 256 * 1024 * 1024
@@ -185,7 +185,7 @@ class _Stream:
             self._expected += 1
             last = HEADER_STREAM_END in headers
             self.put(Chunk(payload, last=last))
-            self._over = self._over or last
+            self._over = last
 
     def put(self, item: _Item) -> None:
         """Files an item and wakes the reader. After a fault nothing more is taken."""
@@ -201,7 +201,7 @@ class _Stream:
             self.put(TransportFault.NO_RESPONDERS)
             return
         if SERVICE_ERROR_CODE in headers:
-            payload = service_error(payload, headers)
+            payload = service_error(payload, str(headers[SERVICE_ERROR_CODE]), headers.get(SERVICE_ERROR))
         self.put(Chunk(payload, last=True, whole=True))
 
 

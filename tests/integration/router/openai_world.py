@@ -23,6 +23,7 @@ HELLO = {"mode": "fixed", "answer": "Hello there", "chunk_characters": 4}
 TEMPERS: dict[str, dict[str, Any]] = {
     "fast": HELLO,
     "slow": {**HELLO, "latency_ms": 5_000},
+    "pausing": {**HELLO, "latency_ms": 30_000},
     "busy": {**HELLO, "error_rate": 1, "error_code": "RESOURCE_EXHAUSTED", "retry_after_ms": 2_000},
     "breaking": {**HELLO, "stream_fault": "error"},
     "stalling": {**HELLO, "stream_fault": "stall", "stall_ms": 600_000},
@@ -49,15 +50,14 @@ async def chatting(site: Site) -> AsyncIterator[Served]:
         records.append(policy(name, steps, match={"models": [name]}, deadline_ms=60_000))
     guarded = [
         {"action": "extension_validator", "extension_id": "no"},
-        {"action": "select_provider", "provider_id": "talk"},
+        _provider("talk"),
     ]
     records += [
         extension("no", "validator"),
         policy("guarded", guarded, match={"models": ["guarded"]}),
-        policy("absent", [{"action": "select_provider", "provider_id": "absent"}], match={"models": ["absent"]}),
-        policy("default", [{"action": "select_provider", "provider_id": "talk"}], generation=2,
-               match={"models": ["unlisted-by-any-test"]}),
-    ]  # fmt: skip
+        policy("absent", [_provider("absent")], match={"models": ["absent"]}),
+        policy("default", [_provider("talk")], generation=2, match={"models": ["of-no-test"]}),
+    ]
     await site.put(*records)
     await site.respond(
         site.nc, "no", "beamline.ext.validate.no.v1", lambda _: {"verdict": "reject", "reason": "no"}
@@ -66,6 +66,10 @@ async def chatting(site: Site) -> AsyncIterator[Served]:
         await stack.enter_async_context(_serving(MockProvider(), site, SUBJECT))
         await stack.enter_async_context(_serving(MaskSensitiveData(), site, MASK))
         yield await stack.enter_async_context(running(site.settings()))
+
+
+def _provider(extension_id: str) -> dict[str, Any]:
+    return {"action": "select_provider", "provider_id": extension_id}
 
 
 @asynccontextmanager

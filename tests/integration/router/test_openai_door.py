@@ -44,7 +44,9 @@ async def test_all_other_parameters_reach_the_provider_and_its_tool_calls_come_b
 
     await site.put(
         extension("tools", "provider"),
-        policy("tools", [{"action": "select_provider", "provider_id": "tools"}], match={"models": ["tools*"]}),
+        policy(
+            "tools", [{"action": "select_provider", "provider_id": "tools"}], match={"models": ["tools*"]}
+        ),
     )
     await site.respond(site.nc, "tools", "beamline.provider.tools.v1", answer)
     given = {

@@ -57,8 +57,6 @@ class Reader:
         return self.messages[-1][1]
 
 
-
-
 @provider
 async def counting(request: ExtensionRequest, config: Settings) -> AsyncGenerator[Any, None]:
     """Counts."""
@@ -149,9 +147,9 @@ async def test_an_error_within_the_stream_is_its_end(
     @provider
     async def failing(request: ExtensionRequest, config: Settings) -> AsyncGenerator[Any, None]:
         yield "x"
-        raise ExtensionError("UNAVAILABLE", "upstream is overloaded") if request.prompt == "known" else KeyError(
-            "sk-secret"
-        )
+        if request.prompt == "known":
+            raise ExtensionError("UNAVAILABLE", "upstream is overloaded")
+        raise KeyError("sk-secret")
 
     async with tools.serving(failing, nats_server.url, subject):
         ends = []
@@ -183,13 +181,22 @@ async def test_the_deadline_ends_a_stream(
     ("config", "wanted"),
     [
         ({"mode": "fixed", "answer": "abcdefgh", "chunk_characters": 3}, ["abc", "def", "gh"]),
-        ({"mode": "fixed", "answer": "abcdefgh", "chunk_characters": 3, "chunk_delay_ms": 5}, ["abc", "def", "gh"]),
+        (
+            {"mode": "fixed", "answer": "abcdefgh", "chunk_characters": 3, "chunk_delay_ms": 5},
+            ["abc", "def", "gh"],
+        ),
         ({"mode": "fixed", "answer": "abcd", "chunk_characters": 2, "stream_fault": "error"}, ["ab"]),
     ],
     ids=["in pieces", "with a pace", "with an error after the first chunk"],
 )
 async def test_the_mock_provider_streams_as_it_is_told(
-    client: Any, nats_server: LocalNats, subject: str, tools: Any, config: dict[str, Any], wanted: list[str]
+    client: Any,
+    nats_server: LocalNats,
+    subject: str,
+    tools: Any,
+    *,
+    config: dict[str, Any],
+    wanted: list[str],
 ) -> None:
     async with tools.serving(MockProvider(), nats_server.url, subject):
         reader = Reader(client)

@@ -1,4 +1,4 @@
-"""Post steps on streams: what leaves is what the step would have made of the whole answer, wherever it is cut."""
+"""Post steps on streams: what leaves is what the step would have made of the whole answer."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ async def test_an_email_address_cut_at_every_byte_never_leaves(before: int) -> N
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 16, 333])
 @pytest.mark.parametrize("secret", SECRETS)
-async def test_whatever_the_detectors_know_is_masked_across_chunks_of_every_size(secret: str, size: int) -> None:
+async def test_whatever_the_detectors_know_is_masked_across_chunks_of_every_size(
+    secret: str, size: int
+) -> None:
     text = f"{FILLER * 5}{secret} {FILLER * 6}{secret}. {FILLER * 5}"
     parts = await streamed(mask, [text[at : at + size] for at in range(0, len(text), size)])
     assert "".join(parts) == await mask(text)
@@ -68,12 +70,16 @@ async def test_whatever_the_detectors_know_is_masked_across_chunks_of_every_size
     assert len([part for part in parts if part]) > 1
 
 
-PIECES = st.sampled_from([*SECRETS, FILLER, " ", "x", "\n", ".", "+", "-", "phone: ", "12 ", "a@", "grüße 世界 "])
+PIECES = st.sampled_from(
+    [*SECRETS, FILLER, " ", "x", "\n", ".", "+", "-", "phone: ", "12 ", "a@", "grüße 世界 "]
+)
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(PIECES, min_size=1, max_size=25), st.integers(1, 200))
-async def test_any_answer_streams_to_what_it_would_have_been_in_one_piece(pieces: list[str], size: int) -> None:
+async def test_any_answer_streams_to_what_it_would_have_been_in_one_piece(
+    pieces: list[str], size: int
+) -> None:
     text = "".join(pieces)
     parts = await streamed(mask, [text[at : at + size] for at in range(0, len(text), size)])
     assert "".join(parts) == await mask(text)

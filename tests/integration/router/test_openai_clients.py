@@ -1,0 +1,155 @@
+"""The official clients of OpenAI, unmodified, against a router: whole and streamed, an error, a timeout."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from .conftest import Site
+from .openai_world import USER, chatting
+
+NODE = Path(__file__).with_name("openai_client.mjs")
+NODE_PACKAGE = "openai@6"
+
+
+@asynccontextmanager
+async def client(site: Site, **options: Any) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with chatting(site) as served:
+        url = f"{served.router.http_url}/v1"
+        async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, **options) as opened:
+            yield opened
+
+
+async def test_the_python_client_gets_a_completion_and_the_models(site: Site) -> None:
+    async with client(site) as api:
+        reply = await api.chat.completions.create(model="fast", messages=USER, temperature=0, max_tokens=9)
+        models = [model.id async for model in api.models.list()]
+        one = await api.models.retrieve("fast")
+    assert reply.choices[0].message.content == "Hello there"
+    assert reply.choices[0].finish_reason == "stop"
+    assert reply.usage is not None
+    assert reply.usage.total_tokens > 0
+    assert "fast" in models
+    assert one.id == "fast"
+
+
+async def test_the_python_client_streams(site: Site) -> None:
+    async with client(site) as api:
+        stream = await api.chat.completions.create(
+            model="fast", messages=USER, stream=True, stream_options={"include_usage": True}
+        )
+        chunks = [chunk async for chunk in stream]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == "Hello there"
+    assert len(chunks) > 4
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.total_tokens > 0
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "code"),
+    [
+        ("nobody", openai.NotFoundError, "model_not_found"),
+        ("guarded", openai.BadRequestError, "content_filter"),
+        ("busy", openai.RateLimitError, "rate_limit_exceeded"),
+        ("slow", openai.InternalServerError, "deadline_exceeded"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_the_python_client_raises_its_own_error_for_each_of_ours(
+    site: Site, model: str, kind: type[openai.APIStatusError], code: str, stream: bool
+) -> None:
+    async with client(site) as api:
+        with pytest.raises(kind) as raised:
+            await api.chat.completions.create(model=model, messages=USER, stream=stream)
+    assert raised.value.code == code
+    assert raised.value.request_id
+
+
+async def test_the_python_client_raises_when_a_stream_breaks(site: Site) -> None:
+    got: list[str] = []
+
+    async def read() -> None:
+        stream = await api.chat.completions.create(model="breaking", messages=USER, stream=True)
+        async for chunk in stream:
+            got.append(chunk.choices[0].delta.content or "")  # noqa: PERF401 -- kept also when it breaks
+
+    async with client(site) as api:
+        with pytest.raises(openai.APIError) as raised:
+            await read()
+    assert "".join(got) == "Hell"
+    assert raised.value.code == "stream_interrupted"
+
+
+async def test_the_python_clients_own_timeout_ends_a_stream_and_the_router_lives_on(site: Site) -> None:
+    async def read() -> None:
+        async for _ in await api.chat.completions.create(model="stalling", messages=USER, stream=True):
+            pass
+
+    async with client(site, timeout=1.0) as api:
+        with pytest.raises(openai.APITimeoutError):
+            await read()
+        reply = await api.chat.completions.create(model="fast", messages=USER)
+    assert reply.choices[0].message.content == "Hello there"
+
+
+@pytest.fixture(scope="session")
+def node_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the npm package; the test is skipped where there is no Node at all."""
+    import subprocess
+
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        pytest.skip("node and npm are not on PATH: install Node.js 20 or newer to run the Node client")
+    folder = tmp_path_factory.mktemp("openai-node")
+    shutil.copy(NODE, folder / NODE.name)
+    done = subprocess.run(
+        [npm, "install", "--no-audit", "--no-fund", "--silent", NODE_PACKAGE],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    if done.returncode != 0:
+        reason = f"npm could not install {NODE_PACKAGE}: {done.stderr.strip()[:300]}"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder
+
+
+async def test_the_node_client_does_the_same(site: Site, node_folder: Path) -> None:
+    async with chatting(site) as served:
+        process = await asyncio.create_subprocess_exec(
+            "node",
+            NODE.name,
+            f"{served.router.http_url}/v1",
+            cwd=node_folder,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, err.decode()
+    said = json.loads(out)
+    assert said["whole"] == {"content": "Hello there", "finish": "stop", "tokens": True}
+    assert said["models"] is True
+    assert said["streamed"]["content"] == "Hello there"
+    assert said["streamed"]["chunks"] > 3
+    assert said["streamed"]["tokens"] is True
+    assert said["errors"] == {
+        "nobody": ["NotFoundError", 404, "model_not_found"],
+        "guarded": ["BadRequestError", 400, "content_filter"],
+        "busy": ["RateLimitError", 429, "rate_limit_exceeded"],
+        "slow": ["InternalServerError", 504, "deadline_exceeded"],
+    }
+    assert said["broken"] == {"content": "Hell", "code": "stream_interrupted"}
+    assert said["timeout"] == "APIConnectionTimeoutError"
