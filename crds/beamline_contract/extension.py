@@ -7,62 +7,37 @@ Every bound and default here is the CRD's as well (:mod:`.crd` generates it). De
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, Final, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import BeforeValidator, Field, PlainValidator, StringConstraints, WithJsonSchema
+from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 from .model import FreeForm, Model, Rule, map_as_the_api_server_reads
-from .names import (
-    NAMESPACE_PATTERN,
-    RESERVED_SUBJECT_PREFIXES,
-    SUBJECT_MAX_LENGTH,
-    SUBJECT_PATTERN,
-    ExtensionType,
+from .names import RESERVED_SUBJECT_PREFIXES, ExtensionType
+from .placement import (
+    Affinity,
+    AnnotationMap,
+    Autoscaling,
+    Disruption,
+    LabelMap,
+    Toleration,
+    TopologySpread,
+    UpdateStrategy,
+    Volume,
+)
+from .scalars import (
+    QUANTITY_SCHEMA,
+    EnvName,
+    Key,
+    Namespace,
+    ObjectName,
+    Quantity,
+    ResourceName,
+    Retry,
+    Subject,
+    TimeoutMs,
 )
 
 FailureMode = Literal["open", "closed", "fallback"]
-
-ObjectName = Annotated[
-    str, StringConstraints(min_length=1, max_length=63, pattern=r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$")
-]
-ResourceName = Annotated[
-    str, StringConstraints(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
-]
-"""The name of a Secret, ConfigMap or ServiceAccount: a DNS subdomain."""
-Namespace = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=NAMESPACE_PATTERN)]
-Subject = Annotated[
-    str, StringConstraints(min_length=3, max_length=SUBJECT_MAX_LENGTH, pattern=SUBJECT_PATTERN)
-]
-EnvName = Annotated[
-    str, StringConstraints(min_length=1, max_length=253, pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,252}$")
-]
-_QUANTITY = (
-    r"^([0-9]{1,15}(\.[0-9]{0,9})?|\.[0-9]{1,9})(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]{1,2})?$"
-)
-_QUANTITY_LENGTH: Final = 32
-_QUANTITY_MAX: Final = 10**15
-_QUANTITY_SCHEMA = {
-    "x-kubernetes-int-or-string": True,
-    "minimum": 0,
-    "maximum": _QUANTITY_MAX,
-    "maxLength": _QUANTITY_LENGTH,
-    "pattern": _QUANTITY,
-}
-
-
-def _quantity(value: Any) -> int | str:
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _QUANTITY_MAX:
-        return value
-    if isinstance(value, str) and len(value) <= _QUANTITY_LENGTH and re.fullmatch(_QUANTITY, value):
-        return value
-    raise ValueError("must be a quantity such as 1, '500m', '0.5' or '256Mi'")
-
-
-Quantity = Annotated[int | str, PlainValidator(_quantity), WithJsonSchema(_QUANTITY_SCHEMA)]
-"""A quantity that is not negative: an integer, or text with a decimal, binary or exponent suffix."""
-TimeoutMs = Annotated[int, Field(ge=1, le=600_000)]
-Retry = Annotated[int, Field(ge=0, le=5)]
-Key = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
 
 _SECRET_WORDS = r"(?i)(API_?KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)"  # noqa: S105 -- names, not a secret
 
@@ -212,7 +187,7 @@ ResourceMap = Annotated[
     WithJsonSchema(
         {
             "type": "object",
-            "properties": {name: dict(_QUANTITY_SCHEMA) for name in get_args(_ComputeResource)},
+            "properties": {name: dict(QUANTITY_SCHEMA) for name in get_args(_ComputeResource)},
         }
     ),
 ]
@@ -259,8 +234,60 @@ class Workload(Model):
     env_from: Annotated[tuple[EnvFrom, ...], Field(strict=False, max_length=32)] = ()
     resources: Resources = Resources()
     probes: Probes = Probes()
+    autoscaling: Autoscaling | None = None
+    """Scales between two bounds instead of the fixed number of replicas."""
+    disruption: Disruption | None = None
+    """How many pods a drain of nodes must leave."""
+    volumes: Annotated[tuple[Volume, ...], Field(strict=False, max_length=16)] = ()
+    node_selector: LabelMap = Field(default_factory=dict)
+    tolerations: Annotated[tuple[Toleration, ...], Field(strict=False, max_length=16)] = ()
+    affinity: Affinity | None = None
+    topology_spread: Annotated[tuple[TopologySpread, ...], Field(strict=False, max_length=4)] = ()
+    priority_class_name: ResourceName | None = None
+    service_account_name: ResourceName | None = None
+    """An account that exists; default: one of the workload's own, without a token and without rights."""
+    update_strategy: UpdateStrategy = UpdateStrategy()
+    revision_history_limit: Annotated[int, Field(ge=0, le=100)] = 5
+    """Old revisions that stay for a roll-back."""
+    progress_deadline_seconds: Annotated[int, Field(ge=10, le=3600)] = 300
+    """A rollout without progress for so long has failed."""
+    pod_labels: LabelMap = Field(default_factory=dict)
+    pod_annotations: AnnotationMap = Field(default_factory=dict)
 
     RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.volumes) || self.volumes.all(v, self.volumes.exists_one(w, w.name == v.name) && "
+            "self.volumes.exists_one(w, w.mountPath == v.mountPath))",
+            message="volumes must differ in name and in mountPath",
+            field="volumes",
+            holds=lambda self, _: (
+                len({v.name for v in self.volumes})
+                == len({v.mount_path for v in self.volumes})
+                == len(self.volumes)
+            ),
+        ),
+        Rule(
+            cel="!has(self.podLabels) || !self.podLabels.exists(k, k.startsWith('beamline.io/') || "
+            "k.startsWith('app.kubernetes.io/'))",
+            message="labels under beamline.io/ and app.kubernetes.io/ are set by Beamline",
+            field="podLabels",
+            holds=lambda self, _: (
+                not any(key.startswith(("beamline.io/", "app.kubernetes.io/")) for key in self.pod_labels)
+            ),
+        ),
+        Rule(
+            cel="!has(self.podAnnotations) || !self.podAnnotations.exists(k, k.startsWith('beamline.io/') || "
+            "k.contains('apparmor') || k.contains('seccomp'))",
+            message="annotations under beamline.io/ are Beamline's own, and none may loosen AppArmor or "
+            "seccomp",
+            field="podAnnotations",
+            holds=lambda self, _: (
+                not any(
+                    key.startswith("beamline.io/") or "apparmor" in key or "seccomp" in key
+                    for key in self.pod_annotations
+                )
+            ),
+        ),
         Rule(
             cel="!has(self.env) || self.env.all(e, !(e.name in ['NATS_SUBJECT', 'NATS_QUEUE_GROUP', "
             "'BEAMLINE_EXTENSION_ID', 'BEAMLINE_EXTENSION_TYPE', 'BEAMLINE_CONFIG']))",

@@ -11,9 +11,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
-from .extension import CircuitBreaker, ExtensionRef, FailureMode, Retry, StickyKey, TimeoutMs
+from .extension import CircuitBreaker, ExtensionRef, FailureMode, StickyKey
 from .model import FreeForm, Model, Rule, map_as_the_api_server_reads
 from .names import Action
+from .scalars import Retry, TimeoutMs
 from .wire import MAX_STEPS
 
 Strategy = Literal["ordered", "weighted", "least_inflight", "latency", "sticky"]

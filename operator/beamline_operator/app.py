@@ -30,7 +30,7 @@ from beamline_registry.port import RegistryError, RegistryUnavailableError
 from beamline_registry.postgres import PostgresRegistry
 from beamline_sdk import logs
 from beamline_sdk.deployment.kube_api import KubeApi, KubeError
-from beamline_sdk.deployment.kubernetes import LABEL_SELECTOR, KubernetesDeployments
+from beamline_sdk.deployment.kubernetes import KubernetesDeployments
 from beamline_sdk.health import HealthServer, HealthServerError
 from beamline_sdk.link import LinkSettings
 
@@ -39,11 +39,14 @@ from .core.controller import Controller
 from .core.ports import StoreError
 from .core.reconciler import Reconciler
 from .edges.health_fold import HealthFold
+from .edges.inputs import WatchedInputs
 from .edges.kopf_edge import KopfWatch
 from .edges.kube_store import KubeStore
 from .edges.lease import Lease, LeaseTimes
+from .edges.loop_watch import LoopWatch
 from .edges.metrics import OperatorMetrics, Readings
 from .edges.nats_hints import NatsHints
+from .edges.owned import relist_owned
 from .edges.preflight import Refusal, check_cluster, check_schema
 
 EXIT_OK: Final = 0
@@ -87,6 +90,8 @@ class Operator:
             api, namespaces=settings.scope, identity=settings.own_identity, allowed=lambda: self.lease.valid
         )
         self.deployments = KubernetesDeployments(api, watched=True)
+        self.inputs = WatchedInputs(api, namespaces=settings.scope)
+        self.loop_watch = LoopWatch()
         self.hints = NatsHints(
             LinkSettings(settings.nats_url, "beamline-operator", settings.nats_credentials_file)
         )
@@ -133,6 +138,7 @@ class Operator:
                 epoch=lambda: self.epoch,
                 settings=self.settings.reconcile_settings(os.environ),
                 now=lambda: datetime.now(UTC),
+                inputs=self.inputs,
             )
             controller = Controller(
                 reconciler,
@@ -146,6 +152,9 @@ class Operator:
                 observe=self.metrics.observe,
             )
             await self._refresh()
+            stack.push_async_callback(self.inputs.stop)
+            await self.inputs.start()
+            self.inputs.on_change = controller.enqueue_readers
             self.store.on_change = controller.enqueue
             self.hints.on_report = controller.on_router_report
             self.hints.on_health = self.fold.add
@@ -158,7 +167,7 @@ class Operator:
                 self.api,
                 namespaces=self.settings.scope,
                 on_object=lambda document, deleted: _ignore(self.store.observe(document, deleted=deleted)),
-                on_deployment=partial(self._on_deployment, controller),
+                on_owned=partial(self._on_owned, controller),
             )
             self.watch.on_failure = lambda reason: over.set()
             stack.push_async_callback(self.watch.stop)
@@ -187,26 +196,19 @@ class Operator:
     async def _refresh(self) -> None:
         """The truth, listed: kopf does not tell of deletions that happened while a watch was broken."""
         await self.store.relist()
-        found: list[Mapping[str, Any]] = []
-        for namespace in self.settings.scope or ("",):
-            where = f"namespaces/{namespace}/" if namespace else ""
-            path = f"/apis/apps/v1/{where}deployments"
-            try:
-                found += [item async for item in self.api.items(path, {"labelSelector": LABEL_SELECTOR})]
-            except KubeError as error:
-                raise StoreError(
-                    f"deployments can't be listed: {error}", retryable=error.retryable
-                ) from error
-        self.deployments.relist(found)
+        await relist_owned(self.api, self.deployments, self.settings.scope)
 
-    def _on_deployment(self, controller: Controller, document: Mapping[str, Any], deleted: bool) -> None:
-        self.deployments.observe(document, deleted=deleted)
+    def _on_owned(
+        self, controller: Controller, kind: str, document: Mapping[str, Any], deleted: bool
+    ) -> None:
+        self.deployments.observe(kind, document, deleted=deleted)
         controller.enqueue_workload(document["metadata"]["namespace"], document["metadata"]["name"])
 
     def _disconnect(self) -> None:
         self.store.on_change = _ignore
         self.hints.on_report = _ignore
         self.hints.on_health = _ignore
+        self.inputs.on_change = _ignore
         self.controller = None
 
     def _readings(self) -> Readings:
@@ -255,6 +257,8 @@ async def run(
         )
         await health.start()
         stack.push_async_callback(health.stop)
+        await operator.loop_watch.start()
+        stack.push_async_callback(operator.loop_watch.stop)
         await operator.hints.start()
         stack.push_async_callback(operator.hints.stop)
         _log.info("operator.started", port=health.port, scope=list(settings.scope) or "all", group=GROUP)
@@ -314,5 +318,5 @@ async def _cancel(task: asyncio.Future[Any]) -> None:
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _ignore(_: object) -> None:
+def _ignore(*_: object) -> None:
     """Nobody is interested."""

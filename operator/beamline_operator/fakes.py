@@ -183,14 +183,20 @@ class MemoryDeployments:
     deleted: list[tuple[str, str]] = field(default_factory=list)
     phase: dict[str, tuple[Phase, str]] = field(default_factory=dict)
     fail: DeploymentError | None = None
+    disturbed: set[tuple[str, str]] = field(default_factory=set)
+    """Workloads that others changed since they were applied."""
 
     async def deploy(self, request: DeploymentRequest) -> None:
         if self.fail is not None:
             raise self.fail
         self.deployed.append(request)
         self.running[request.namespace, request.name] = request
+        self.disturbed.discard((request.namespace, request.name))
 
-    async def get_status(self, namespace: str, name: str) -> DeploymentStatus:
+    async def get_status(
+        self, namespace: str, name: str, desired: DeploymentRequest | None = None
+    ) -> DeploymentStatus:
+        del desired  # ``disturbed`` says it
         request = self.running.get((namespace, name))
         if request is None:
             return DeploymentStatus(Phase.ABSENT)
@@ -199,7 +205,12 @@ class MemoryDeployments:
             phase = Phase.SCALED_TO_ZERO
         ready = request.replicas if phase is Phase.READY else 0
         return DeploymentStatus(
-            phase, request.replicas, ready, message, request.hash, f"app.kubernetes.io/name={name}"
+            phase,
+            request.replicas,
+            ready,
+            message,
+            request.hash if (namespace, name) not in self.disturbed else "",
+            f"app.kubernetes.io/name={name}",
         )
 
     async def delete(self, namespace: str, name: str) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -109,3 +110,33 @@ def namespace(cluster: Cluster, rest: Rest) -> Iterator[str]:
     assert made.accepted, made.message
     yield name
     rest.request("DELETE", f"/api/v1/namespaces/{name}", {"propagationPolicy": "Background"})
+
+
+@pytest.fixture
+async def bench(cluster: Any, namespace: str, database_url: str, nats_server: Any) -> AsyncIterator[Any]:
+    """A namespace, a database and NATS for operators that the test starts in this process."""
+    from operatorbench import Bench
+
+    from beamline_registry.migrate import migrate
+    from beamline_registry.postgres import PostgresRegistry
+    from beamline_sdk.deployment.kube_api import KubeApi
+
+    await migrate(database_url)
+    api = await KubeApi.connect(str(cluster.kubeconfig))
+    registry = await PostgresRegistry.connect(database_url)
+    settings = {
+        "kubeconfig": str(cluster.kubeconfig),
+        "namespaces": namespace,
+        "database_url": database_url,
+        "nats_url": nats_server.url,
+        "metrics_port": 0,
+        "metrics_host": "127.0.0.1",
+        "lease_retry_s": 0.2,
+    }
+    made = Bench(api, registry, settings, namespace)
+    try:
+        yield made
+    finally:
+        await made.stop()
+        await registry.close()
+        await api.close()

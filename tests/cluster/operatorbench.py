@@ -24,7 +24,11 @@ OWNED = {
     "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts/{}",
     "Service": "/api/v1/namespaces/{}/services/{}",
     "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies/{}",
+    "PodDisruptionBudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets/{}",
+    "HorizontalPodAutoscaler": "/apis/autoscaling/v2/namespaces/{}/horizontalpodautoscalers/{}",
 }
+ALWAYS = ("Deployment", "ServiceAccount", "Service", "NetworkPolicy")
+"""What every workload has."""
 
 
 class Bench:

@@ -6,41 +6,15 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from operatorbench import OWNED, WORKLOAD, Bench
+from operatorbench import ALWAYS, OWNED, WORKLOAD, Bench
 
 from beamline_contract.names import FINALIZER
 from beamline_contract.reports import RouterStatus
 from beamline_operator.app import EXIT_CONFIG, Operator, OperatorSettings
-from beamline_registry.migrate import migrate
-from beamline_registry.postgres import PostgresRegistry
 from beamline_sdk.deployment.kube_api import MERGE, KubeApi
-
-
-@pytest.fixture
-async def bench(cluster: Any, namespace: str, database_url: str, nats_server: Any) -> AsyncIterator[Bench]:
-    await migrate(database_url)
-    api = await KubeApi.connect(str(cluster.kubeconfig))
-    registry = await PostgresRegistry.connect(database_url)
-    settings = {
-        "kubeconfig": str(cluster.kubeconfig),
-        "namespaces": namespace,
-        "database_url": database_url,
-        "nats_url": nats_server.url,
-        "metrics_port": 0,
-        "metrics_host": "127.0.0.1",
-        "lease_retry_s": 0.2,
-    }
-    made = Bench(api, registry, settings, namespace)
-    try:
-        yield made
-    finally:
-        await made.stop()
-        await registry.close()
-        await api.close()
 
 
 async def test_apply_makes_a_row_conditions_and_owned_objects(bench: Bench) -> None:
@@ -51,7 +25,7 @@ async def test_apply_makes_a_row_conditions_and_owned_objects(bench: Bench) -> N
     assert owner is not None
     assert FINALIZER in owner["metadata"]["finalizers"]
     assert (await bench.rows())["mock_provider"].timeout_ms == 1234
-    for kind in OWNED:
+    for kind in ALWAYS:
         made = await bench.until(lambda kind=kind: bench.get(kind, "mock-provider"), kind)
         (reference,) = made["metadata"]["ownerReferences"]
         assert (reference["uid"], reference["controller"]) == (owner["metadata"]["uid"], True)
@@ -205,8 +179,8 @@ async def test_a_deployment_that_somebody_else_made_is_never_taken_over(bench: B
     await bench.api.apply(bench.path("Deployment", "guard"), foreign, field_manager="somebody")
     await bench.start()
     await bench.extension("guard")
-    failed = await bench.wait("Extension", "guard", "WorkloadReady", "False", "WorkloadFailed")
-    assert "Beamline did not make" in failed["message"]
+    failed = await bench.wait("Extension", "guard", "WorkloadReady", "False", "Conflicted")
+    assert f"Deployment {bench.namespace}/guard exists and Beamline did not make it" in failed["message"]
     deployment = await bench.get("Deployment", "guard")
     assert deployment is not None
     assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == "x:1"

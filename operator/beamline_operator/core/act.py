@@ -107,7 +107,12 @@ class Actor:
             _log.warning(
                 "reconcile.deploy_fault", object=str(key), error=str(error), retryable=error.retryable
             )
-            return replace(attempts, deploy_fault=str(error), deploy_retryable=error.retryable)
+            return replace(
+                attempts,
+                deploy_fault=str(error),
+                deploy_retryable=error.retryable,
+                deploy_conflict=error.conflict,
+            )
         what = f"{request.workload.image} x {request.replicas}"
         applied = f"Applied the workload of generation {request.generation}: {what}."
         await self._store.record_event(key, Event(EventReason.WORKLOAD_APPLIED, applied))

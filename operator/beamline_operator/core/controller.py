@@ -22,13 +22,14 @@ from typing import Final
 
 import structlog
 
-from beamline_contract.objects import KINDS, Kind, ObjectKey
+from beamline_contract.objects import KINDS, Extension, Kind, ObjectKey
 from beamline_contract.reports import RouterStatus
 from beamline_registry.port import FencedError, RegistryError, RegistryWriter, Remove
 
 from .ports import Hints, ObjectStore, StoreError
 from .queue import Clock, WorkQueue
 from .reconciler import Reconciler, RetryLater
+from .workload import read_by
 
 RESYNC_S: Final = 300.0
 SPREAD_S: Final = 10.0
@@ -95,6 +96,16 @@ class Controller:
         key = ObjectKey("Extension", namespace, name)
         if self._store.get(key) is not None:
             self.queue.add(key)
+
+    def enqueue_readers(self, kind: str, namespace: str, name: str) -> None:
+        """A Secret or ConfigMap changed: the workloads that read it are looked at."""
+        for stored in self._store.list("Extension"):
+            if (
+                stored.metadata.namespace == namespace
+                and isinstance(stored, Extension)
+                and (kind, name) in read_by(stored)
+            ):
+                self.queue.add(stored.key)
 
     def enqueue_dependents(self, extension: ObjectKey) -> None:
         """Everything that refers to ``extension`` is looked at again."""

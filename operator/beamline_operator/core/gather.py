@@ -12,7 +12,7 @@ from beamline_sdk.deployment.port import DeploymentError, Deployments, Deploymen
 
 from .index import ObjectIndex, refs_of, target_of
 from .ledger import Ledger
-from .ports import Hints, ObjectStore, StoredObject
+from .ports import Hints, Inputs, ObjectStore, StoredObject
 from .settings import ReconcileSettings
 from .view import Attempts, Record, Reference, View
 from .workload import desired_workload
@@ -30,6 +30,7 @@ class Gatherer:
         index: ObjectIndex,
         ledger: Ledger,
         settings: ReconcileSettings,
+        inputs: Inputs | None = None,
     ) -> None:
         self._store = store
         self._deployments = deployments
@@ -37,6 +38,7 @@ class Gatherer:
         self._index = index
         self._ledger = ledger
         self._settings = settings
+        self._inputs = inputs
 
     async def gather(self, key: ObjectKey, attempts: Attempts, now: datetime) -> View | None:
         """The view of ``key``, or None where the object does not exist (any more)."""
@@ -45,11 +47,11 @@ class Gatherer:
             return None
         desired = None
         if isinstance(stored, Extension) and self._deployments is not None:
-            desired = desired_workload(stored, self._settings)
+            desired = desired_workload(stored, self._settings, self._inputs)
         observed: DeploymentStatus | None = None
         if desired is not None and self._deployments is not None:
             try:
-                observed = await self._deployments.get_status(key.namespace, key.name)
+                observed = await self._deployments.get_status(key.namespace, key.name, desired)
             except DeploymentError as error:
                 attempts = _with_deploy_fault(attempts, error)
         return View(
@@ -95,4 +97,9 @@ def record_of(stored: StoredObject) -> Record | None:
 
 
 def _with_deploy_fault(attempts: Attempts, error: DeploymentError) -> Attempts:
-    return replace(attempts, deploy_fault=str(error), deploy_retryable=error.retryable)
+    return replace(
+        attempts,
+        deploy_fault=str(error),
+        deploy_retryable=error.retryable,
+        deploy_conflict=error.conflict,
+    )

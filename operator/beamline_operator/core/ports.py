@@ -62,6 +62,14 @@ class ObjectStore(Protocol):
         ...
 
 
+class Inputs(Protocol):
+    """Secrets and ConfigMaps that workloads read, as far as somebody asked for them to be watched."""
+
+    def version(self, kind: str, namespace: str, name: str) -> str | None:
+        """Identifies the present content; None for what is not there or not watched."""
+        ...
+
+
 class Hints(Protocol):
     """NATS as the operator uses it: a hint out, router reports in. Losing any of them only costs time."""
 

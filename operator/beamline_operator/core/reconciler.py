@@ -28,7 +28,7 @@ from .decide import decide
 from .gather import Gatherer
 from .index import ObjectIndex
 from .ledger import Ledger
-from .ports import Hints, ObjectStore, StoreError
+from .ports import Hints, Inputs, ObjectStore, StoreError
 from .settings import ReconcileSettings
 from .status import first_sight
 from .view import Attempts, Row, View
@@ -62,6 +62,7 @@ class Reconciler:
         epoch: Callable[[], int],
         settings: ReconcileSettings,
         now: Callable[[], datetime],
+        inputs: Inputs | None = None,
     ) -> None:
         self._store = store
         self._deployments = deployments
@@ -73,7 +74,13 @@ class Reconciler:
         self.batcher = Batcher(registry, hints, epoch)
         self.notify: Callable[[ObjectKey], None] = _nobody
         self._gatherer = Gatherer(
-            store, deployments, hints, index=self.index, ledger=self.ledger, settings=settings
+            store,
+            deployments,
+            hints,
+            index=self.index,
+            ledger=self.ledger,
+            settings=settings,
+            inputs=inputs,
         )
         self._actor = Actor(store, deployments, self.batcher, self.ledger)
 

@@ -74,6 +74,8 @@ class Attempts:
     """Hash of the workload that was applied."""
     deploy_fault: str | None = None
     deploy_retryable: bool = True
+    deploy_conflict: bool = False
+    """Something that somebody else made stands where the workload should."""
     undeployed: bool = False
     finalizer: bool | None = None
     """Whether our finalizer was put on (True) or taken off (False)."""

@@ -12,10 +12,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 
+from beamline_contract.extension import KeyRef, LocalRef
 from beamline_contract.names import GROUP, MANAGED_BY
 from beamline_contract.objects import Extension
+from beamline_contract.placement import VolumeSource
 from beamline_sdk.deployment.port import DeploymentRequest
 
+from .ports import Inputs
 from .settings import ReconcileSettings
 
 CONFIG_VARIABLE = "BEAMLINE_CONFIG"
@@ -55,7 +58,40 @@ def labels(extension: Extension) -> dict[str, str]:
     }
 
 
-def desired_workload(extension: Extension, settings: ReconcileSettings) -> DeploymentRequest | None:
+def read_by(extension: Extension) -> set[tuple[str, str]]:
+    """(kind, name) of every Secret and ConfigMap that the workload reads, as variables or as files."""
+    workload = extension.spec.workload
+    if workload is None:
+        return set()
+    secrets: list[KeyRef | LocalRef | VolumeSource | None] = []
+    maps: list[KeyRef | LocalRef | VolumeSource | None] = []
+    for variable in workload.env:
+        if variable.value_from is not None:
+            secrets.append(variable.value_from.secret_key_ref)
+            maps.append(variable.value_from.config_map_key_ref)
+    for source in workload.env_from:
+        secrets.append(source.secret_ref)
+        maps.append(source.config_map_ref)
+    for volume in workload.volumes:
+        secrets.append(volume.secret)
+        maps.append(volume.config_map)
+    return {("Secret", ref.name) for ref in secrets if ref} | {("ConfigMap", ref.name) for ref in maps if ref}
+
+
+def inputs_digest(extension: Extension, inputs: Inputs) -> str:
+    """16 hex digits over the versions of what the workload reads and somebody watches; empty without any."""
+    home = extension.metadata.namespace
+    versions = {
+        f"{kind}/{name}": version
+        for kind, name in read_by(extension)
+        if (version := inputs.version(kind, home, name)) is not None
+    }
+    return _digest(versions) if versions else ""
+
+
+def desired_workload(
+    extension: Extension, settings: ReconcileSettings, inputs: Inputs | None = None
+) -> DeploymentRequest | None:
     """What shall run, or None for an extension that runs elsewhere. A disabled extension keeps it at zero
     replicas.
     """
@@ -72,6 +108,7 @@ def desired_workload(extension: Extension, settings: ReconcileSettings) -> Deplo
         env=environment(extension, settings),
         hash="",
         labels=labels(extension),
+        inputs=inputs_digest(extension, inputs) if inputs is not None else "",
     )
     return replace(request, hash=workload_hash(request))
 
@@ -93,6 +130,7 @@ def workload_hash(request: DeploymentRequest) -> str:
             "replicas": request.replicas,
             "env": {name: value for name, value in request.env.items() if name != CONFIG_VARIABLE},
             "labels": dict(request.labels),
+            **({"inputs": request.inputs} if request.inputs else {}),
         }
     )
 

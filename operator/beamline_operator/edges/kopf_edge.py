@@ -15,7 +15,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import kopf
@@ -25,6 +26,7 @@ from beamline_contract.names import GROUP, VERSION
 from beamline_contract.objects import PLURAL
 from beamline_sdk.deployment.kube_api import KubeApi
 from beamline_sdk.deployment.kubernetes import LABEL_SELECTOR
+from beamline_sdk.deployment.manifests import PATHS, resource_of
 
 START_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 10.0
@@ -36,9 +38,10 @@ _log = structlog.get_logger()
 
 
 class KopfWatch:
-    """Watches both custom resources and the Deployments that Beamline made.
+    """Watches both custom resources and the objects that Beamline made for them.
 
-    ``on_object`` and ``on_deployment`` get (document, deleted) in the loop that called :meth:`start`.
+    ``on_object`` gets (document, deleted) and ``on_owned`` (kind, document, deleted), in the loop that called
+    :meth:`start`.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class KopfWatch:
         *,
         namespaces: Sequence[str] = (),
         on_object: Callable[[Mapping[str, Any], bool], None],
-        on_deployment: Callable[[Mapping[str, Any], bool], None],
+        on_owned: Callable[[str, Mapping[str, Any], bool], None],
     ) -> None:
         self.failure: str | None = None
         self.on_failure: Callable[[str], None] = lambda reason: None
@@ -56,7 +59,7 @@ class KopfWatch:
         self._api = api
         self._namespaces = tuple(namespaces)
         self._on_object = on_object
-        self._on_deployment = on_deployment
+        self._on_owned = on_owned
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._inner: asyncio.AbstractEventLoop | None = None
@@ -126,15 +129,22 @@ class KopfWatch:
         async def spy(event: Any, **_: Any) -> None:
             self._cross(self._deliver, self._on_object, dict(event["object"]), event["type"] == "DELETED")
 
-        async def spy_deployment(event: Any, **_: Any) -> None:
-            self._cross(self._deliver, self._on_deployment, dict(event["object"]), event["type"] == "DELETED")
+        def spy_on(kind: str) -> Callable[..., Awaitable[None]]:
+            to = partial(self._on_owned, kind)
+
+            async def spy_owned(event: Any, **_: Any) -> None:
+                self._cross(self._deliver, to, dict(event["object"]), event["type"] == "DELETED")
+
+            return spy_owned
 
         async def login(**_: Any) -> kopf.ConnectionInfo:
             return kopf.ConnectionInfo(**await _credentials(self._api))
 
         for plural in PLURAL.values():
             kopf.on.event(GROUP, VERSION, plural, registry=registry, id=f"watch-{plural}")(spy)
-        kopf.on.event("apps", "v1", "deployments", registry=registry, id="watch-deployments")(spy_deployment)
+        for kind in PATHS:
+            group, version, plural = resource_of(kind)
+            kopf.on.event(group, version, plural, registry=registry, id=f"watch-{plural}")(spy_on(kind))
         kopf.on.login(registry=registry, id="login")(login)
         return registry
 
@@ -165,7 +175,8 @@ def _settings() -> kopf.OperatorSettings:
     settings.peering.standalone = True
     settings.scanning.disabled = True
     settings.watching.chunk_size = PAGE
-    settings.watching.label_selectors["deployments"] = LABEL_SELECTOR
+    for kind in PATHS:
+        settings.watching.label_selectors[resource_of(kind)[2]] = LABEL_SELECTOR
     settings.queueing.idle_timeout = 1.0
     return settings
 

@@ -19,12 +19,17 @@ import aiohttp
 from kubernetes.aio import client, config
 
 TIMEOUT_S: Final = 10.0
+WATCH_S: Final = 240
+"""After so many seconds the API server is asked to end a watch; it is opened again."""
 _client: Any = client
 _config: Any = config  # half of the package is typed, and not the half that is used here
 PAGE: Final = 500
 JSON: Final = "application/json"
 MERGE: Final = "application/merge-patch+json"
 APPLY: Final = "application/apply-patch+yaml"
+METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+"""Asks for metadata alone: the API server then leaves everything else out."""
 
 
 class KubeError(Exception):
@@ -88,13 +93,11 @@ class KubeApi:
         body: Any = None,
         content_type: str = JSON,
         params: Mapping[str, str | int] | None = None,
+        accept: str = JSON,
     ) -> dict[str, Any]:
         """The JSON answer. Raises :class:`KubeError`."""
         url = self.configuration.host + path + (f"?{urlencode(params)}" if params else "")
-        headers = {"Accept": JSON, "Content-Type": content_type, "User-Agent": "beamline"}
-        for auth in (await self.configuration.auth_settings()).values():
-            if auth["in"] == "header" and auth["value"]:
-                headers[auth["key"]] = auth["value"]
+        headers = await self._headers(accept, content_type)
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 response = await self._client.rest_client.request(method, url, headers=headers, body=body)
@@ -114,8 +117,42 @@ class KubeApi:
             )
         return document
 
+    async def watch(
+        self, path: str, params: Mapping[str, str | int], *, accept: str = JSON
+    ) -> AsyncIterator[dict[str, Any]]:
+        """The events of a watch until the API server ends it (within :data:`WATCH_S`). Raises
+        :class:`KubeError`, also where the stream breaks or is silent for longer than that.
+        """
+        query = urlencode({**params, "watch": "true", "timeoutSeconds": WATCH_S})
+        url = f"{self.configuration.host}{path}?{query}"
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S, sock_read=WATCH_S + TIMEOUT_S)
+        try:
+            response = await self._client.rest_client.request(
+                "GET", url, headers=await self._headers(accept, JSON), _request_timeout=limits
+            )
+            stream = response.response
+            self._count("WATCH", response.status)
+            try:
+                if response.status >= 400:
+                    said = _parse(await response.read())
+                    raise KubeError(response.status, str(said.get("reason")), str(said.get("message")))
+                async for line in stream.content:
+                    yield _parse(line)
+            finally:
+                stream.close()
+        except (TimeoutError, OSError, aiohttp.ClientError) as error:
+            self._count("WATCH", 0)
+            raise KubeError(0, "Unreachable", f"the watch broke: {str(error) or 'timeout'}") from error
+
+    async def _headers(self, accept: str, content_type: str) -> dict[str, str]:
+        headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": "beamline"}
+        for auth in (await self.configuration.auth_settings()).values():
+            if auth["in"] == "header" and auth["value"]:
+                headers[auth["key"]] = auth["value"]
+        return headers
+
     async def items(
-        self, path: str, params: Mapping[str, str | int] | None = None
+        self, path: str, params: Mapping[str, str | int] | None = None, *, accept: str = JSON
     ) -> AsyncIterator[dict[str, Any]]:
         """Every object of a collection, page by page. Raises :class:`KubeError`."""
         token = ""
@@ -123,7 +160,7 @@ class KubeApi:
             page: dict[str, str | int] = {**(params or {}), "limit": PAGE}
             if token:
                 page["continue"] = token
-            answer = await self.request("GET", path, params=page)
+            answer = await self.request("GET", path, params=page, accept=accept)
             for item in answer.get("items") or ():
                 yield item
             token = str(answer.get("metadata", {}).get("continue") or "")

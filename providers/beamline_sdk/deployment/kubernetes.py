@@ -6,11 +6,15 @@ our fields and leaves theirs alone.
 
 The hash of what was asked for is an annotation of the Deployment: applying the same again costs one look. A
 second hash, of the pods without their start configuration, decides whether a change rolls them: a new replica
-count alone keeps the ``BEAMLINE_CONFIG`` that the pods started with. A Deployment whose spec others changed
-since reports no hash, which makes its owner apply it again.
+count alone keeps the ``BEAMLINE_CONFIG`` that the pods started with. A workload of which others changed a
+field or deleted an object since (:mod:`.ownership`), or that has an object too many, reports no hash, which
+makes its owner apply it again.
 
-A Deployment of that name that somebody else made is never taken over: :class:`DeploymentError`, not
-retryable.
+An object of that name that somebody else made is never taken over: :class:`DeploymentError` with
+``conflict``, not retryable.
+
+With an autoscaler the replicas are nobody's business here. Taking a field out of an apply would reset it, so
+on that change a second field manager takes the running count over first, and loses it to the autoscaler.
 
 Reads: with ``watched`` the adapter answers from what :meth:`KubernetesDeployments.observe` and ``relist``
 were given, and only a rollout under way costs a request (its pods); without, each look is a GET.
@@ -19,14 +23,17 @@ were given, and only a rollout under way costs a request (its pods); without, ea
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from beamline_contract.names import FIELD_MANAGER, MANAGED_BY
 
 from .kube_api import KubeApi, KubeError
 from .manifests import (
+    API_VERSIONS,
     CONFIG_VARIABLE,
     HASH_ANNOTATION,
+    OPTIONAL,
     PATHS,
     POD_HASH_ANNOTATION,
     manifests,
@@ -34,90 +41,94 @@ from .manifests import (
     pod_hash,
     selector_of,
 )
+from .ownership import fields_of, is_managed, is_ours, shortened, stands
 from .pods import settled, status_of
 from .port import DeploymentError, DeploymentRequest, DeploymentStatus, Phase
 
 LABEL_SELECTOR: Final = f"app.kubernetes.io/managed-by={MANAGED_BY},app.kubernetes.io/part-of=beamline"
-"""Picks every Deployment that Beamline made."""
+"""Picks every object that Beamline made."""
+_HANDOVER: Final = "beamline-replicas"
 _REFUSED: Final = frozenset({400, 403, 404, 422})
+_Place = tuple[str, str, str]
+"""Kind, namespace, name."""
 
 
 class KubernetesDeployments:
-    """Deployments of one API server."""
+    """Workloads of one API server. ``repairs`` counts what others changed and was found, by kind."""
 
     def __init__(self, api: KubeApi, *, watched: bool = False, field_manager: str = FIELD_MANAGER) -> None:
+        self.repairs: dict[str, int] = {}
         self._api = api
         self._watched = watched
         self._field_manager = field_manager
-        self._seen: dict[tuple[str, str], Mapping[str, Any]] = {}
-        self._applied: dict[tuple[str, str], tuple[str, int]] = {}
-        """(uid, generation) right after our last apply: another generation means that somebody changed the
-        spec.
-        """
+        self._seen: dict[_Place, Mapping[str, Any]] = {}
+        self._intact: dict[tuple[str, str], tuple[str, ...]] = {}
+        """Hash and resource versions at which a workload was last found to be as applied."""
 
-    def observe(self, deployment: Mapping[str, Any], *, deleted: bool = False) -> None:
+    def observe(self, kind: str, document: Mapping[str, Any], *, deleted: bool = False) -> None:
         """Takes in an event of a watch."""
-        key = _key(deployment)
+        place = _place(kind, document)
+        known = self._seen.get(place)
         if deleted:
-            self._seen.pop(key, None)
-            self._applied.pop(key, None)
-        elif _version(deployment) >= _version(self._seen.get(key)):
-            self._seen[key] = deployment
+            if known is not None and _version(known) <= _version(document):
+                del self._seen[place]
+        elif _version(document) >= _version(known):
+            self._remember(place, document)
 
-    def relist(self, deployments: Iterable[Mapping[str, Any]]) -> None:
-        """Takes in a full list; what is not in it is gone."""
-        listed = {_key(deployment): deployment for deployment in deployments}
-        for key in self._seen.keys() - listed.keys():
-            del self._seen[key]
-        for deployment in listed.values():
-            self.observe(deployment)
+    def relist(self, kind: str, documents: Iterable[Mapping[str, Any]]) -> None:
+        """Takes in a full list of one kind; what is not in it is gone."""
+        listed = {_place(kind, document): document for document in documents}
+        for place in [place for place in self._seen if place[0] == kind and place not in listed]:
+            del self._seen[place]
+        for document in listed.values():
+            self.observe(kind, document)
 
     async def deploy(self, request: DeploymentRequest) -> None:
-        """Applies all objects of a workload. Raises :class:`DeploymentError`."""
+        """Applies all objects of a workload and removes those that are no longer wanted. Raises
+        :class:`DeploymentError`.
+        """
         key = (request.namespace, request.name)
-        running = await self._find(key)
-        start_config = None
-        if running is not None:
-            if not _is_ours(running, request):
-                if running["metadata"].get("labels", {}).get("app.kubernetes.io/managed-by") == MANAGED_BY:
-                    raise DeploymentError(
-                        "the Deployment of an earlier Extension of this name is still being removed"
-                    )
-                raise DeploymentError(
-                    f"a Deployment {request.namespace}/{request.name} exists that Beamline did not make; "
-                    "delete or rename it, or rename the Extension",
-                    retryable=False,
-                )
-            annotations = running["metadata"].get("annotations") or {}
-            if annotations.get(POD_HASH_ANNOTATION) == pod_hash(request):
-                start_config = _start_config(running)
         try:
-            for manifest in manifests(request, start_config):
-                path = path_of(manifest["kind"], *key)
-                applied = await self._api.apply(path, manifest, field_manager=self._field_manager)
+            found = await self._look(request)
+            for kind, live in found.items():
+                _refuse_foreign(kind, live, request)
+            running = found.get("Deployment")
+            start_config = None
+            if running is not None:
+                annotations = running["metadata"].get("annotations") or {}
+                if annotations.get(POD_HASH_ANNOTATION) == pod_hash(request):
+                    start_config = _start_config(running)
+                await self._hand_over_replicas(running, request)
+            wanted = manifests(request, start_config)
+            for manifest in wanted:
+                place = (manifest["kind"], *key)
+                applied = await self._api.apply(path_of(*place), manifest, field_manager=self._field_manager)
+                self._remember(place, applied)
+            for kind in found.keys() - {manifest["kind"] for manifest in wanted}:
+                await self._api.delete(path_of(kind, *key), uid=found[kind]["metadata"]["uid"])
+                self._seen.pop((kind, *key), None)
         except KubeError as error:
             raise _translated(error) from error
-        self._applied[key] = (applied["metadata"]["uid"], applied["metadata"]["generation"])
-        self._seen[key] = applied
 
-    async def get_status(self, namespace: str, name: str) -> DeploymentStatus:
+    async def get_status(
+        self, namespace: str, name: str, desired: DeploymentRequest | None = None
+    ) -> DeploymentStatus:
         """How the workload is. Raises :class:`DeploymentError`."""
         key = (namespace, name)
-        deployment = await self._find(key)
-        if deployment is None or not deployment["metadata"].get("labels", {}).get("beamline.io/extension-id"):
-            return DeploymentStatus(Phase.ABSENT)
-        pods: list[Mapping[str, Any]] = []
-        if not settled(deployment) and deployment.get("spec", {}).get("replicas", 1):
-            pods = await self._pods(key)
-        status = status_of(deployment, pods, HASH_ANNOTATION)
-        applied = self._applied.get(key)
-        if applied is not None and applied != (
-            deployment["metadata"]["uid"],
-            deployment["metadata"]["generation"],
-        ):
-            return DeploymentStatus(
-                status.phase, status.replicas, status.ready_replicas, status.message, "", status.selector
-            )
+        try:
+            deployment = await self._find(("Deployment", *key))
+            if deployment is None or not deployment["metadata"].get("labels", {}).get(
+                "beamline.io/extension-id"
+            ):
+                return DeploymentStatus(Phase.ABSENT)
+            pods: list[Mapping[str, Any]] = []
+            if not settled(deployment) and deployment.get("spec", {}).get("replicas", 1):
+                pods = await self._pods(key)
+            status = status_of(deployment, pods, HASH_ANNOTATION)
+            if desired is not None and desired.hash == status.hash and not await self._is_intact(desired):
+                return replace(status, hash="")
+        except KubeError as error:
+            raise _translated(error) from error
         return status
 
     async def delete(self, namespace: str, name: str) -> None:
@@ -126,44 +137,93 @@ class KubernetesDeployments:
             for kind in reversed(PATHS):
                 path = path_of(kind, namespace, name)
                 found = await self._api.find(path)
-                if (
-                    found is None
-                    or found["metadata"].get("labels", {}).get("app.kubernetes.io/managed-by") != MANAGED_BY
-                ):
+                if found is None or not is_managed(found):
                     continue
                 await self._api.delete(path, uid=found["metadata"]["uid"])
         except KubeError as error:
             raise _translated(error) from error
-        self._seen.pop((namespace, name), None)
-        self._applied.pop((namespace, name), None)
+        for kind in PATHS:
+            self._seen.pop((kind, namespace, name), None)
+        self._intact.pop((namespace, name), None)
 
-    async def _find(self, key: tuple[str, str]) -> Mapping[str, Any] | None:
-        if self._watched and key in self._seen:
-            return self._seen[key]
-        try:
-            found = await self._api.find(path_of("Deployment", *key))
-        except KubeError as error:
-            raise _translated(error) from error
+    async def _look(self, request: DeploymentRequest) -> dict[str, Mapping[str, Any]]:
+        """What there is of a workload by kind. An object that is not wanted is looked for in memory only,
+        where there is one.
+        """
+        wanted = {manifest["kind"] for manifest in manifests(request)}
+        found = {}
+        for kind in PATHS:
+            place = (kind, request.namespace, request.name)
+            live = self._seen.get(place)
+            if live is None and (kind in wanted or not self._watched):
+                live = await self._api.find(path_of(*place))
+            if live is not None and (kind in wanted or (kind in OPTIONAL and is_managed(live))):
+                found[kind] = live
         return found
+
+    async def _is_intact(self, request: DeploymentRequest) -> bool:
+        key = (request.namespace, request.name)
+        versions = (request.hash, *(str(_version(self._seen.get((kind, *key)))) for kind in PATHS))
+        if self._watched and self._intact.get(key) == versions:
+            return True
+        wanted = {manifest["kind"]: manifest for manifest in manifests(request)}
+        for kind in PATHS:
+            if kind not in wanted and kind not in OPTIONAL:
+                continue
+            live = await self._find((kind, *key), absent_is_known=True)
+            manifest = wanted.get(kind)
+            if manifest is None:
+                intact = live is None or not is_managed(live)
+            else:
+                intact = live is not None and stands(manifest, live, self._field_manager)
+            if not intact:
+                self.repairs[kind] = self.repairs.get(kind, 0) + 1
+                return False
+        self._intact[key] = versions
+        return True
+
+    async def _hand_over_replicas(self, running: Mapping[str, Any], request: DeploymentRequest) -> None:
+        spec = fields_of(running, self._field_manager).get("f:spec") or {}
+        if request.workload.autoscaling is None or request.replicas == 0 or "f:replicas" not in spec:
+            return
+        count = running.get("spec", {}).get("replicas", 0) or request.workload.autoscaling.min_replicas
+        document = {
+            "apiVersion": API_VERSIONS["Deployment"],
+            "kind": "Deployment",
+            "metadata": {"name": request.name, "namespace": request.namespace},
+            "spec": {"replicas": count},
+        }
+        path = path_of("Deployment", request.namespace, request.name)
+        await self._api.apply(path, document, field_manager=_HANDOVER)
+
+    def _remember(self, place: _Place, document: Mapping[str, Any]) -> None:
+        self._seen[place] = document if place[0] == "Deployment" else shortened(document, self._field_manager)
+
+    async def _find(self, place: _Place, *, absent_is_known: bool = False) -> Mapping[str, Any] | None:
+        if self._watched and (absent_is_known or place in self._seen):
+            return self._seen.get(place)
+        return await self._api.find(path_of(*place))
 
     async def _pods(self, key: tuple[str, str]) -> list[Mapping[str, Any]]:
         labels = ",".join(f"{name}={value}" for name, value in selector_of(key[1]).items())
-        try:
-            found = await self._api.request(
-                "GET", f"/api/v1/namespaces/{key[0]}/pods", params={"labelSelector": labels, "limit": 20}
-            )
-        except KubeError as error:
-            raise _translated(error) from error
+        found = await self._api.request(
+            "GET", f"/api/v1/namespaces/{key[0]}/pods", params={"labelSelector": labels, "limit": 20}
+        )
         return list(found.get("items") or ())
 
 
-def _is_ours(deployment: Mapping[str, Any], request: DeploymentRequest) -> bool:
-    """Owned by this very Extension, or released by one (no owner, our label)."""
-    owners = deployment["metadata"].get("ownerReferences") or []
-    if owners:
-        wanted = {request.owner_uid} if request.owner_uid else {owner.get("uid") for owner in owners}
-        return any(owner.get("kind") == "Extension" and owner.get("uid") in wanted for owner in owners)
-    return bool(deployment["metadata"].get("labels", {}).get("app.kubernetes.io/managed-by") == MANAGED_BY)
+def _refuse_foreign(kind: str, live: Mapping[str, Any], request: DeploymentRequest) -> None:
+    if is_ours(live, request.owner_uid):
+        return
+    what = f"{kind} {request.namespace}/{request.name}"
+    if is_managed(live):
+        raise DeploymentError(f"the {what} of an earlier Extension of this name is still being removed")
+    raise DeploymentError(
+        f"{what} exists and Beamline did not make it, so it is left alone; delete or rename it, or rename "
+        "the Extension",
+        retryable=False,
+        conflict=True,
+    )
 
 
 def _start_config(deployment: Mapping[str, Any]) -> str | None:
@@ -174,8 +234,8 @@ def _start_config(deployment: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _key(deployment: Mapping[str, Any]) -> tuple[str, str]:
-    return (str(deployment["metadata"]["namespace"]), str(deployment["metadata"]["name"]))
+def _place(kind: str, document: Mapping[str, Any]) -> _Place:
+    return (kind, str(document["metadata"]["namespace"]), str(document["metadata"]["name"]))
 
 
 def _version(deployment: Mapping[str, Any] | None) -> int:

@@ -16,27 +16,45 @@ from urllib.parse import urlsplit
 
 from beamline_contract.names import API_VERSION, GROUP
 
+from .pod_spec import METRICS_PORT, pod_metadata, pod_spec
 from .port import DeploymentRequest
+from .scaling import autoscaler, disruption_budget
 
 CONFIG_VARIABLE: Final = "BEAMLINE_CONFIG"
-METRICS_PORT: Final = 9090
 HASH_ANNOTATION: Final = f"{GROUP}/workload-hash"
 POD_HASH_ANNOTATION: Final = f"{GROUP}/pod-hash"
-CONTAINER: Final = "extension"
 PATHS: Final[dict[str, str]] = {
     "ServiceAccount": "/api/v1/namespaces/{namespace}/serviceaccounts/{name}",
     "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies/{name}",
     "Service": "/api/v1/namespaces/{namespace}/services/{name}",
     "Deployment": "/apis/apps/v1/namespaces/{namespace}/deployments/{name}",
+    "PodDisruptionBudget": "/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets/{name}",
+    "HorizontalPodAutoscaler": "/apis/autoscaling/v2/namespaces/{namespace}/horizontalpodautoscalers/{name}",
 }
 """In the order in which they are applied; deleted in the opposite one."""
-_RUN_AS: Final = 65532
-"""The "nonroot" user of distroless images; any number but 0 satisfies Pod Security."""
+OPTIONAL: Final = frozenset({"ServiceAccount", "PodDisruptionBudget", "HorizontalPodAutoscaler"})
+"""Kinds that a workload may do without: one that is no longer wanted is deleted."""
+API_VERSIONS: Final[dict[str, str]] = {
+    kind: path.removeprefix("/apis/").removeprefix("/api/").partition("/namespaces/")[0]
+    for kind, path in PATHS.items()
+}
 
 
 def path_of(kind: str, namespace: str, name: str) -> str:
     """The API path of one of the objects."""
     return PATHS[kind].format(namespace=namespace, name=name)
+
+
+def resource_of(kind: str) -> tuple[str, str, str]:
+    """(group, version, plural) of one of the kinds; the group of the core is empty."""
+    group, _, version = API_VERSIONS[kind].rpartition("/")
+    return group, version, PATHS[kind].rsplit("/", 2)[1]
+
+
+def collection_of(kind: str, namespace: str = "") -> str:
+    """The API path of all objects of a kind, of one namespace or of all."""
+    whole = PATHS[kind].removesuffix("/{name}")
+    return whole.format(namespace=namespace) if namespace else whole.replace("/namespaces/{namespace}", "")
 
 
 def selector_of(name: str) -> dict[str, str]:
@@ -49,39 +67,42 @@ def manifests(request: DeploymentRequest, start_config: str | None = None) -> li
 
     ``start_config`` replaces the value of ``BEAMLINE_CONFIG``: what the running pods started with.
     """
+    bodies: dict[str, dict[str, Any] | None] = {
+        "ServiceAccount": {"automountServiceAccountToken": False},
+        "NetworkPolicy": {"spec": _network(request)},
+        "Service": {"spec": _service(request)},
+        "Deployment": {"spec": _deployment(request, start_config)},
+        "PodDisruptionBudget": _spec(disruption_budget(request, selector_of(request.name))),
+        "HorizontalPodAutoscaler": _spec(autoscaler(request)),
+    }
+    if request.workload.service_account_name is not None:
+        bodies["ServiceAccount"] = None
     return [
-        {
-            "apiVersion": "v1",
-            "kind": "ServiceAccount",
-            **_meta(request),
-            "automountServiceAccountToken": False,
-        },
-        {
-            "apiVersion": "networking.k8s.io/v1",
-            "kind": "NetworkPolicy",
-            **_meta(request),
-            "spec": _network(request),
-        },
-        {"apiVersion": "v1", "kind": "Service", **_meta(request), "spec": _service(request)},
-        _deployment(request, start_config),
+        {"apiVersion": API_VERSIONS[kind], "kind": kind, **_meta(request, kind), **body}
+        for kind in PATHS
+        if (body := bodies[kind]) is not None
     ]
+
+
+def _spec(spec: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if spec is None else {"spec": spec}
 
 
 def pod_hash(request: DeploymentRequest) -> str:
     """16 hex digits over the pods without their start configuration: a change here rolls them."""
     bare = {name: value for name, value in request.env.items() if name != CONFIG_VARIABLE}
-    document = [_pod_spec(request, bare), dict(request.labels)]
+    document = [pod_spec(request, bare, selector_of(request.name)), pod_metadata(request)]
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _meta(request: DeploymentRequest, annotations: Mapping[str, str] | None = None) -> dict[str, Any]:
+def _meta(request: DeploymentRequest, kind: str) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "name": request.name,
         "namespace": request.namespace,
         "labels": dict(request.labels),
     }
-    if annotations:
-        metadata["annotations"] = dict(annotations)
+    if kind == "Deployment":
+        metadata["annotations"] = {HASH_ANNOTATION: request.hash, POD_HASH_ANNOTATION: pod_hash(request)}
     if request.owner_uid:
         metadata["ownerReferences"] = [
             {
@@ -131,96 +152,34 @@ def _deployment(request: DeploymentRequest, start_config: str | None) -> dict[st
     env = dict(request.env)
     if start_config is not None:
         env[CONFIG_VARIABLE] = start_config
-    pods = pod_hash(request)
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        **_meta(request, {HASH_ANNOTATION: request.hash, POD_HASH_ANNOTATION: pods}),
-        "spec": {
-            "replicas": request.replicas,
-            "revisionHistoryLimit": 5,
-            "progressDeadlineSeconds": 300,
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-            "selector": {"matchLabels": selector_of(request.name)},
-            "template": {
-                "metadata": {
-                    "labels": {**request.labels, **selector_of(request.name)},
-                    "annotations": {POD_HASH_ANNOTATION: pods},
-                },
-                "spec": _pod_spec(request, env),
-            },
-        },
-    }
-
-
-def _pod_spec(request: DeploymentRequest, env: Mapping[str, str]) -> dict[str, Any]:
     workload = request.workload
+    selector = selector_of(request.name)
+    template = pod_metadata(request)
     spec: dict[str, Any] = {
-        "serviceAccountName": request.name,
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": 30,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": _RUN_AS,
-            "runAsGroup": _RUN_AS,
-            "fsGroup": _RUN_AS,
-            "seccompProfile": {"type": "RuntimeDefault"},
+        "revisionHistoryLimit": workload.revision_history_limit,
+        "progressDeadlineSeconds": workload.progress_deadline_seconds,
+        "strategy": _strategy(request),
+        "selector": {"matchLabels": selector},
+        "template": {
+            "metadata": {
+                "labels": {**template["labels"], **selector},
+                "annotations": {**template["annotations"], POD_HASH_ANNOTATION: pod_hash(request)},
+            },
+            "spec": pod_spec(request, env, selector),
         },
-        "containers": [_container(request, env)],
-        "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}}],
     }
-    if workload.image_pull_secrets:
-        spec["imagePullSecrets"] = [{"name": secret.name} for secret in workload.image_pull_secrets]
+    if workload.autoscaling is None or request.replicas == 0:
+        spec["replicas"] = request.replicas
     return spec
 
 
-def _container(request: DeploymentRequest, env: Mapping[str, str]) -> dict[str, Any]:
-    workload = request.workload
-    own = [entry.to_manifest() for entry in workload.env]
-    overridden = {entry["name"] for entry in own}
-    container: dict[str, Any] = {
-        "name": CONTAINER,
-        "image": workload.image,
-        "env": [
-            *(
-                {"name": name, "value": value}
-                for name, value in sorted(env.items())
-                if name not in overridden
-            ),
-            *own,
-        ],
-        "resources": workload.resources.to_manifest(),
-        "ports": [{"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"}],
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 -- a path inside the container
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "privileged": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-    }
-    if workload.image_pull_policy is not None:
-        container["imagePullPolicy"] = workload.image_pull_policy
-    if workload.command:
-        container["command"] = list(workload.command)
-    if workload.args:
-        container["args"] = list(workload.args)
-    if workload.env_from:
-        container["envFrom"] = [entry.to_manifest() for entry in workload.env_from]
-    if workload.probes.enabled:
-        container |= _probes(request)
-    return container
-
-
-def _probes(request: DeploymentRequest) -> dict[str, Any]:
-    """Startup shields a slow start from liveness for a minute; readiness follows NATS within seconds."""
-    probes = request.workload.probes
-    live = {"httpGet": {"path": probes.liveness_path, "port": probes.port}}
-    ready = {"httpGet": {"path": probes.readiness_path, "port": probes.port}}
+def _strategy(request: DeploymentRequest) -> dict[str, Any]:
+    chosen = request.workload.update_strategy
+    if chosen.type == "Recreate":
+        return {"type": "Recreate"}
+    unavailable = 0 if chosen.max_unavailable is None else chosen.max_unavailable
+    surge = 1 if chosen.max_surge is None else chosen.max_surge
     return {
-        "startupProbe": {**live, "periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 30},
-        "livenessProbe": {**live, "periodSeconds": 10, "timeoutSeconds": 3, "failureThreshold": 3},
-        "readinessProbe": {**ready, "periodSeconds": 3, "timeoutSeconds": 2, "failureThreshold": 2},
+        "type": "RollingUpdate",
+        "rollingUpdate": {"maxUnavailable": unavailable, "maxSurge": surge},
     }

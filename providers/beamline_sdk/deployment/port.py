@@ -33,6 +33,8 @@ class DeploymentRequest:
     env: Mapping[str, str]
     hash: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    inputs: str = ""
+    """Identifies the versions of the Secrets and ConfigMaps that the workload reads; a change rolls it."""
 
 
 class Phase(StrEnum):
@@ -64,11 +66,15 @@ class DeploymentStatus:
 
 
 class DeploymentError(Exception):
-    """The world refused or does not answer; ``retryable`` says whether the same call may succeed later."""
+    """The world refused or does not answer; ``retryable`` says whether the same call may succeed later.
 
-    def __init__(self, message: str, *, retryable: bool = True) -> None:
+    ``conflict``: something that somebody else made stands where the workload should.
+    """
+
+    def __init__(self, message: str, *, retryable: bool = True, conflict: bool = False) -> None:
         super().__init__(message)
         self.retryable = retryable
+        self.conflict = conflict
 
 
 class Deployments(Protocol):
@@ -80,8 +86,14 @@ class Deployments(Protocol):
         """Makes the world run ``request``; the same hash again changes nothing."""
         ...
 
-    async def get_status(self, namespace: str, name: str) -> DeploymentStatus:
-        """How the workload is; phase ABSENT when there is none."""
+    async def get_status(
+        self, namespace: str, name: str, desired: DeploymentRequest | None = None
+    ) -> DeploymentStatus:
+        """How the workload is; phase ABSENT when there is none.
+
+        With ``desired`` an adapter may look whether what it applied for it still stands, and report no hash
+        where others changed it.
+        """
         ...
 
     async def delete(self, namespace: str, name: str) -> None:

@@ -114,7 +114,12 @@ class ProcessDeployments:
             workload.roll = asyncio.create_task(self._roll(workload, key), name=f"roll {key[0]}/{key[1]}")
         self._notify(workload, key)
 
-    async def get_status(self, namespace: str, name: str) -> DeploymentStatus:
+    async def get_status(
+        self,
+        namespace: str,
+        name: str,
+        desired: DeploymentRequest | None = None,  # noqa: ARG002 -- nobody else can change a child of ours
+    ) -> DeploymentStatus:
         """How the workload is; phase ABSENT when there is none."""
         workload = self._workloads.get((namespace, name))
         latest = None if workload is None else workload.coming or workload.serving

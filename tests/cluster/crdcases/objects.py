@@ -68,6 +68,56 @@ _EXTENSION: dict[str, Any] = {
                 "limits": {"cpu": "1.5", "memory": "1e9", "ephemeral-storage": "2Gi"},
             },
             "probes": {"enabled": True, "livenessPath": "/live", "readinessPath": "/ready", "port": 8080},
+            "autoscaling": {
+                "minReplicas": 2,
+                "maxReplicas": 5,
+                "cpuPercent": 60,
+                "memoryPercent": 70,
+                "scaleDownStabilizationSeconds": 60,
+            },
+            "disruption": {"maxUnavailable": "50%"},
+            "volumes": [
+                {
+                    "name": "prompts",
+                    "mountPath": "/etc/prompts",
+                    "configMap": {"name": "prompts", "optional": True},
+                },
+                {"name": "keys", "mountPath": "/etc/keys", "secret": {"name": "keys", "optional": False}},
+                {
+                    "name": "scratch",
+                    "mountPath": "/var/scratch",
+                    "emptyDir": {"sizeLimit": "1Gi", "medium": "Memory"},
+                },
+            ],
+            "nodeSelector": {"kubernetes.io/arch": "amd64"},
+            "tolerations": [
+                {
+                    "key": "gpu",
+                    "operator": "Equal",
+                    "value": "yes",
+                    "effect": "NoExecute",
+                    "tolerationSeconds": 60,
+                },
+                {"operator": "Exists"},
+            ],
+            "affinity": {
+                "nodes": [{"key": "zone", "operator": "In", "values": ["a", "b"]}],
+                "apart": {"topologyKey": "kubernetes.io/hostname", "required": True},
+            },
+            "topologySpread": [
+                {
+                    "topologyKey": "topology.kubernetes.io/zone",
+                    "maxSkew": 2,
+                    "whenUnsatisfiable": "DoNotSchedule",
+                }
+            ],
+            "priorityClassName": "important",
+            "serviceAccountName": "own-account",
+            "updateStrategy": {"type": "RollingUpdate", "maxUnavailable": 1, "maxSurge": "25%"},
+            "revisionHistoryLimit": 3,
+            "progressDeadlineSeconds": 120,
+            "podLabels": {"team": "red"},
+            "podAnnotations": {"example.com/note": "anything at all"},
         },
     },
 }

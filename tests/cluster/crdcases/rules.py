@@ -55,6 +55,8 @@ _BREAKER = "maxRecoveryTimeoutMs must be at least"
 _E, _P = "Extension", "RoutingPolicy"
 _ENV, _STEP = "spec.workload.env[]", "spec.steps[]"
 _KEYS = "every key must match"
+_VOLUME, _TOLERATION = "spec.workload.volumes[]", "spec.workload.tolerations[]"
+_NODE = "spec.workload.affinity.nodes[]"
 
 RULE_CASES: list[RuleCase] = [
     RuleCase("type is changed", _E, "spec", "type is immutable", "spec.type",
@@ -104,6 +106,69 @@ RULE_CASES: list[RuleCase] = [
                  lambda s, name=name: s["workload"]["env"][0].update(name=name))
         for name in ("NATS_SUBJECT", "NATS_QUEUE_GROUP", "BEAMLINE_EXTENSION_ID",
              "BEAMLINE_EXTENSION_TYPE", "BEAMLINE_CONFIG")
+    ),
+    *(
+        RuleCase(f"{field} with a key that is {note}", _E, f"spec.workload.{field}", _KEYS,
+                 f"spec.workload.{field}",
+                 lambda s, field=field, key=key: s["workload"].update({field: {key: "x"}}),
+                 models_say="key string should")
+        for field in ("nodeSelector", "podLabels", "podAnnotations")
+        for key, note in (("-x", "no label key"), ("", "empty"), ("x" * 254, "too long"))
+    ),
+    RuleCase("volume from nowhere", _E, _VOLUME, "exactly one of configMap, secret",
+             "spec.workload.volumes[0]", lambda s: s["workload"]["volumes"][0].pop("configMap")),
+    RuleCase("volume from two sources", _E, _VOLUME, "exactly one of configMap, secret",
+             "spec.workload.volumes[0]", lambda s: s["workload"]["volumes"][0].update(emptyDir={})),
+    RuleCase("volume with the name of ours", _E, _VOLUME, "the volume tmp at /tmp",
+             "spec.workload.volumes[0]", lambda s: s["workload"]["volumes"][0].update(name="tmp")),
+    RuleCase("volume at the place of ours", _E, _VOLUME, "the volume tmp at /tmp",
+             "spec.workload.volumes[0]", lambda s: s["workload"]["volumes"][0].update(mountPath="/tmp")),
+    *(
+        RuleCase(f"two volumes with one {field}", _E, "spec.workload", "volumes must differ",
+                 "spec.workload.volumes",
+                 lambda s, field=field: s["workload"]["volumes"][0].update(
+                     {field: s["workload"]["volumes"][1][field]}))
+        for field in ("name", "mountPath")
+    ),
+    *(
+        RuleCase(f"pod label {key}", _E, "spec.workload", "labels under beamline.io/",
+                 "spec.workload.podLabels",
+                 lambda s, key=key: s["workload"]["podLabels"].update({key: "x"}))
+        for key in ("beamline.io/extension-id", "app.kubernetes.io/instance")
+    ),
+    *(
+        RuleCase(f"pod annotation {key}", _E, "spec.workload", "annotations under beamline.io/",
+                 "spec.workload.podAnnotations",
+                 lambda s, key=key: s["workload"]["podAnnotations"].update({key: "unconfined"}))
+        for key in ("beamline.io/pod-hash", "container.apparmor.security.beta.kubernetes.io/extension",
+                    "seccomp.security.alpha.kubernetes.io/pod")
+    ),
+    RuleCase("autoscaling with its bounds swapped", _E, "spec.workload.autoscaling",
+             "maxReplicas must be at least", "spec.workload.autoscaling.maxReplicas",
+             lambda s: s["workload"]["autoscaling"].update(maxReplicas=1)),
+    RuleCase("toleration of anything with a value", _E, _TOLERATION, "operator Exists takes no value",
+             "spec.workload.tolerations[1].operator",
+             lambda s: s["workload"]["tolerations"][1].update(value="x")),
+    RuleCase("toleration of an equal nothing", _E, _TOLERATION, "operator Exists takes no value",
+             "spec.workload.tolerations[0].operator", lambda s: s["workload"]["tolerations"][0].pop("key")),
+    RuleCase("toleration with a time but without NoExecute", _E, _TOLERATION, "tolerationSeconds belongs",
+             "spec.workload.tolerations[0].tolerationSeconds",
+             lambda s: s["workload"]["tolerations"][0].update(effect="NoSchedule")),
+    RuleCase("node that is in no list", _E, _NODE, "values go with the operators",
+             "spec.workload.affinity.nodes[0].values",
+             lambda s: s["workload"]["affinity"]["nodes"][0].pop("values")),
+    RuleCase("node that exists with values", _E, _NODE, "values go with the operators",
+             "spec.workload.affinity.nodes[0].values",
+             lambda s: s["workload"]["affinity"]["nodes"][0].update(operator="Exists")),
+    RuleCase("recreate with a surge", _E, "spec.workload.updateStrategy", "maxUnavailable and maxSurge",
+             "spec.workload.updateStrategy.type",
+             lambda s: s["workload"].update(updateStrategy={"type": "Recreate", "maxSurge": 1})),
+    *(
+        RuleCase(f"an update that can replace nothing: {chosen}", _E, "spec.workload.updateStrategy",
+                 "maxSurge 0 needs", "spec.workload.updateStrategy.maxSurge",
+                 lambda s, chosen=chosen: s["workload"].update(updateStrategy=chosen))
+        for chosen in ({"maxSurge": 0}, {"maxSurge": "0%", "maxUnavailable": 0},
+                       {"maxSurge": 0, "maxUnavailable": "0%"})
     ),
     RuleCase("header name in capitals", _P, "spec.match.headers", _KEYS, "spec.match.headers",
              lambda s: s["match"].update(headers={"X-Team": "red"}), models_say="key string should"),
@@ -204,6 +269,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "an empty value of a variable that could hold a secret": small(
         "Extension", workload={"image": "a", "env": [{"name": "API_TOKEN", "value": ""}]}
     ),
+<<<<<<< HEAD
     "overlapping validators before the provider": small(
         "RoutingPolicy",
         steps=[_OVERLAP, _OVERLAP, {"action": "select_provider", "providers": [{"extensionRef": _REF}]}],
@@ -212,6 +278,15 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         "RoutingPolicy", retryBudget={},
         steps=[{"action": "select_provider", "providers": [{"extensionRef": _REF}],
                 "canary": {"extensionRef": _REF}}],
+=======
+    "a toleration of every taint, and shares of pods in both spellings": small(
+        "Extension",
+        workload={"image": "a", "tolerations": [{"operator": "Exists"}], "disruption": {},
+                  "updateStrategy": {"maxSurge": 0, "maxUnavailable": "50%"}},
+    ),
+    "an autoscaler with nothing but its maximum": small(
+        "Extension", workload={"image": "a", "autoscaling": {"maxReplicas": 3}}
+>>>>>>> 425bd04 (Workloads in full: scaling, placement, volumes, repair of everything owned, rolls on rotated inputs)
     ),
     "an empty match": small("RoutingPolicy", match={}),
     "a header whose value is empty": small("RoutingPolicy", match={"headers": {"x-a": ""}}),

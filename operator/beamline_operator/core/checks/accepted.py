@@ -28,13 +28,18 @@ def image_is_allowed(view: View, _: Decided) -> Finding | None:
     if extension is None or extension.spec.workload is None or not view.allowed_images:
         return None
     image = extension.spec.workload.image
-    if image.startswith(view.allowed_images):
+    if any(_is_within(image, entry) for entry in view.allowed_images):
         return None
     return no(
         Reason.INVALID,
-        f"spec.workload.image: {image!r} is not allowed here; allowed are images that start with "
+        f"spec.workload.image: {image!r} is not allowed here; allowed are images of "
         f"{', '.join(view.allowed_images)}.",
     )
+
+
+def _is_within(image: str, entry: str) -> bool:
+    """A whole name, or a path that ends where ``entry`` does: ghcr.io/acme is not ghcr.io/acme-evil."""
+    return image == entry or (image.startswith(entry) and (entry[-1] in "/:@" or image[len(entry)] in "/:@"))
 
 
 def holds_its_claims(view: View, _: Decided) -> Finding | None:

@@ -26,6 +26,8 @@ def could_be_applied(view: View, _: Decided) -> Finding | None:
         return None
     if view.attempts.deploy_retryable:
         return no(Reason.WORKLOAD_PROGRESSING, f"spec.workload: {fault}; it is tried again.")
+    if view.attempts.deploy_conflict:
+        return no(Reason.CONFLICTED, f"metadata.name: {fault}.")
     return no(Reason.WORKLOAD_FAILED, f"spec.workload: {fault}")
 
 
@@ -34,7 +36,8 @@ def is_as_observed(view: View, _: Decided) -> Finding | None:
     status, desired = view.workload, view.desired
     if status is None or desired is None or status.hash != desired.hash:
         return None
-    counted = f"{status.ready_replicas}/{desired.replicas} replicas ready"
+    wanted = desired.replicas if desired.workload.autoscaling is None else status.replicas
+    counted = f"{status.ready_replicas}/{wanted} replicas ready"
     detail = f"{counted}. {status.message}".strip() if status.message else f"{counted}."
     match status.phase:
         case Phase.READY:

@@ -1,0 +1,102 @@
+"""Has anybody changed what we applied? Asked of the API server's own books, not by comparing values.
+
+With server-side apply the API server writes down which field manager owns which field (``managedFields``).
+Whoever else changes one of our fields takes it over, and a field that is deleted leaves the books. So what we
+applied stands as long as our entry still covers every field of our manifest. Values need not be compared,
+which would mean to know every default and every spelling of a quantity; and it works for a change that was
+made while nobody watched, because the books are part of the object.
+
+What others *add* is theirs and stays.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from beamline_contract.names import MANAGED_BY
+
+_NOT_OWNED: Final = frozenset({"apiVersion", "kind"})
+_IDENTITY: Final = frozenset({"name", "namespace"})
+
+
+def fields_of(live: Mapping[str, Any], manager: str) -> Mapping[str, Any]:
+    """The fields that ``manager`` holds by apply, in the API server's notation; empty where it holds none."""
+    for entry in live["metadata"].get("managedFields") or ():
+        if (entry.get("manager"), entry.get("operation")) == (manager, "Apply") and not entry.get(
+            "subresource"
+        ):
+            fields: Mapping[str, Any] = entry.get("fieldsV1") or {}
+            return fields
+    return {}
+
+
+def stands(manifest: Mapping[str, Any], live: Mapping[str, Any], manager: str) -> bool:
+    """Whether ``manager`` still holds every field of ``manifest`` in ``live``."""
+    wanted: dict[str, Any] = {name: value for name, value in manifest.items() if name not in _NOT_OWNED}
+    wanted["metadata"] = {
+        name: value for name, value in manifest["metadata"].items() if name not in _IDENTITY
+    }
+    return _covers(fields_of(live, manager), wanted)
+
+
+def is_ours(live: Mapping[str, Any], owner_uid: str) -> bool:
+    """Owned by this very Extension, or released by one (no controller, our label). Without ``owner_uid`` any
+    Extension's.
+    """
+    owners = live["metadata"].get("ownerReferences") or []
+    if owners:
+        return any(
+            owner.get("kind") == "Extension" and owner.get("uid") in {owner_uid or owner.get("uid")}
+            for owner in owners
+        )
+    return is_managed(live)
+
+
+def is_managed(live: Mapping[str, Any]) -> bool:
+    """Whether Beamline made it, whoever owns it now."""
+    labels = live["metadata"].get("labels") or {}
+    return bool(labels.get("app.kubernetes.io/managed-by") == MANAGED_BY)
+
+
+def shortened(live: Mapping[str, Any], manager: str) -> dict[str, Any]:
+    """What is worth keeping in memory of an object that is only watched for changes."""
+    meta = live["metadata"]
+    kept = {
+        name: meta[name]
+        for name in ("name", "namespace", "uid", "resourceVersion", "labels", "ownerReferences")
+        if name in meta
+    }
+    kept["managedFields"] = [{"manager": manager, "operation": "Apply", "fieldsV1": fields_of(live, manager)}]
+    return {"metadata": kept}
+
+
+def _covers(fields: Mapping[str, Any], wanted: Any) -> bool:
+    """An empty node is a leaf, or something that is owned as a whole."""
+    if isinstance(wanted, Mapping):
+        return all(
+            f"f:{name}" in fields and (not fields[f"f:{name}"] or _covers(fields[f"f:{name}"], value))
+            for name, value in wanted.items()
+        )
+    if isinstance(wanted, list):
+        return all(_covers_item(fields, item) for item in wanted)
+    return True
+
+
+def _covers_item(fields: Mapping[str, Any], item: Any) -> bool:
+    """An item of a list that merges: by its keys (``k:``), or by its value (``v:``)."""
+    if not isinstance(item, Mapping):
+        return f"v:{json.dumps(item, separators=(',', ':'))}" in fields
+    return any(not child or _covers(child, item) for key, child in _keyed(fields) if _picks(key, item))
+
+
+def _keyed(fields: Mapping[str, Any]) -> Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    for name, child in fields.items():
+        if name.startswith("k:"):
+            yield json.loads(name[2:]), child
+
+
+def _picks(key: Mapping[str, Any], item: Mapping[str, Any]) -> bool:
+    """Keys that the manifest leaves to their default (a port's protocol) pick by the others."""
+    return all(name not in item or item[name] == value for name, value in key.items())

@@ -1,0 +1,46 @@
+"""How many pods a workload has, where that is not a plain number: its autoscaler and its disruption budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .port import DeploymentRequest
+
+
+def autoscaler(request: DeploymentRequest) -> dict[str, Any] | None:
+    """The spec of the HorizontalPodAutoscaler; None where none is asked for, or the workload is at zero."""
+    asked = request.workload.autoscaling
+    if asked is None or request.replicas == 0:
+        return None
+    targets = [("cpu", asked.cpu_percent), ("memory", asked.memory_percent)]
+    return {
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": request.name},
+        "minReplicas": asked.min_replicas,
+        "maxReplicas": asked.max_replicas,
+        "metrics": [
+            {
+                "type": "Resource",
+                "resource": {
+                    "name": name,
+                    "target": {"type": "Utilization", "averageUtilization": percent},
+                },
+            }
+            for name, percent in targets
+            if percent is not None
+        ],
+        "behavior": {"scaleDown": {"stabilizationWindowSeconds": asked.scale_down_stabilization_seconds}},
+    }
+
+
+def disruption_budget(request: DeploymentRequest, selector: Mapping[str, str]) -> dict[str, Any] | None:
+    """The spec of the PodDisruptionBudget; None where none is asked for."""
+    asked = request.workload.disruption
+    if asked is None:
+        return None
+    return {
+        "selector": {"matchLabels": dict(selector)},
+        "maxUnavailable": asked.max_unavailable,
+        # A pod that never becomes ready must not keep a node from being drained.
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+    }
