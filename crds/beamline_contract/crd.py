@@ -48,6 +48,10 @@ _COMMON_STATUS: dict[str, Any] = {
         "format": "int64",
         "description": "Registry revision that holds the observed generation.",
     },
+    "lastReconcileAt": {
+        **_STRING,
+        "description": "Value of the annotation beamline.io/reconcile-at that was acted upon last.",
+    },
     "programmed": {
         **_STRING,
         "description": "Routers that serve the observed generation, of those alive: 2/3.",
@@ -59,12 +63,36 @@ _STATUS: dict[Kind, dict[str, Any]] = {
         "replicas": {"type": "integer", "format": "int32"},
         "readyReplicas": {"type": "integer", "format": "int32"},
         "selector": {**_STRING, "maxLength": 4096, "description": "Label selector of the workload's pods."},
+        "health": {
+            "type": "object",
+            "description": "Calls of the last five minutes over all routers; written on transitions only.",
+            "properties": {
+                "status": {**_STRING, "description": "healthy, degraded, failing or no_data."},
+                "score": {
+                    "type": "integer",
+                    "format": "int32",
+                    "description": "Successful calls in percent, to within five points.",
+                },
+            },
+        },
         "breaker": {**_STRING, "description": "Worst breaker state over all routers."},
         "lastError": {**_STRING, "description": "Code of the last failure, without content."},
         "workloadHash": {**_STRING, "description": "Hash of the workload that was applied last."},
     },
     "RoutingPolicy": {
         "complexity": {"type": "integer", "format": "int32"},
+        "references": {
+            "type": "array",
+            "maxItems": 64,
+            "description": "Each reference, where it leads, and what is wrong there.",
+            "items": {
+                "type": "object",
+                "required": ["path", "namespace", "name", "reason"],
+                "properties": {
+                    name: dict(_STRING) for name in ("path", "namespace", "name", "reason", "message")
+                },
+            },
+        },
         "warnings": {"type": "array", "maxItems": 32, "items": _STRING},
         "providers": {**_STRING, "description": "Ids that the policy may select, for the printer column."},
     },

@@ -7,7 +7,7 @@ name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,11 +58,20 @@ class PolicyRecord:
     revision: int = 0
 
 
-def extension_record(extension: Extension) -> ExtensionRecord:
-    """The registry row of a valid Extension."""
+def extension_record(extension: Extension, denied: Collection[str] = ()) -> ExtensionRecord:
+    """The registry row of a valid Extension. Where its fallback is among the ``denied`` ids it has none and
+    fails closed; where what it is a version of is among them, it is a version of nothing, and disabled.
+    """
     spec = extension.spec
     document = spec.to_manifest()
     document.pop("workload", None)
+    if spec.fallback_ref is not None and object_id(spec.fallback_ref.name) in denied:
+        del document["fallbackRef"]
+        document["failureMode"] = "closed"
+    enabled = spec.enabled
+    if spec.version_of is not None and object_id(spec.version_of) in denied:
+        del document["versionOf"]
+        document["enabled"] = enabled = False
     return ExtensionRecord(
         id=extension.id,
         type=spec.type,
@@ -73,7 +82,7 @@ def extension_record(extension: Extension) -> ExtensionRecord:
         generation=extension.metadata.generation,
         timeout_ms=spec.timeout_ms,
         retry=spec.retry,
-        enabled=spec.enabled,
+        enabled=enabled,
         config=dict(spec.config),
         metadata=dict(spec.metadata),
         version=spec.version,
@@ -83,23 +92,28 @@ def extension_record(extension: Extension) -> ExtensionRecord:
     )
 
 
-def policy_record(policy: RoutingPolicy) -> PolicyRecord:
-    """The registry row of a valid RoutingPolicy."""
+def policy_record(policy: RoutingPolicy, denied: Collection[str] = ()) -> PolicyRecord:
+    """The registry row of a valid RoutingPolicy. ``denied``: see :func:`policy_document`."""
     return PolicyRecord(
         id=policy.id,
         namespace=policy.metadata.namespace,
         name=policy.metadata.name,
         uid=policy.metadata.uid,
         generation=policy.metadata.generation,
-        policy=policy_document(policy),
+        policy=policy_document(policy, denied),
         created_at=policy.metadata.created_at,
     )
 
 
-def policy_document(policy: RoutingPolicy) -> dict[str, Any]:
-    """The stored form of a policy: snake_case, ids instead of references, unset fields left out."""
+def policy_document(policy: RoutingPolicy, denied: Collection[str] = ()) -> dict[str, Any]:
+    """The stored form of a policy: snake_case, ids instead of references, unset fields left out.
+
+    ``denied`` are ids of Extensions that did not agree to be used by this policy, or no longer do. The
+    document names them, and a router treats them as absent: the step answers NOT_FOUND.
+    """
     spec = policy.spec
     document: dict[str, Any] = {
+        **({"denied": sorted(set(denied))} if denied else {}),
         "match": spec.match.model_dump(mode="json"),
         "priority": spec.priority,
         "deadline_ms": spec.deadline_ms,

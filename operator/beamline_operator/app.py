@@ -26,6 +26,7 @@ import structlog
 
 from beamline_contract.names import GROUP
 from beamline_contract.objects import KINDS
+from beamline_contract.reports import RouterHealth
 from beamline_registry.port import RegistryError, RegistryUnavailableError
 from beamline_registry.postgres import PostgresRegistry
 from beamline_sdk import logs
@@ -157,7 +158,7 @@ class Operator:
             self.inputs.on_change = controller.enqueue_readers
             self.store.on_change = controller.enqueue
             self.hints.on_report = controller.on_router_report
-            self.hints.on_health = self.fold.add
+            self.hints.on_health = partial(self._on_health, controller)
             stack.callback(self._disconnect)
             await self.hints.probe()
             self.controller = controller
@@ -203,6 +204,10 @@ class Operator:
     ) -> None:
         self.deployments.observe(kind, document, deleted=deleted)
         controller.enqueue_workload(document["metadata"]["namespace"], document["metadata"]["name"])
+
+    def _on_health(self, controller: Controller, report: RouterHealth) -> None:
+        self.fold.add(report)
+        controller.on_health(report)
 
     def _disconnect(self) -> None:
         self.store.on_change = _ignore

@@ -131,6 +131,11 @@ class MemoryStore:
         del self._objects[key]
         self.on_change(key)
 
+    def annotate(self, key: ObjectKey, annotations: Mapping[str, str]) -> None:
+        """Changes annotations, which makes no new generation."""
+        stored = self._objects[key]
+        self._put(key, replace(stored, metadata=replace(stored.metadata, annotations=dict(annotations))))
+
     def get(self, key: ObjectKey) -> StoredObject | None:
         return self._objects.get(key)
 

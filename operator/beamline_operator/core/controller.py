@@ -17,15 +17,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
 import structlog
 
+from beamline_contract.names import object_id
 from beamline_contract.objects import KINDS, Extension, Kind, ObjectKey
-from beamline_contract.reports import RouterStatus
+from beamline_contract.reports import RouterHealth, RouterStatus
 from beamline_registry.port import FencedError, RegistryError, RegistryWriter, Remove
 
+from .health import SLOT_S
 from .ports import Hints, ObjectStore, StoreError
 from .queue import Clock, WorkQueue
 from .reconciler import Reconciler, RetryLater
@@ -112,11 +114,32 @@ class Controller:
         for key in self._reconciler.index.referrers(extension):
             self.queue.add(key)
 
+    def on_health(self, report: RouterHealth) -> None:
+        """A router reported calls and breakers: wakes the extensions whose status is to say something new."""
+        self._look_at(self._reconciler.health.take(report, self._reconciler.monotonic()))
+
+    def settle_health(self) -> None:
+        """Time went by: wakes the extensions whose health changed by it. Forgets those that are gone."""
+        self._reconciler.health.keep(
+            {object_id(stored.metadata.name) for stored in self._store.list("Extension")}
+        )
+        self._look_at(self._reconciler.health.settle(self._reconciler.monotonic()))
+
+    def _look_at(self, due: Mapping[str, float]) -> None:
+        for identifier, delay in due.items():
+            holder = self._reconciler.index.holder_of_id("Extension", identifier)
+            if holder is not None:
+                self.queue.add_after(holder, delay)
+
     def on_router_report(self, status: RouterStatus) -> None:
         """A router reported, or is gone (``leaving``): wakes the objects for which it makes a difference."""
         before = self._reports.pop(status.instance, None)
         if not status.leaving:
             self._reports[status.instance] = status
+        else:
+            self._look_at(
+                self._reconciler.health.forget_router(status.instance, self._reconciler.monotonic())
+            )
         if before is None or status.leaving:
             if before is not None or not status.leaving:
                 self._spread(key for key, _ in self._reconciler.ledger.items())
@@ -140,6 +163,7 @@ class Controller:
             asyncio.create_task(self._work(), name=f"reconcile-{number}") for number in range(self._workers)
         ]
         self._tasks.append(asyncio.create_task(self._resync(), name="full-compare"))
+        self._tasks.append(asyncio.create_task(self._watch_health(), name="health-window"))
 
     async def stop(self) -> None:
         """Ends all tasks; a key in a worker's hands is finished, for at most ten seconds."""
@@ -204,6 +228,11 @@ class Controller:
                 self._lose()
             except RegistryError as error:
                 _log.warning("drift.compare_failed", error=str(error))
+
+    async def _watch_health(self) -> None:
+        while True:
+            await asyncio.sleep(SLOT_S)
+            self.settle_health()
 
     async def work_on(self, key: ObjectKey) -> None:
         """One reconcile of a key that was taken from the queue."""

@@ -82,6 +82,8 @@ def _wants_deploy(view: View, decided: Decided) -> bool:
         or view.attempts.deploy_fault is not None
     ):
         return False
+    if view.forced and view.attempts.deployed is None:
+        return True
     running = view.workload.hash if view.workload is not None else ""
     return view.desired.hash not in {running, view.attempts.deployed}
 

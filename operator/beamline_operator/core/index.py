@@ -11,9 +11,9 @@ first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from beamline_contract.extension import ExtensionRef
 from beamline_contract.names import object_id
@@ -140,6 +140,15 @@ def target_of(stored: StoredObject, ref: ExtensionRef) -> ObjectKey:
     return ObjectKey("Extension", ref.namespace or stored.metadata.namespace, ref.name)
 
 
+def _shown(status: Mapping[str, Any]) -> tuple[object, ...]:
+    """What a referrer's status repeats of this one."""
+    ready: Mapping[str, Any] = next(
+        (item for item in status.get("conditions") or () if item.get("type") == "Ready"), {}
+    )
+    unready = ready.get("reason") if ready.get("status") == "False" else None
+    return (unready, status.get("breaker", "closed"))
+
+
 def _entry(stored: StoredObject) -> _Entry:
     meta = stored.metadata
     claims: list[Claim] = [(f"{stored.kind} id", object_id(meta.name))]
@@ -147,7 +156,14 @@ def _entry(stored: StoredObject) -> _Entry:
     if isinstance(stored, Extension):
         claims.append(("subject", stored.subject))
         spec = stored.spec
-        facts = (spec.type, spec.enabled, spec.allowed_namespaces, spec.version_of, meta.deleting)
+        facts = (
+            spec.type,
+            spec.enabled,
+            spec.allowed_namespaces,
+            spec.version_of,
+            meta.deleting,
+            _shown(stored.status),
+        )
     elif isinstance(stored, RoutingPolicy):
         facts = (meta.deleting,)
     refers_to = frozenset(target_of(stored, ref) for _, ref, _ in refs_of(stored))

@@ -13,7 +13,9 @@ over.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
 import structlog
@@ -26,6 +28,7 @@ from .act import Actor
 from .batcher import Batcher
 from .decide import decide
 from .gather import Gatherer
+from .health import HealthBoard
 from .index import ObjectIndex
 from .ledger import Ledger
 from .ports import Hints, Inputs, ObjectStore, StoreError
@@ -62,6 +65,7 @@ class Reconciler:
         epoch: Callable[[], int],
         settings: ReconcileSettings,
         now: Callable[[], datetime],
+        clock: Callable[[], float] = time.monotonic,
         inputs: Inputs | None = None,
     ) -> None:
         self._store = store
@@ -71,6 +75,8 @@ class Reconciler:
         self._now = now
         self.index = ObjectIndex()
         self.ledger = Ledger()
+        self.health = HealthBoard()
+        self.monotonic = clock
         self.batcher = Batcher(registry, hints, epoch)
         self.notify: Callable[[ObjectKey], None] = _nobody
         self._gatherer = Gatherer(
@@ -80,6 +86,8 @@ class Reconciler:
             index=self.index,
             ledger=self.ledger,
             settings=settings,
+            health=self.health,
+            clock=self.monotonic,
             inputs=inputs,
         )
         self._actor = Actor(store, deployments, self.batcher, self.ledger)
@@ -125,10 +133,15 @@ class Reconciler:
             return None
         if not view.object.status.get("conditions") and not view.object.metadata.deleting:
             await self._store.write_status(key, first_sight(view))
+        if view.forced and not view.suspended:
+            self.ledger.forget(key)
+            view = replace(view, row=None)
         for _ in range(MAX_STEPS):
             plan = decide(view, self._settings)
             if plan.idle:
-                await self._actor.publish(key, _stored_status(self._store, view), plan)
+                if await self._actor.publish(key, _stored_status(self._store, view), plan):
+                    for other in self.index.update(key, self._store.get(key)):
+                        self.notify(other)
                 if plan.failed is not None:
                     raise RetryLater(plan.failed)
                 return plan.requeue

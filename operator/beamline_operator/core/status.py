@@ -16,13 +16,14 @@ from beamline_contract.objects import BrokenObject, Extension, RoutingPolicy
 from beamline_contract.projection import COMPLEXITY_WARNING, PolicyRecord, complexity
 
 from .checks.programmed import serving_routers
+from .checks.references import fault_of
+from .health import from_status
 from .ports import Event
-from .view import Decided, Finding, View, unknown
+from .view import MAX_ANNOTATION, RECONCILE_AT, Decided, Finding, Reference, View, unknown
 
 MAX_MESSAGE: Final = 4096
 MAX_WARNINGS: Final = 32
-_KEPT: Final = ("breaker", "lastError")
-"""Written by the fold of routers' health reports, not by the conditions."""
+MAX_REFERENCES: Final = 64
 
 
 def first_sight(view: View) -> dict[str, Any]:
@@ -37,7 +38,9 @@ def first_sight(view: View) -> dict[str, Any]:
 def assemble(view: View, decided: Decided) -> dict[str, Any]:
     """The whole status."""
     old = view.object.status
-    status: dict[str, Any] = {name: old[name] for name in _KEPT if name in old}
+    status: dict[str, Any] = {}
+    if view.kind == "Extension":
+        status = from_status(old) if view.health is None else view.health.to_status()
     if isinstance(view.object, BrokenObject) or view.suspended:
         status = {name: value for name, value in old.items() if name != "conditions"}
     status["observedGeneration"] = view.generation
@@ -45,6 +48,8 @@ def assemble(view: View, decided: Decided) -> dict[str, Any]:
     status["conditions"] = _conditions(view, decided)
     if view.suspended:
         return status
+    if asked := view.object.metadata.annotations.get(RECONCILE_AT):
+        status["lastReconcileAt"] = asked[:MAX_ANNOTATION]
     if view.in_registry and view.row is not None:
         status["revision"] = view.row.revision
         if view.routers:
@@ -85,9 +90,34 @@ def _policy_status(view: View, policy: RoutingPolicy) -> dict[str, Any]:
         object_id(choice.extension_ref.name) for step in policy.spec.steps for choice in step.providers
     ]
     status: dict[str, Any] = {"complexity": score, "providers": ",".join(providers)[:1024]}
+    references = [_reference_status(view, ref) for ref in view.references[:MAX_REFERENCES]]
+    if references:
+        status["references"] = references
     if warnings:
         status["warnings"] = [warning[:1024] for warning in warnings[:MAX_WARNINGS]]
     return status
+
+
+def _reference_status(view: View, ref: Reference) -> dict[str, Any]:
+    """Where a reference leads, and what is wrong there: with the reference itself, else with its target."""
+    key = ref.target_key
+    status = {"path": ref.path, "namespace": key.namespace, "name": key.name}
+    fault = fault_of(view.object.metadata.namespace, ref)
+    if fault is not None:
+        return {**status, "reason": fault[0].value, "message": fault[1][:1024]}
+    target = ref.target
+    assert target is not None, "a reference without a fault leads somewhere"
+    ready = conditions_of(target.status).get(ConditionType.READY, {})
+    breaker = target.status.get("breaker", "closed")
+    if ready.get("status") == "False":
+        return {
+            **status,
+            "reason": Reason.NOT_READY.value,
+            "message": f"It is not ready: {ready.get('reason')}.",
+        }
+    if breaker != "closed":
+        return {**status, "reason": Reason.BREAKER_OPEN.value, "message": f"Its breaker is {breaker}."}
+    return {**status, "reason": Reason.RESOLVED.value}
 
 
 def _conditions(view: View, decided: Decided) -> list[dict[str, Any]]:
@@ -146,7 +176,7 @@ def events(view: View, decided: Decided) -> tuple[Event, ...]:
     if view.suspended:
         return ()
     before = conditions_of(view.object.status)
-    told = []
+    told = _breaker_events(view)
     for kind, wanted, reason, event in _TOLD:
         finding = decided.get(kind)
         if finding is None or finding.status != wanted or reason not in {None, finding.reason}:
@@ -154,6 +184,22 @@ def events(view: View, decided: Decided) -> tuple[Event, ...]:
         if _is_news(before.get(kind), finding, view.generation):
             told.append(Event(event, finding.message[:1024], "Normal" if finding.holds else "Warning"))
     return tuple(told)
+
+
+def _breaker_events(view: View) -> list[Event]:
+    if view.health is None:
+        return []
+    old, new = str(view.object.status.get("breaker", "closed")), view.health.breaker
+    if old == new:
+        return []
+    if new == "closed":
+        return [Event(EventReason.BREAKER_CLOSED, f"The breaker was {old} and is closed in every router.")]
+    if old != "closed" and new == "half-open":
+        return []
+    error = f"; last error {view.health.last_error}" if view.health.last_error else ""
+    return [
+        Event(EventReason.BREAKER_OPENED, f"The breaker is {new} in at least one router{error}.", "Warning")
+    ]
 
 
 def _is_news(old: Mapping[str, Any] | None, finding: Finding, generation: int) -> bool:

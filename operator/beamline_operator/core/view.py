@@ -5,20 +5,25 @@ decision.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from beamline_contract.conditions import ConditionType, Reason
 from beamline_contract.extension import ExtensionRef
-from beamline_contract.names import FINALIZER
+from beamline_contract.names import FINALIZER, GROUP
 from beamline_contract.objects import BrokenObject, Extension, Kind, ObjectKey, RoutingPolicy
 from beamline_contract.projection import ExtensionRecord, PolicyRecord
 from beamline_contract.reports import Notice, RouterStatus
 from beamline_registry.port import WriteResult
 from beamline_sdk.deployment.port import DeploymentRequest, DeploymentStatus
 
+from .health import ExtensionHealth
 from .ports import StoredObject
+
+RECONCILE_AT: Final = f"{GROUP}/reconcile-at"
+"""Annotation on an object: a value that was not there before forces a pass."""
+MAX_ANNOTATION: Final = 256
 
 Record: TypeAlias = ExtensionRecord | PolicyRecord
 
@@ -98,6 +103,10 @@ class View:
     routers: tuple[RouterStatus, ...] = ()
     attempts: Attempts = Attempts()
     allowed_images: tuple[str, ...] = ()
+    health: ExtensionHealth | None = None
+    """What routers say; None where nothing was heard since this process started."""
+    holders: Mapping[str, ObjectKey] = field(default_factory=dict)
+    """The objects behind the ids that routers name in their remarks."""
 
     @property
     def kind(self) -> Kind:
@@ -127,6 +136,12 @@ class View:
     def in_registry(self) -> bool:
         """Whether the registry is known to hold exactly what this generation asks for."""
         return self.row is not None and self.record is not None and self.row.record == self.record
+
+    @property
+    def forced(self) -> bool:
+        """Whether somebody asks for a pass that takes nothing as known (``beamline.io/reconcile-at``)."""
+        asked = self.object.metadata.annotations.get(RECONCILE_AT, "")[:MAX_ANNOTATION]
+        return bool(asked) and asked != self.object.status.get("lastReconcileAt")
 
     @property
     def retained(self) -> bool:

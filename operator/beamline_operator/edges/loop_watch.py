@@ -79,7 +79,7 @@ class LoopWatch:
                 blocked = None
 
     def _stack(self) -> list[str]:
-        frame = sys._current_frames().get(self._thread_id)  # noqa: SLF001 -- the documented way to see another thread
+        frame = sys._current_frames().get(self._thread_id)
         if frame is None:
             return []
         return [

@@ -48,7 +48,7 @@ def is_ours(live: Mapping[str, Any], owner_uid: str) -> bool:
     owners = live["metadata"].get("ownerReferences") or []
     if owners:
         return any(
-            owner.get("kind") == "Extension" and owner.get("uid") in {owner_uid or owner.get("uid")}
+            owner.get("kind") == "Extension" and (not owner_uid or owner.get("uid") == owner_uid)
             for owner in owners
         )
     return is_managed(live)

@@ -118,7 +118,7 @@ class ProcessDeployments:
         self,
         namespace: str,
         name: str,
-        desired: DeploymentRequest | None = None,  # noqa: ARG002 -- nobody else can change a child of ours
+        desired: DeploymentRequest | None = None,
     ) -> DeploymentStatus:
         """How the workload is; phase ABSENT when there is none."""
         workload = self._workloads.get((namespace, name))

@@ -1,4 +1,4 @@
-"""How many pods a workload has, where that is not a plain number: its autoscaler and its disruption budget."""
+"""How many pods a workload has, where that is no plain number: autoscaler and disruption budget."""
 
 from __future__ import annotations
 

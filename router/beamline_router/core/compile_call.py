@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,18 +22,23 @@ class Resolver:
     """Looks extensions up for one policy and remembers which ones it depends on."""
 
     def __init__(
-        self, policy_id: str, table: Mapping[str, CompiledExtension], budget: BudgetSettings | None
+        self,
+        policy_id: str,
+        table: Mapping[str, CompiledExtension],
+        budget: BudgetSettings | None,
+        denied: Collection[str] = (),
     ) -> None:
         self.policy_id = policy_id
         self._table = table
         self._budget = budget
+        self._denied = frozenset(denied)
         self.needs: dict[str, CompiledExtension | None] = {}
 
     def find(self, extension_id: str) -> CompiledExtension | None:
-        """The extension of that id, disabled or not."""
+        """The extension of that id, disabled or not; None also where it does not let this policy use it."""
         found = self._table.get(extension_id)
         self.needs[extension_id] = found
-        return found
+        return None if extension_id in self._denied else found
 
     def call(
         self,
@@ -52,7 +57,10 @@ class Resolver:
         extension = self.find(extension_id)
         over = _Overrides(step, at)
         if extension is None or not extension.enabled or extension.type != wanted:
-            return _nobody(extension_id, wanted, extension, weight)
+            nobody = _nobody(extension_id, wanted, extension, weight)
+            if extension_id in self._denied:
+                return replace(nobody, absent=f"{extension_id} does not let this policy use it")
+            return nobody
         if not extension.versions:
             return self._one(extension, extension_id, over, key, weight)
         leaves = tuple(

@@ -38,6 +38,7 @@ from .route import Canary, CompiledExtension, CompiledPolicy, FailureMode, Provi
 ACTIONS: tuple[Action, ...] = get_args(Action)
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 DEFAULT_DEADLINE_MS = 60_000
+MAX_DENIED = 512
 
 
 def compile_policy(record: PolicyRecord, table: Mapping[str, CompiledExtension]) -> CompiledPolicy:
@@ -45,7 +46,9 @@ def compile_policy(record: PolicyRecord, table: Mapping[str, CompiledExtension])
     policy_id = text(record.id, "metadata.name")
     whole(record.generation, "metadata.generation", 0, 2**63 - 1)
     document = mapping(record.policy, "spec")
-    resolver = Resolver(policy_id, table, _budget(document.get("retry_budget")))
+    # Ids of extensions that did not agree to be used by this policy: absent, as far as it is concerned.
+    denied = texts(document.get("denied") or (), "spec.steps", MAX_DENIED)
+    resolver = Resolver(policy_id, table, _budget(document.get("retry_budget")), denied)
     steps = [
         mapping(step, f"spec.steps[{number}]")
         for number, step in enumerate(sequence(document.get("steps"), "spec.steps", MAX_STEPS))

@@ -45,6 +45,7 @@ class World:
             epoch=lambda: self.epoch,
             settings=self.settings,
             now=self.clock.now,
+            clock=self.clock.time,
         )
         self.controller = Controller(
             self.reconciler,

@@ -106,7 +106,7 @@ async def test_a_broken_object_names_every_fault_and_leaves_the_row(world: Any) 
         ),
         pytest.param(
             lambda world: world.extension("gpt", namespace="other"),
-            "RefNotPermitted", "allowedNamespaces", False, id="only a namesake in another namespace",
+            "RefNotPermitted", "allowedNamespaces", True, id="only a namesake in another namespace",
         ),
     ],
 )  # fmt: skip

@@ -67,9 +67,8 @@ def takes_requests(view: View, _: Decided) -> Finding | None:
         if notice.reason == "MatchesNothing":
             return yes(Reason.MATCHES_NOTHING, notice.message)
         if notice.reason == "Overridden":
-            other = (
-                f" ({notice.other_id})" if notice.other_id and notice.other_id not in notice.message else ""
-            )
+            holder = view.holders.get(notice.other_id or "")
+            other = f" ({holder or notice.other_id})" if notice.other_id else ""
             return yes(Reason.OVERRIDDEN, f"{notice.message}{other}")
     return None
 

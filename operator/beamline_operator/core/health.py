@@ -1,0 +1,141 @@
+"""What routers say about the health of each extension, and when it is worth a write to its status.
+
+A router reports calls and its breaker's state every few seconds, only where something changed. The board adds
+up the calls of the last five minutes over all routers, in slots of ten seconds, and keeps the worst breaker
+state. What goes into status changes only
+
+- on a transition: another breaker state, another error code, another word for the health, or a score that
+  moved by :data:`SCORE_STEP` points or more,
+- and at most every :data:`WRITE_EVERY_S` seconds for each extension.
+
+So an idle cluster writes nothing and a busy one little. A process that has just started knows nothing: until
+it heard of an extension, what its status says stays as it is. Time is an argument, in monotonic seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from beamline_contract.reports import HealthDelta, RouterHealth
+
+WINDOW_S: Final = 300.0
+"""Calls older than this count no more (contract.md, ``health_score``)."""
+SLOT_S: Final = 10.0
+WRITE_EVERY_S: Final = 10.0
+SCORE_STEP: Final = 5
+HEALTHY: Final = 99
+DEGRADED: Final = 90
+_SEVERITY: Final = {"closed": 0, "half-open": 1, "open": 2, "isolated": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class ExtensionHealth:
+    """What status says. ``score`` is success / (success + failure) x 100 over five minutes, None without
+    calls; ``state`` one of healthy, degraded, failing, no_data.
+    """
+
+    breaker: str = "closed"
+    last_error: str | None = None
+    state: str = "no_data"
+    score: int | None = None
+
+    def to_status(self) -> dict[str, Any]:
+        """The fields of ``status``."""
+        health: dict[str, Any] = {"status": self.state}
+        if self.score is not None:
+            health["score"] = self.score
+        status: dict[str, Any] = {"breaker": self.breaker, "health": health}
+        if self.last_error is not None:
+            status["lastError"] = self.last_error
+        return status
+
+    def differs(self, other: ExtensionHealth) -> bool:
+        """Whether the change from ``other`` to this one is a transition."""
+        if (self.breaker, self.last_error, self.state) != (other.breaker, other.last_error, other.state):
+            return True
+        return self.score is not None and abs(self.score - (other.score or 0)) >= SCORE_STEP
+
+
+@dataclass(slots=True)
+class _Entry:
+    breakers: dict[str, str] = field(default_factory=dict)
+    slots: dict[int, tuple[int, int]] = field(default_factory=dict)
+    last_error: str | None = None
+    told: ExtensionHealth | None = None
+    told_at: float = float("-inf")
+
+
+class HealthBoard:
+    """Health by extension id."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, _Entry] = {}
+
+    def take(self, report: RouterHealth, now: float) -> dict[str, float]:
+        """Takes in a report. Returns which ids are worth a look, and in how many seconds."""
+        for delta in report.deltas:
+            self._add(report.instance, delta, now)
+        return dict(self._due((delta.extension_id for delta in report.deltas), now))
+
+    def forget_router(self, instance: str, now: float) -> dict[str, float]:
+        """A router is gone, and its breakers with it. Returns what :meth:`take` does."""
+        touched = [
+            identifier for identifier, entry in self._entries.items() if entry.breakers.pop(instance, None)
+        ]
+        return dict(self._due(touched, now))
+
+    def keep(self, identifiers: set[str]) -> None:
+        """Forgets every extension that is not named."""
+        for identifier in self._entries.keys() - identifiers:
+            del self._entries[identifier]
+
+    def settle(self, now: float) -> dict[str, float]:
+        """What changed by the mere passing of time: old calls fall out of the window."""
+        return dict(self._due(list(self._entries), now))
+
+    def read(self, identifier: str, now: float) -> ExtensionHealth | None:
+        """What status is to say now; None where nothing was heard and the old word stands."""
+        entry = self._entries.get(identifier)
+        if entry is None:
+            return None
+        current = _summary(entry, now)
+        fresh = entry.told is None or (current.differs(entry.told) and now >= entry.told_at + WRITE_EVERY_S)
+        if fresh:
+            entry.told, entry.told_at = current, now
+        return entry.told
+
+    def _add(self, instance: str, delta: HealthDelta, now: float) -> None:
+        entry = self._entries.setdefault(delta.extension_id, _Entry())
+        entry.breakers[instance] = delta.breaker
+        if delta.last_error is not None and delta.failure:
+            entry.last_error = delta.last_error
+        slot = int(now // SLOT_S)
+        success, failure = entry.slots.get(slot, (0, 0))
+        entry.slots[slot] = (success + delta.success, failure + delta.failure)
+
+    def _due(self, identifiers: Any, now: float) -> Iterator[tuple[str, float]]:
+        for identifier in identifiers:
+            entry = self._entries[identifier]
+            if entry.told is None or _summary(entry, now).differs(entry.told):
+                yield identifier, max(0.0, entry.told_at + WRITE_EVERY_S - now)
+
+
+def from_status(status: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an old status that this module is the author of."""
+    return {name: status[name] for name in ("breaker", "health", "lastError") if name in status}
+
+
+def _summary(entry: _Entry, now: float) -> ExtensionHealth:
+    oldest = int((now - WINDOW_S) // SLOT_S)
+    entry.slots = {slot: counts for slot, counts in entry.slots.items() if slot > oldest}
+    success = sum(counts[0] for counts in entry.slots.values())
+    failure = sum(counts[1] for counts in entry.slots.values())
+    breaker = max(entry.breakers.values(), key=_SEVERITY.__getitem__, default="closed")
+    total = success + failure
+    if not total:
+        return ExtensionHealth(breaker=breaker, last_error=entry.last_error)
+    score = 100 * success // total
+    word = "healthy" if score >= HEALTHY else "degraded" if score >= DEGRADED else "failing"
+    return ExtensionHealth(breaker, entry.last_error if failure else None, word, score)
