@@ -322,3 +322,11 @@ def test_a_complex_policy_is_noticed_with_a_hint() -> None:
 @pytest.mark.parametrize(("value", "expected"), [(1, 0), ({}, 1), ([[]], 2), ({"a": [{"b": 1}]}, 3)])
 def test_depth_counts_objects_and_lists(value: Any, expected: int) -> None:
     assert depth(value) == expected
+
+
+def test_an_extension_that_denies_itself_to_a_policy_is_absent_there_and_nowhere_else() -> None:
+    document = {**POLICY.policy, "denied": ["check"]}
+    snapshot = compiled(EXTENSIONS, [replace(POLICY, policy=document)]).snapshot
+    assert step_call(snapshot, 1).absent == "check does not let this policy use it"
+    assert step_call(snapshot, 0).absent is None
+    assert step_call(compiled(EXTENSIONS, [POLICY]).snapshot, 1).absent is None

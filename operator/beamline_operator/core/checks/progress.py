@@ -19,6 +19,7 @@ _PERSON_NEEDED: Final = frozenset(
         Reason.WORKLOAD_NOT_RUNNABLE,
         Reason.CREDENTIALS_MISSING,
         Reason.REFUSED,
+        Reason.REF_NOT_PERMITTED,
         *BLOCKING,
     }
 )
