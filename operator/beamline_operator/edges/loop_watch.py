@@ -71,7 +71,7 @@ class LoopWatch:
             if blocked is None and age > self._limit_s:
                 blocked = self._beat
                 self.blocks += 1
-                _log.error("loop.blocked", seconds=round(age, 1), stack=self._stack())
+                _log.error("loop.blocked", seconds=round(age, 1), frames=self._stack())
             elif blocked is not None and self._beat != blocked:
                 lasted = self._beat - blocked
                 self.longest_s = max(self.longest_s, lasted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -117,4 +117,19 @@ async def world() -> AsyncIterator[World]:
     made = await World().start()
     yield made
     made.controller.queue.close()
+    await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def worlds() -> AsyncIterator[Callable[[], World]]:
+    """Makes as many worlds as a test wants; each has to be started."""
+    made: list[World] = []
+
+    def make() -> World:
+        made.append(World())
+        return made[-1]
+
+    yield make
+    for world in made:
+        world.controller.queue.close()
     await asyncio.sleep(0)
