@@ -223,10 +223,15 @@ class Operator:
             routers=lambda: len(self.hints.routers()),
             objects=lambda: {kind: len(self.store.list(kind)) for kind in KINDS},
             api_calls=lambda: self.api.calls,
-            drift_repairs=lambda: self.controller.drift_repairs if self.controller is not None else 0,
+            drift_repairs=self._repairs,
+            loop_blocks=lambda: self.loop_watch.blocks,
             watch_events=lambda: self.watch.events if self.watch is not None else 0,
             watch_age_s=self._watch_age,
         )
+
+    def _repairs(self) -> dict[str, int]:
+        rows = self.controller.drift_repairs if self.controller is not None else 0
+        return {"row": rows, **self.deployments.repairs}
 
     def _watch_age(self) -> float | None:
         last = self.watch.last_event if self.watch is not None else None

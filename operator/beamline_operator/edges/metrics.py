@@ -22,7 +22,9 @@ class Readings:
     routers: Callable[[], int]
     objects: Callable[[], Mapping[str, int]]
     api_calls: Callable[[], Mapping[tuple[str, int], int]]
-    drift_repairs: Callable[[], int]
+    drift_repairs: Callable[[], Mapping[str, int]]
+    """By what was repaired: ``row``, or the kind of an owned object."""
+    loop_blocks: Callable[[], int]
     watch_events: Callable[[], int]
     watch_age_s: Callable[[], float | None]
 
@@ -56,8 +58,14 @@ class OperatorMetrics(Collector):
         if age is not None:
             yield _gauge("beamline_operator_watch_age_seconds", "Seconds since the last watch event.", age)
         yield _counter("beamline_operator_watch_events", "Watch events taken in.", read.watch_events())
+        repairs = CounterMetricFamily(
+            "beamline_operator_drift_repairs", "What others changed and was put right.", labels=["what"]
+        )
+        for what, count in sorted(read.drift_repairs().items()):
+            repairs.add_metric([what], count)
+        yield repairs
         yield _counter(
-            "beamline_operator_drift_repairs", "Rows that a full compare repaired.", read.drift_repairs()
+            "beamline_operator_loop_blocks", "Times the event loop was blocked.", read.loop_blocks()
         )
         size = GaugeMetricFamily("extension_registry_size", "Objects by kind.", labels=["kind"])
         for kind, count in read.objects().items():

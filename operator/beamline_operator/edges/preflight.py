@@ -15,18 +15,18 @@ from beamline_registry import migrate
 from beamline_registry.port import RegistryDeniedError, RegistryUnavailableError
 from beamline_sdk.deployment.kube_api import KubeApi, KubeError
 
+from ..rbac import RIGHTS
+
 APPLY_CRDS: Final = "kubectl apply -f crds/"
-NEEDED: Final[tuple[tuple[str, str, str, tuple[str, ...]], ...]] = (
-    (GROUP, "extensions", "", ("list", "watch", "patch")),
-    (GROUP, "extensions", "status", ("patch",)),
-    (GROUP, "routingpolicies", "", ("list", "watch", "patch")),
-    (GROUP, "routingpolicies", "status", ("patch",)),
-    ("apps", "deployments", "", ("get", "list", "watch", "create", "patch", "delete")),
-    ("", "serviceaccounts", "", ("get", "create", "patch", "delete")),
-    ("", "services", "", ("get", "create", "patch", "delete")),
-    ("networking.k8s.io", "networkpolicies", "", ("get", "create", "patch", "delete")),
-    ("", "pods", "", ("list",)),
-    ("events.k8s.io", "events", "", ("create",)),
+
+
+def _parts(resource: str) -> tuple[str, str]:
+    name, _, subresource = resource.partition("/")
+    return name, subresource
+
+
+NEEDED: Final[tuple[tuple[str, str, str, tuple[str, ...]], ...]] = tuple(
+    (right.group, *_parts(resource), right.verbs) for right in RIGHTS for resource in right.resources
 )
 """(group, resource, subresource, verbs): what the operator does in the namespaces that it serves."""
 

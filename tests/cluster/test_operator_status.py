@@ -1,0 +1,134 @@
+"""What status says on a real API server, and that it is quiet when there is nothing to say."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from controlplane.client import Cluster
+from nats import connect
+from operatorbench import Bench
+
+from beamline_contract.names import SUBJECT_ROUTER_HEALTH, SUBJECT_ROUTER_STATUS
+from beamline_contract.reports import HealthDelta, RouterHealth, RouterStatus
+from beamline_sdk.deployment.kube_api import MERGE
+
+
+class Router:
+    """A router that reports."""
+
+    def __init__(self, nc: Any) -> None:
+        self._nc = nc
+        self._sequence = 0
+
+    async def serve(self) -> None:
+        status = RouterStatus(instance="r1", revision=1_000_000, started_at="2030-01-01T00:00:00Z")
+        await self._nc.publish(SUBJECT_ROUTER_STATUS, status.model_dump_json().encode())
+        await self._nc.flush()
+
+    async def health(self, **fields: Any) -> None:
+        self._sequence += 1
+        delta = HealthDelta(extension_id="guard", **fields)
+        report = RouterHealth(instance="r1", sequence=self._sequence, deltas=[delta])
+        await self._nc.publish(SUBJECT_ROUTER_HEALTH, report.model_dump_json().encode())
+        await self._nc.flush()
+
+
+@pytest.fixture
+async def router(nats_server: Any) -> Any:
+    nc = await connect(nats_server.url)
+    yield Router(nc)
+    await nc.close()
+
+
+async def policy(bench: Bench, name: str, *providers: dict[str, Any]) -> None:
+    choices = [{"extensionRef": provider} for provider in providers]
+    await bench.apply("RoutingPolicy", name, {"steps": [{"action": "select_provider", "providers": choices}]})
+
+
+async def status(bench: Bench, kind: str, name: str) -> dict[str, Any]:
+    found = await bench.get(kind, name)
+    return dict(found.get("status", {})) if found is not None else {}
+
+
+async def test_a_breaker_is_shown_where_it_matters_and_reports_alone_write_nothing(
+    bench: Bench, router: Router, cluster: Cluster
+) -> None:
+    await bench.start()
+    await bench.extension("guard", workload=None)
+    await policy(bench, "default", {"name": "guard"})
+    await bench.wait("RoutingPolicy", "default", "Synced", "True")
+    await router.serve()
+    await bench.wait("RoutingPolicy", "default", "Ready", "True")
+    await bench.wait("Extension", "guard", "Ready", "True")
+    await router.health(breaker="open", failure=9, success=1, last_error="UNAVAILABLE")
+
+    async def opened() -> bool:
+        return (await status(bench, "Extension", "guard")).get("breaker") == "open"
+
+    await bench.until(opened, "the open breaker")
+    extension = await status(bench, "Extension", "guard")
+    assert (extension["lastError"], extension["health"]) == (
+        "UNAVAILABLE",
+        {"status": "failing", "score": 10},
+    )
+
+    async def repeated() -> bool:
+        (reference,) = (await status(bench, "RoutingPolicy", "default")).get("references", [{}])
+        return reference.get("reason") == "BreakerOpen"
+
+    await bench.until(repeated, "the policy's word on it")
+    before = await bench.versions()
+    for _ in range(20):
+        await router.health(breaker="open", failure=9, success=1, last_error="UNAVAILABLE")
+        await router.serve()
+    await asyncio.sleep(1)
+    assert await bench.versions() == before
+    table = cluster.kubectl("get", "-n", bench.namespace, "ext,rp").stdout
+    lines = [line.split() for line in table.splitlines() if line.strip()]
+    assert lines[0] == ["NAME", "TYPE", "READY", "REASON", "PROGRAMMED", "BREAKER", "REPLICAS", "AGE"]
+    assert lines[1][:6] == ["extension.beamline.io/guard", "provider", "True", "Ready", "1/1", "open"]
+    assert lines[2] == ["NAME", "PRIORITY", "READY", "REASON", "PROGRAMMED", "PROVIDERS", "AGE"]
+    assert lines[3][:6] == ["routingpolicy.beamline.io/default", "0", "True", "Ready", "1/1", "guard"]
+    wide = cluster.kubectl("get", "-n", bench.namespace, "ext", "-o", "wide").stdout.splitlines()[0].split()
+    assert {"SUBJECT", "TIMEOUT", "RETRY", "ENABLED", "REVISION", "MESSAGE"} <= set(wide)
+
+
+async def test_taking_back_a_permission_reaches_the_registry_and_the_policy(bench: Bench) -> None:
+    other = f"{bench.namespace}-other"
+    await bench.api.request("POST", "/api/v1/namespaces", body={"metadata": {"name": other}})
+    shared = Bench(bench.api, bench.registry, bench.settings, other)
+    await bench.start(namespaces=f"{bench.namespace},{other}")
+    try:
+        await shared.extension("guard", workload=None, allowedNamespaces=[bench.namespace])
+        await policy(bench, "default", {"name": "guard", "namespace": other})
+        await bench.wait("RoutingPolicy", "default", "ResolvedRefs", "True")
+        await bench.wait("RoutingPolicy", "default", "Synced", "True")
+        assert "denied" not in (await bench.rows())["default"].policy
+        await shared.extension("guard", workload=None, allowedNamespaces=[])
+        await bench.wait("RoutingPolicy", "default", "ResolvedRefs", "False", "RefNotPermitted")
+        assert (await bench.rows())["default"].policy["denied"] == ["guard"]
+        (reference,) = (await status(bench, "RoutingPolicy", "default"))["references"]
+        assert (reference["namespace"], reference["reason"]) == (other, "RefNotPermitted")
+        await bench.wait("RoutingPolicy", "default", "Stalled", "True")
+        await shared.delete("Extension", "guard")
+        await shared.gone("Extension", "guard")
+    finally:
+        await bench.api.delete(f"/api/v1/namespaces/{other}")
+
+
+async def test_reconcile_at_forces_a_pass(bench: Bench) -> None:
+    await bench.start()
+    await bench.extension("guard")
+    await bench.wait("Extension", "guard", "Synced", "True")
+    await bench.until(lambda: bench.get("Deployment", "guard"), "deployment")
+    audit = await bench.audit()
+    annotation = {"metadata": {"annotations": {"beamline.io/reconcile-at": "now"}}}
+    await bench.api.request("PATCH", bench.path("Extension", "guard"), body=annotation, content_type=MERGE)
+
+    async def handled() -> bool:
+        return (await status(bench, "Extension", "guard")).get("lastReconcileAt") == "now"
+
+    await bench.until(handled, "the forced pass")
+    assert await bench.audit() == audit
