@@ -50,7 +50,10 @@ def _kind(kind: Kind) -> Iterator[str]:
     yield from ("| Field | Type | Default | Limits | Meaning |", "|---|---|---|---|---|")
     yield from _rows(spec, "spec")
     yield from ("", f"Rules across the fields of {kind}:", "")
-    yield from (f"- `{at}`: {message}" for at, message in _rules(spec, "spec"))
+    # A pattern in a message may look like a link.
+    yield from (
+        "- `{}`: {}".format(at, message.replace("](", "]\\(")) for at, message in _rules(spec, "spec")
+    )
 
 
 def _rows(node: Mapping[str, Any], at: str) -> Iterator[str]:
