@@ -5,8 +5,9 @@ hold exactly these (tests compare), and the cluster suite runs an operator under
 ``python -m beamline_operator.rbac`` prints the rules as they stand in a Role.
 
 No verb and no resource is ``*``. There is no ``escalate``, ``bind`` or ``impersonate``. Secrets and
-ConfigMaps are in :data:`INPUTS` alone, which a cluster grants where rotated ones are to roll workloads; Kubernetes knows no
-right to metadata only, so whoever grants it trusts the operator to ask for no more (:mod:`.edges.inputs`).
+ConfigMaps are in :data:`INPUTS` alone, which a cluster grants where rotated ones are to roll workloads.
+Kubernetes knows no right to metadata only, so whoever grants it trusts the operator to ask for no more
+(:mod:`.edges.inputs`).
 """
 
 from __future__ import annotations
