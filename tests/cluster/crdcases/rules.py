@@ -277,6 +277,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         "RoutingPolicy", retryBudget={},
         steps=[{"action": "select_provider", "providers": [{"extensionRef": _REF}],
                 "canary": {"extensionRef": _REF}}],
+    ),
     "a toleration of every taint, and shares of pods in both spellings": small(
         "Extension",
         workload={"image": "a", "tolerations": [{"operator": "Exists"}], "disruption": {},
