@@ -269,7 +269,6 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "an empty value of a variable that could hold a secret": small(
         "Extension", workload={"image": "a", "env": [{"name": "API_TOKEN", "value": ""}]}
     ),
-<<<<<<< HEAD
     "overlapping validators before the provider": small(
         "RoutingPolicy",
         steps=[_OVERLAP, _OVERLAP, {"action": "select_provider", "providers": [{"extensionRef": _REF}]}],
@@ -278,7 +277,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         "RoutingPolicy", retryBudget={},
         steps=[{"action": "select_provider", "providers": [{"extensionRef": _REF}],
                 "canary": {"extensionRef": _REF}}],
-=======
+    ),
     "a toleration of every taint, and shares of pods in both spellings": small(
         "Extension",
         workload={"image": "a", "tolerations": [{"operator": "Exists"}], "disruption": {},
@@ -286,7 +285,6 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     ),
     "an autoscaler with nothing but its maximum": small(
         "Extension", workload={"image": "a", "autoscaling": {"maxReplicas": 3}}
->>>>>>> 425bd04 (Workloads in full: scaling, placement, volumes, repair of everything owned, rolls on rotated inputs)
     ),
     "an empty match": small("RoutingPolicy", match={}),
     "a header whose value is empty": small("RoutingPolicy", match={"headers": {"x-a": ""}}),

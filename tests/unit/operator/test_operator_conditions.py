@@ -138,7 +138,7 @@ async def test_a_reference_that_does_not_resolve(
         ),
         pytest.param(
             lambda world: world.extension("gpt", namespace="other", type="provider"),
-            "RefNotPermitted", "allowedNamespaces", False, id="of one in another namespace",
+            "RefNotPermitted", "allowedNamespaces", True, id="of one in another namespace",
         ),
     ],
 )  # fmt: skip
@@ -151,7 +151,11 @@ async def test_a_version(
     assert world.verdict(key, "ResolvedRefs") == ("False", reason)
     assert "spec.versionOf" in world.message(key, "ResolvedRefs")
     assert says in world.message(key, "ResolvedRefs")
-    assert ("gpt_two" in await world.rows()) is synced
+    row = (await world.rows()).get("gpt_two")
+    assert (row is not None) is synced
+    if row is not None and reason == "RefNotPermitted":
+        assert not row.enabled
+        assert "versionOf" not in row.spec, "no router may hang it under the id of another namespace"
 
 
 async def test_a_version_resolves_when_its_base_appears(world: Any) -> None:
