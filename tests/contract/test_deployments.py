@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from beamline_contract.extension import Workload
+from beamline_contract.workload import Workload
 from beamline_sdk.deployment.port import DeploymentRequest, Deployments, DeploymentStatus, Phase
 from beamline_sdk.deployment.process import ProcessDeployments
 from beamline_sdk.deployment.supervisor import Timing

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from beamline_contract.extension import Workload
+from beamline_contract.workload import Workload
 from beamline_sdk.deployment.logfile import LogFile
 from beamline_sdk.deployment.port import DeploymentRequest, DeploymentStatus, Phase
 from beamline_sdk.deployment.process import ProcessDeployments

@@ -12,10 +12,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 
-from beamline_contract.extension import KeyRef, LocalRef
 from beamline_contract.names import GROUP, MANAGED_BY
 from beamline_contract.objects import Extension
 from beamline_contract.placement import VolumeSource
+from beamline_contract.workload import KeyRef, LocalRef
 from beamline_sdk.deployment.port import DeploymentRequest
 
 from .ports import Inputs

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from beamline_contract.extension import EnvFrom, EnvVar
+from beamline_contract.workload import EnvFrom, EnvVar
 
 from .port import DeploymentRequest, Phase
 

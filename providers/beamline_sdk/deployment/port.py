@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from beamline_contract.extension import Workload
+from beamline_contract.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)

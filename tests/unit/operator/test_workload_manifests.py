@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from beamline_contract.extension import Workload
+from beamline_contract.workload import Workload
 from beamline_sdk.deployment.manifests import manifests, pod_hash
 from beamline_sdk.deployment.pods import phase_of
 from beamline_sdk.deployment.port import DeploymentRequest, Phase
