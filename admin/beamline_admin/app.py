@@ -9,11 +9,9 @@ closed.
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlencode
@@ -34,7 +32,7 @@ from beamline_registry.port import (
     SchemaError,
 )
 from beamline_registry.postgres import PostgresRegistry
-from beamline_sdk import logs
+from beamline_sdk import logs, signals
 
 from .api import PREFIX, api
 from .catalogue import Catalogue
@@ -86,7 +84,7 @@ async def run(
         token = settings.token.get_secret_value()
         server = HttpServer(application(registry, registry, token), settings.http_host, settings.http_port)
         url = f"http://{_authority(settings.http_host)}:{server.port}"
-        with _signals(stop):
+        with signals.handled(stop):
             try:
                 server.start()
                 log.info("admin.listening", url=url)
@@ -217,19 +215,3 @@ def web(
 
 def _authority(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-@contextmanager
-def _signals(stop: asyncio.Event) -> Iterator[None]:
-    """SIGTERM and SIGINT set ``stop``; nothing outside of the main thread."""
-    loop = asyncio.get_running_loop()
-    installed = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        with suppress(ValueError, RuntimeError, NotImplementedError):
-            loop.add_signal_handler(number, stop.set)
-            installed.append(number)
-    try:
-        yield
-    finally:
-        for number in installed:
-            loop.remove_signal_handler(number)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
@@ -29,7 +28,7 @@ from beamline_contract.objects import KINDS
 from beamline_contract.reports import RouterHealth
 from beamline_registry.port import RegistryError, RegistryUnavailableError
 from beamline_registry.postgres import PostgresRegistry
-from beamline_sdk import logs
+from beamline_sdk import logs, signals
 from beamline_sdk.deployment.kube_api import KubeApi, KubeError
 from beamline_sdk.deployment.kubernetes import KubernetesDeployments
 from beamline_sdk.health import HealthServer, HealthServerError
@@ -298,10 +297,8 @@ def main() -> int:
 
 async def _until_signalled(settings: OperatorSettings) -> None:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await run(settings, stop=stop)
+    with signals.handled(stop):
+        await run(settings, stop=stop)
 
 
 async def _unless(stop: asyncio.Event, work: Any) -> bool:

@@ -19,10 +19,9 @@ Everything runs on one event loop, without threads.
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -33,7 +32,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 
 from beamline_contract.wire import MAX_REPLY_BYTES
 
-from . import logs
+from . import logs, signals
 from .calls import Calls
 from .discovery import Service, Verb
 from .extension import Extension, Setup
@@ -94,7 +93,7 @@ async def serve(
         await instance.run(stop, on_listening)
         return
     stop = asyncio.Event()
-    with _stopped_by_signals(stop):
+    with signals.handled(stop):
         await instance.run(stop, on_listening)
 
 
@@ -315,18 +314,6 @@ async def _first_of(*events: asyncio.Event) -> None:
 async def _sleep_unless(stop: asyncio.Event, seconds: float) -> None:
     with suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), seconds)
-
-
-@contextmanager
-def _stopped_by_signals(stop: asyncio.Event) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    try:
-        yield
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

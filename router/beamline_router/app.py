@@ -18,11 +18,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -31,7 +29,7 @@ import structlog
 from nats.aio.client import Client
 
 from beamline_registry.port import RegistryError, SchemaError
-from beamline_sdk import link, logs
+from beamline_sdk import link, logs, signals
 
 from .core.pipeline import Pipeline
 from .core.state import Runtime
@@ -173,7 +171,7 @@ class _Router:
         except ListenError as error:
             raise StartError(str(error)) from error
         http_url = f"http://{self._settings.http_host}:{http.port}"
-        with _signals(self._stop, self._refresher.read_anew):
+        with signals.handled(self._stop, self._refresher.read_anew):
             try:
                 await http.start()
                 log.info("router.listening", url=http_url, instance=self._settings.instance)
@@ -310,24 +308,3 @@ class _Router:
         await self._registry.close()
         self._access_log.flush()
         log.info("router.stopped", seconds=round(time.monotonic() - started, 3))
-
-
-@contextmanager
-def _signals(stop: asyncio.Event, reload: Callable[[], None]) -> Iterator[None]:
-    """SIGTERM and SIGINT set ``stop``, SIGHUP calls ``reload``; nothing outside of the main thread."""
-    loop = asyncio.get_running_loop()
-    wanted: dict[signal.Signals, Callable[[], None]] = {
-        signal.SIGTERM: stop.set,
-        signal.SIGINT: stop.set,
-        signal.SIGHUP: reload,
-    }
-    installed = []
-    for number, action in wanted.items():
-        with suppress(ValueError, RuntimeError, NotImplementedError):
-            loop.add_signal_handler(number, action)
-            installed.append(number)
-    try:
-        yield
-    finally:
-        for number in installed:
-            loop.remove_signal_handler(number)

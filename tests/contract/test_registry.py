@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -20,19 +19,7 @@ from beamline_registry.port import (
     Tombstone,
     Upsert,
 )
-from harness.registry_world import World, applied, extension, open_world, policy, remove
-
-
-@pytest.fixture(params=["memory", "postgres"])
-def registry_url(request: pytest.FixtureRequest) -> str | None:
-    """A database for the half that needs one; the fake starts no server."""
-    return request.getfixturevalue("database_url") if request.param == "postgres" else None
-
-
-@pytest.fixture
-async def world(registry_url: str | None) -> AsyncIterator[World]:
-    async with open_world(registry_url) as world:
-        yield world
+from harness.registry_world import World, applied, extension, policy, remove
 
 
 class TestReading:

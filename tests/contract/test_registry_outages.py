@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ import asyncpg
 import pytest
 
 from beamline_cli.local.postgres import LocalPostgres
-from beamline_contract.projection import ExtensionRecord
 from beamline_registry.migrate import migrate
 from beamline_registry.port import (
     Outcome,
@@ -24,27 +23,7 @@ from beamline_registry.port import (
 )
 from beamline_registry.postgres import PostgresRegistry
 from beamline_registry.reader import PostgresReader
-
-
-def extension(name: str = "mock", **fields: Any) -> ExtensionRecord:
-    given = {"type": "provider", "namespace": "default", "name": name, "uid": f"uid-{name}", "generation": 1}
-    return ExtensionRecord(**{"id": name, "subject": f"beamline.provider.{name}.v1", **given, **fields})
-
-
-@pytest.fixture
-async def registry(database_url: str) -> AsyncIterator[PostgresRegistry]:
-    await migrate(database_url)
-    registry = await PostgresRegistry.connect(database_url)
-    yield registry
-    await registry.close()
-
-
-@pytest.fixture
-async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
-    """A superuser's connection beside the registry's own."""
-    connection = await asyncpg.connect(database_url)
-    yield connection
-    await connection.close()
+from harness.registry_world import extension
 
 
 @contextmanager

@@ -10,11 +10,9 @@ import asyncpg
 import pytest
 
 from beamline_cli.local.postgres import LocalPostgres
-from beamline_contract.projection import ExtensionRecord
 from beamline_contract.reports import HealthDelta
 from beamline_registry import database
 from beamline_registry.database import Database
-from beamline_registry.migrate import migrate
 from beamline_registry.port import (
     AuditBrokenError,
     AuditQuery,
@@ -28,27 +26,7 @@ from beamline_registry.port import (
 )
 from beamline_registry.postgres import PostgresRegistry
 from beamline_registry.reader import PostgresReader
-
-
-def extension(name: str = "mock", **fields: Any) -> ExtensionRecord:
-    given = {"type": "provider", "namespace": "default", "name": name, "uid": f"uid-{name}", "generation": 1}
-    return ExtensionRecord(**{"id": name, "subject": f"beamline.provider.{name}.v1", **given, **fields})
-
-
-@pytest.fixture
-async def registry(database_url: str) -> AsyncIterator[PostgresRegistry]:
-    await migrate(database_url)
-    registry = await PostgresRegistry.connect(database_url)
-    yield registry
-    await registry.close()
-
-
-@pytest.fixture
-async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
-    """A superuser's connection beside the registry's own."""
-    connection = await asyncpg.connect(database_url)
-    yield connection
-    await connection.close()
+from harness.registry_world import extension
 
 
 class TestFencing:
