@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import orjson
@@ -31,16 +32,17 @@ class Row:
 
 @dataclass
 class Parts:
-    """What one benchmark has started. The measured process gets the last core for itself where there are
-    two.
+    """What one benchmark has started. With ``pin`` the measured process gets the last core for itself where
+    there are two; without, everything shares all of them.
     """
 
     folder: Path
+    pin: bool = True
     children: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def pinned(self, command: Sequence[str], *, measured: bool) -> list[str]:
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-        if shutil.which("taskset") is None or len(cores) < 2:
+        if not self.pin or shutil.which("taskset") is None or len(cores) < 2:
             return list(command)
         mask = [cores[-1]] if measured else cores[:-1]
         return ["taskset", "-c", ",".join(map(str, mask)), *command]
@@ -74,10 +76,48 @@ def cpu_seconds(pid: int) -> float | None:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def tree(pid: int) -> list[int]:
+    """That process and all that descend from it."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            children.setdefault(parent, []).append(int(entry.name))
+    found, todo = [], [pid]
+    while todo:
+        found.append(todo.pop())
+        todo += children.get(found[-1], [])
+    return found
+
+
+def resident_mb(pid: int) -> float:
+    """Resident memory of one process in MiB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def spread(values: Sequence[float | None], how: str = ",.0f") -> str:
+    """Minimum / median / maximum."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "not measured here"
+    return " / ".join(format(value, how) for value in (min(known), median(known), max(known)))
+
+
+def per_1000(cpu: float, requests: float) -> float | None:
+    """CPU seconds per 1,000 requests; None without requests."""
+    return cpu / requests * 1000 if requests else None
+
+
 @contextmanager
-def parts() -> Iterator[Parts]:
+def parts(*, pin: bool = True) -> Iterator[Parts]:
     """A folder and the children started in it; all gone at the end."""
-    made = Parts(Path(tempfile.mkdtemp(prefix="beamline-bench-")))
+    made = Parts(Path(tempfile.mkdtemp(prefix="beamline-bench-")), pin=pin)
     try:
         yield made
     finally:

@@ -23,6 +23,12 @@ ROWS = {
     "saturation": "bench.saturation",
     "transports": "bench.transports",
     "applied": "bench.applied",
+    "latency": "bench.latency",
+    "chat": "bench.chat",
+    "lookup": "bench.lookup",
+    "size": "bench.size",
+    "outage": "bench.outage",
+    "start": "bench.start",
 }
 """Row name to the module whose ``run(rounds=, seconds=)`` measures it."""
 

@@ -86,8 +86,10 @@ def link_versions(table: dict[str, CompiledExtension]) -> None:
         if base is not None and _is_version(extension, base):
             families.setdefault(base.id, []).append(extension)
     for extension_id, extension in table.items():
-        wanted = tuple(sorted(families.get(extension_id, ()), key=lambda version: version.id))
         kept = extension.versions
+        if not kept and extension_id not in families:
+            continue
+        wanted = tuple(sorted(families.get(extension_id, ()), key=lambda version: version.id))
         if len(kept) != len(wanted) or any(a is not b for a, b in zip(kept, wanted, strict=True)):
             table[extension_id] = replace(extension, versions=wanted)
 

@@ -11,8 +11,9 @@ literal part first); the number of headers; names environments; takes less than 
 4. the first name.
 
 All of that but the request is known beforehand, so each policy has a rank, and a policy is filed under each
-tenant and exact model it names. A request looks into at most four drawers, each sorted by rank: with
-thousands of tenants the cost of a match is that of one. ``percent`` is decided by a hash of the policy's id
+tenant and each model it names; a glob that ends in its only ``*`` is filed under its prefix. A request looks
+into four drawers, and two more per length that a prefix has, each sorted by rank: with thousands of tenants
+and models the cost of a match is that of one. ``percent`` is decided by a hash of the policy's id
 and a key of the request: its sticky key (tenant or header) where the policy states one, else the request id.
 The same key always falls on the same side.
 """
@@ -20,17 +21,20 @@ The same key always falls on the same side.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
+from heapq import merge
 
 from beamline_contract.reports import Notice
 
 from .keys import key_of, within
 from .request import Request
 from .route import CompiledPolicy, Criteria
+from .slices import AT_A_TIME, Sliced, batches, finish
 
 Drawer = tuple[str | None, str | None]
+_Order = tuple[int, tuple[int, ...], str, str]
 _MAX_DRAWERS_PER_POLICY = 256
 _MAX_RIVALS = 32
 _EXACT = 1_000
@@ -56,23 +60,52 @@ class Rule:
 class Matcher:
     """All policies of a snapshot, filed for matching."""
 
-    __slots__ = ("drawers", "rules")
+    __slots__ = ("drawers", "prefix_lengths", "rules")
 
-    def __init__(self, policies: Iterable[CompiledPolicy]) -> None:
-        self.rules = tuple(_rule(policy, rank) for rank, policy in enumerate(sorted(policies, key=_order)))
-        drawers: dict[Drawer, list[Rule]] = {}
-        for rule in self.rules:
-            for drawer in _drawers_of(rule):
-                drawers.setdefault(drawer, []).append(rule)
-        self.drawers = drawers
+    def __init__(self, policies: Iterable[CompiledPolicy] = ()) -> None:
+        self.rules: tuple[Rule, ...] = ()
+        self.drawers: dict[Drawer, list[Rule]] = {}
+        self.prefix_lengths: tuple[int, ...] = ()
+        finish(self._file(policies))
+
+    @classmethod
+    def building(cls, policies: Iterable[CompiledPolicy]) -> Sliced[Matcher]:
+        """Makes a matcher in pieces."""
+        made = cls()
+        yield from made._file(policies)
+        return made
+
+    def _file(self, policies: Iterable[CompiledPolicy]) -> Sliced[None]:
+        runs: list[list[tuple[_Order, int, CompiledPolicy]]] = []
+        for batch in batches(policies):
+            before = len(runs) * AT_A_TIME
+            runs.append(sorted((_order(policy), before + at, policy) for at, policy in enumerate(batch)))
+            yield
+        rules: list[Rule] = []
+        lengths: set[int] = set()
+        for placed in batches(merge(*runs)):
+            for _, _, policy in placed:
+                rule = _rule(policy, len(rules))
+                rules.append(rule)
+                for drawer in _drawers_of(rule):
+                    self.drawers.setdefault(drawer, []).append(rule)
+                if _by_prefix(rule):
+                    lengths.update(map(len, rule.model_prefixes))
+            yield
+        self.rules = tuple(rules)
+        self.prefix_lengths = tuple(sorted(lengths))
 
     def find(self, request: Request) -> CompiledPolicy | None:
         """The policy that takes the request, or None."""
         best: Rule | None = None
-        drawers = self.drawers
+        get = self.drawers.get
         tenant, model = request.tenant_id, request.model
-        for drawer in ((tenant, model), (tenant, None), (None, model), (None, None)):
-            rules = drawers.get(drawer)
+        found = [get((tenant, model)), get((tenant, None)), get((None, model)), get((None, None))]
+        if self.prefix_lengths and model is not None:
+            for length in self.prefix_lengths:
+                prefix = model[:length] + "*"
+                found += (get((tenant, prefix)), get((None, prefix)))
+        for rules in found:
             if rules is None:
                 continue
             for rule in rules:
@@ -87,7 +120,11 @@ class Matcher:
         """Rules of a better rank that might take all that ``rule`` would match; a bounded number of them."""
         tenant = min(rule.tenants, default=None)
         model = min(rule.exact_models, default=None)
-        for drawer in {(tenant, model), (tenant, None), (None, model), (None, None)}:
+        models = [model, None]
+        head = min(map(_head, rule.policy.criteria.models), default=None)
+        if head is not None:
+            models += [head[:length] + "*" for length in self.prefix_lengths if length <= len(head)]
+        for drawer in dict.fromkeys((whose, which) for whose in (tenant, None) for which in models):
             for rival in self.drawers.get(drawer, ())[:_MAX_RIVALS]:
                 if rival.rank >= rule.rank:
                     break
@@ -114,26 +151,22 @@ def mismatch(rule: Rule, request: Request) -> str | None:
 
 def notices(matcher: Matcher) -> list[Notice]:
     """What policies' authors may not expect: one that takes nothing, one that another always takes over."""
-    found: list[Notice] = []
-    for rule in matcher.rules:
-        policy_id = rule.policy.id
-        if reason := _never(rule):
-            found.append(Notice(kind="RoutingPolicy", id=policy_id, reason="MatchesNothing", message=reason))
-            continue
-        rival = next((other for other in matcher.rivals(rule) if _takes_all_of(other, rule)), None)
-        if rival is not None:
-            why = _why(rival, rule)
-            message = f"every request that it matches is taken by {rival.policy.id}, which is {why}"
-            found.append(
-                Notice(
-                    kind="RoutingPolicy",
-                    id=policy_id,
-                    reason="Overridden",
-                    message=message,
-                    other_id=rival.policy.id,
-                )
-            )
-    return found
+    return [notice for rule in matcher.rules for notice in notices_of(rule, matcher)]
+
+
+def notices_of(rule: Rule, matcher: Matcher) -> Iterator[Notice]:
+    """Those of one policy."""
+    policy_id = rule.policy.id
+    if reason := _never(rule):
+        yield Notice(kind="RoutingPolicy", id=policy_id, reason="MatchesNothing", message=reason)
+        return
+    rival = next((other for other in matcher.rivals(rule) if _takes_all_of(other, rule)), None)
+    if rival is not None:
+        why = _why(rival, rule)
+        message = f"every request that it matches is taken by {rival.policy.id}, which is {why}"
+        yield Notice(
+            kind="RoutingPolicy", id=policy_id, reason="Overridden", message=message, other_id=rival.policy.id
+        )
 
 
 def specificity(criteria: Criteria) -> tuple[int, int, int, int, int]:
@@ -151,7 +184,7 @@ def specificity(criteria: Criteria) -> tuple[int, int, int, int, int]:
     )
 
 
-def _order(policy: CompiledPolicy) -> tuple[int, tuple[int, ...], str, str]:
+def _order(policy: CompiledPolicy) -> _Order:
     negated = tuple(-part for part in specificity(policy.criteria))
     return (-policy.priority, negated, policy.created_at, policy.name)
 
@@ -182,11 +215,19 @@ def _rule(policy: CompiledPolicy, rank: int) -> Rule:
 
 def _drawers_of(rule: Rule) -> Sequence[Drawer]:
     tenants: Sequence[str | None] = sorted(rule.tenants) or (None,)
-    only_exact = bool(rule.exact_models) and not rule.model_prefixes and not rule.model_patterns
-    models: Sequence[str | None] = sorted(rule.exact_models) if only_exact else (None,)
+    models: Sequence[str | None] = (None,)
+    if _by_prefix(rule):
+        models = [prefix + "*" for prefix in sorted(rule.model_prefixes)] + sorted(rule.exact_models)
+    elif rule.exact_models and not rule.model_patterns:
+        models = sorted(rule.exact_models)
     if len(tenants) * len(models) > _MAX_DRAWERS_PER_POLICY:
         models = (None,)
     return [(tenant, model) for tenant in tenants for model in models]
+
+
+def _by_prefix(rule: Rule) -> bool:
+    """Whether the drawers of its models' prefixes hold the rule: not one with a wildcard in the middle."""
+    return bool(rule.model_prefixes) and not rule.model_patterns
 
 
 def _model_matches(rule: Rule, model: str | None) -> bool:
@@ -220,9 +261,16 @@ def _takes_all_of(winner: Rule, loser: Rule) -> bool:
     patterns = set(winner.policy.criteria.models)
     loser_models = loser.policy.criteria.models
     return bool(loser_models) and all(
-        pattern in patterns or (not _WILDCARDS.search(pattern) and _model_matches(winner, pattern))
+        pattern in patterns
+        or _head(pattern).startswith(winner.model_prefixes)
+        or (not _WILDCARDS.search(pattern) and _model_matches(winner, pattern))
         for pattern in loser_models
     )
+
+
+def _head(pattern: str) -> str:
+    """The part before the first wildcard, with which all that it matches begins."""
+    return _WILDCARDS.split(pattern, maxsplit=1)[0]
 
 
 def _why(winner: Rule, loser: Rule) -> str:

@@ -8,7 +8,7 @@ The cost is linear.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, TypeVar
@@ -16,14 +16,17 @@ from typing import Literal, TypeVar
 from beamline_contract.names import ExtensionType
 from beamline_contract.projection import ExtensionRecord, PolicyRecord
 from beamline_contract.reports import Notice, Refused
+from beamline_sdk.breaker import BreakerSettings
 
+from .budget import BudgetSettings
 from .compile_extension import compile_extension, link_versions
 from .compile_policy import compile_policy
-from .hints import hints
-from .matching import Matcher, notices
+from .hints import hints_of
+from .matching import Matcher, notices_of
 from .reading import BrokenRecordError
 from .request import Request
 from .route import CompiledExtension, CompiledPolicy, Route
+from .slices import Sliced, batches, finish
 
 # Beyond BrokenRecordError: whatever else registry content can provoke must not stop the other records.
 _UNFORESEEN = (TypeError, ValueError, KeyError, IndexError, AttributeError, RecursionError, OverflowError)
@@ -31,16 +34,49 @@ _UNFORESEEN = (TypeError, ValueError, KeyError, IndexError, AttributeError, Recu
 _Compiled = TypeVar("_Compiled", CompiledExtension, CompiledPolicy)
 
 
+@dataclass(frozen=True, slots=True)
+class Upkeep:
+    """What :meth:`.state.Runtime.adopt` has to know, found out while the snapshot is compiled: the settings
+    of breakers and of policies' own retry budgets by their keys, and the keys of all loads.
+    """
+
+    breakers: Mapping[str, BreakerSettings]
+    budgets: Mapping[str, BudgetSettings]
+    loads: Set[str]
+
+    @classmethod
+    def gathering(
+        cls, extensions: Mapping[str, CompiledExtension], policies: Iterable[CompiledPolicy]
+    ) -> Sliced[Upkeep]:
+        """Made in pieces."""
+        breakers = {key: extension.breaker for key, extension in extensions.items()}
+        budgets: dict[str, BudgetSettings] = {}
+        loads = set(breakers)
+        for batch in batches(policies):
+            for call in (call for policy in batch for call in policy.route.calls()):
+                if call.breaker_key != call.extension_id:
+                    breakers[call.breaker_key] = call.breaker
+                if call.gate is not None:
+                    loads.add(call.gate)
+                if call.budget_key is not None and call.budget is not None:
+                    budgets[call.budget_key] = call.budget
+            yield
+        return cls(breakers, budgets, loads)
+
+
 class Snapshot:
     """Immutable. Look-ups know enabled extensions only; a disabled one is as absent as an unknown one."""
 
-    __slots__ = ("_all", "_by_subject", "_by_type", "_enabled", "_policies", "matcher", "revision")
+    __slots__ = ("_all", "_by_subject", "_by_type", "_enabled", "_policies", "matcher", "revision", "upkeep")
 
     def __init__(
         self,
         revision: int,
         extensions: Mapping[str, CompiledExtension],
         policies: Mapping[str, CompiledPolicy],
+        *,
+        matcher: Matcher,
+        upkeep: Upkeep,
     ) -> None:
         self.revision = revision
         self._all = dict(extensions)
@@ -51,12 +87,13 @@ class Snapshot:
         for extension in self._enabled.values():
             by_type.setdefault(extension.type, []).append(extension)
         self._by_type = {kind: tuple(found) for kind, found in by_type.items()}
-        self.matcher = Matcher(self._policies.values())
+        self.matcher = matcher
+        self.upkeep = upkeep
 
     @classmethod
     def empty(cls) -> Snapshot:
         """What a router serves before it has read anything: no route, so NOT_FOUND for every request."""
-        return cls(0, {}, {})
+        return cls(0, {}, {}, matcher=Matcher(), upkeep=Upkeep({}, {}, frozenset()))
 
     def lookup(self, extension_id: str) -> CompiledExtension | None:
         """The enabled extension of that id."""
@@ -138,45 +175,71 @@ def compile_snapshot(
     previous: Snapshot | None,
 ) -> Compilation:
     """Compiles all records of the registry at ``revision``. Never raises for what a record holds."""
+    return finish(compile_in_slices(extensions, policies, revision=revision, previous=previous))
+
+
+def compile_in_slices(
+    extensions: Iterable[ExtensionRecord],
+    policies: Iterable[PolicyRecord],
+    *,
+    revision: int,
+    previous: Snapshot | None,
+) -> Sliced[Compilation]:
+    """:func:`compile_snapshot` in pieces."""
     refused: list[Refused] = []
     old_extensions = previous.compiled_extensions if previous is not None else {}
     old_policies = previous.compiled_policies if previous is not None else {}
-    table = _compile_extensions(extensions, old_extensions, refused)
-    compiled = _compile_policies(policies, table, old_policies, refused)
-    snapshot = Snapshot(revision, table, compiled)
-    found = (*notices(snapshot.matcher), *hints(compiled.values()))
-    return Compilation(snapshot, tuple(refused), found)
+    table = yield from _compile_extensions(extensions, old_extensions, refused)
+    compiled = yield from _compile_policies(policies, table, old_policies, refused)
+    matcher = yield from Matcher.building(compiled.values())
+    upkeep = yield from Upkeep.gathering(table, compiled.values())
+    snapshot = Snapshot(revision, table, compiled, matcher=matcher, upkeep=upkeep)
+    yield
+    found: list[Notice] = []
+    for batch in batches(matcher.rules):
+        for rule in batch:
+            found += notices_of(rule, matcher)
+            found += hints_of(rule.policy)
+        yield
+    return Compilation(snapshot, tuple(refused), tuple(found))
 
 
 def _compile_extensions(
     records: Iterable[ExtensionRecord], old: Mapping[str, CompiledExtension], refused: list[Refused]
-) -> dict[str, CompiledExtension]:
+) -> Sliced[dict[str, CompiledExtension]]:
     table: dict[str, CompiledExtension] = {}
     subjects: dict[str, str] = {}
-    for record in records:
-        last_good = _last_good(old, record.id)
-        compiled: CompiledExtension | None
-        if last_good is not None and (last_good.record is record or last_good.record == record):
-            compiled = last_good
-        else:
-            try:
-                compiled = compile_extension(record)
-            except (BrokenRecordError, *_UNFORESEEN) as error:
-                refused.append(_refused("Extension", record, error))
-                compiled = last_good
-        if compiled is None:
-            continue
-        holder = compiled.id if compiled.id in table else subjects.get(compiled.subject)
-        if holder is not None:
-            taken = BrokenRecordError(
-                "spec.subject", f"{compiled.subject} is already the subject of {holder}"
-            )
-            refused.append(_refused("Extension", record, taken))
-            continue
-        table[compiled.id] = compiled
-        subjects[compiled.subject] = compiled.id
+    for batch in batches(records):
+        for record in batch:
+            compiled = _compile_extension(record, old, refused)
+            if compiled is None:
+                continue
+            holder = compiled.id if compiled.id in table else subjects.get(compiled.subject)
+            if holder is not None:
+                taken = BrokenRecordError(
+                    "spec.subject", f"{compiled.subject} is already the subject of {holder}"
+                )
+                refused.append(_refused("Extension", record, taken))
+                continue
+            table[compiled.id] = compiled
+            subjects[compiled.subject] = compiled.id
+        yield
     link_versions(table)
+    yield
     return table
+
+
+def _compile_extension(
+    record: ExtensionRecord, old: Mapping[str, CompiledExtension], refused: list[Refused]
+) -> CompiledExtension | None:
+    last_good = _last_good(old, record.id)
+    if last_good is not None and (last_good.record is record or last_good.record == record):
+        return last_good
+    try:
+        return compile_extension(record)
+    except (BrokenRecordError, *_UNFORESEEN) as error:
+        refused.append(_refused("Extension", record, error))
+        return last_good
 
 
 def _compile_policies(
@@ -184,27 +247,34 @@ def _compile_policies(
     table: Mapping[str, CompiledExtension],
     old: Mapping[str, CompiledPolicy],
     refused: list[Refused],
-) -> dict[str, CompiledPolicy]:
+) -> Sliced[dict[str, CompiledPolicy]]:
     compiled: dict[str, CompiledPolicy] = {}
-    for record in records:
-        last_good = _last_good(old, record.id)
-        if last_good is not None and (last_good.record is record or last_good.record == record):
-            # An equal record compiled before, so it can only fail now for reasons of its extensions, which
-            # never count.
-            compiled[last_good.id] = (
-                last_good if _same_needs(last_good, table) else compile_policy(last_good.record, table)
-            )
-            continue
+    for batch in batches(records):
+        for record in batch:
+            policy = _compile_policy(record, table, old, refused)
+            if policy is not None:
+                compiled[policy.id] = policy
+        yield
+    return compiled
+
+
+def _compile_policy(
+    record: PolicyRecord,
+    table: Mapping[str, CompiledExtension],
+    old: Mapping[str, CompiledPolicy],
+    refused: list[Refused],
+) -> CompiledPolicy | None:
+    last_good = _last_good(old, record.id)
+    if last_good is None or not (last_good.record is record or last_good.record == record):
         try:
-            policy = compile_policy(record, table)
+            return compile_policy(record, table)
         except (BrokenRecordError, *_UNFORESEEN) as error:
             refused.append(_refused("RoutingPolicy", record, error))
-            if last_good is not None:
-                current = _same_needs(last_good, table)
-                compiled[last_good.id] = last_good if current else compile_policy(last_good.record, table)
-            continue
-        compiled[policy.id] = policy
-    return compiled
+    # An equal record, or the last good one of a broken record, compiled before: it can only fail now for
+    # reasons of its extensions, which never count.
+    if last_good is None or _same_needs(last_good, table):
+        return last_good
+    return compile_policy(last_good.record, table)
 
 
 def _last_good(old: Mapping[str, _Compiled], record_id: object) -> _Compiled | None:

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from beamline_sdk.breaker import CLOSED, Breaker, BreakerSettings, BreakerState
 
-from .budget import BudgetSettings, RetryBudget
+from .budget import RetryBudget
 from .ports import Recorder
 from .route import Call, CompiledExtension
 from .snapshot import Snapshot
@@ -99,17 +99,8 @@ class Runtime:
 
     def adopt(self, snapshot: Snapshot) -> None:
         """Takes over the settings of a new snapshot; forgets breakers and counters of ids that are gone."""
-        settings = {key: extension.breaker for key, extension in snapshot.compiled_extensions.items()}
-        budgets: dict[str, BudgetSettings] = {}
-        known = set(settings)
-        for policy in snapshot.compiled_policies.values():
-            for call in policy.route.calls():
-                if call.breaker_key != call.extension_id:
-                    settings[call.breaker_key] = call.breaker
-                if call.gate is not None:
-                    known.add(call.gate)
-                if call.budget_key is not None and call.budget is not None:
-                    budgets[call.budget_key] = call.budget
+        upkeep = snapshot.upkeep
+        settings, budgets = upkeep.breakers, upkeep.budgets
         for key in [key for key in self._breakers if key not in settings]:
             del self._breakers[key]
         for key, breaker in self._breakers.items():
@@ -120,7 +111,7 @@ class Runtime:
         for key, budget in self._budgets.items():
             if budget.settings != budgets[key]:
                 budget.configure(budgets[key])
-        gone = [key for key, load in self._loads.items() if key not in known and not load.in_flight]
+        gone = [key for key, load in self._loads.items() if key not in upkeep.loads and not load.in_flight]
         for extension_id in gone:
             del self._loads[extension_id]
 

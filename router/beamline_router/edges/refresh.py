@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -29,8 +29,10 @@ from beamline_contract.projection import ExtensionRecord, PolicyRecord
 from beamline_contract.reports import Notice, Refused
 from beamline_registry.port import Delta, RegistryError, RegistryReader, SchemaError
 
-from ..core.snapshot import Compilation, Snapshot, compile_snapshot
+from ..core.slices import Sliced, batches
+from ..core.snapshot import Compilation, Snapshot, compile_in_slices, compile_snapshot
 from . import snapshot_file
+from .large_tables import compiling, in_turns, let_go
 from .telemetry import Telemetry
 
 log = structlog.get_logger()
@@ -44,7 +46,6 @@ SAVE_EVERY_S: Final = 5.0
 do.
 """
 _POLL_JITTER: Final = 0.2
-_COMPILE_IN_THREAD_ABOVE: Final = 256  # records: below, a thread costs more than it saves
 
 
 class Draw(Protocol):
@@ -149,7 +150,8 @@ class Refresher:
             return
         self._extensions = {record.id: record for record in saved.extensions}
         self._policies = {record.id: record for record in saved.policies}
-        self._take(_compile(saved.extensions, saved.policies, saved.revision, None))
+        compiled = compile_snapshot(saved.extensions, saved.policies, revision=saved.revision, previous=None)
+        self._take(compiled)
         age = max(0.0, self._wall() - saved.saved_at)
         self._current_at = self._clock() - age
         self.from_file = True
@@ -218,7 +220,7 @@ class Refresher:
         self.from_file = False
         if self.snapshot is not None and not _news(delta, self.revision):
             return
-        self._apply(delta)
+        await in_turns(self._apply(delta))
         await self._swap(delta.revision, started)
 
     async def _read(self) -> Delta:
@@ -244,25 +246,33 @@ class Refresher:
             failures=self._failures,
         )
 
-    def _apply(self, delta: Delta) -> None:
+    def _apply(self, delta: Delta) -> Sliced[None]:
         if delta.full:
             self._extensions, self._policies = {}, {}
         for stone in delta.removed:
             (self._extensions if stone.kind == "Extension" else self._policies).pop(stone.id, None)
-        self._extensions.update((record.id, record) for record in delta.extensions)
-        self._policies.update((record.id, record) for record in delta.policies)
+        for extensions in batches(delta.extensions):
+            self._extensions.update((record.id, record) for record in extensions)
+            yield
+        for policies in batches(delta.policies):
+            self._policies.update((record.id, record) for record in policies)
+            yield
 
     async def _swap(self, revision: int, started: float) -> None:
         extensions, policies = tuple(self._extensions.values()), tuple(self._policies.values())
-        if len(extensions) + len(policies) > _COMPILE_IN_THREAD_ABOVE:
-            compiled = await asyncio.to_thread(_compile, extensions, policies, revision, self.snapshot)
-        else:
-            compiled = _compile(extensions, policies, revision, self.snapshot)
+        with compiling():
+            compiled = await in_turns(
+                compile_in_slices(extensions, policies, revision=revision, previous=self.snapshot)
+            )
+            census = await in_turns(_counting(extensions, policies))
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        retired = _parts(self.snapshot)
+        await asyncio.sleep(0)
         self._take(compiled)
         seconds = self._clock() - started
-        sizes = Counter((record.type, "true" if record.enabled else "false") for record in extensions)
-        self._telemetry.reloaded(seconds, dict(sizes), revision)
-        self._telemetry.keep(self._known_ids())
+        self._telemetry.reloaded(seconds, census.sizes, revision)
+        self._telemetry.keep(census.ids)
         log.info(
             "registry.reloaded",
             count=len(extensions) + len(policies),
@@ -281,6 +291,7 @@ class Refresher:
         if self._on_swap is not None:
             await self._on_swap()
         self._unsaved = True
+        await let_go(retired)
 
     def _take(self, compiled: Compilation) -> None:
         self.snapshot = compiled.snapshot
@@ -288,13 +299,6 @@ class Refresher:
         self.notices = tuple(compiled.notices)
         self.stats.total_extensions = len(self._extensions)
         self.stats.enabled_extensions = sum(record.enabled for record in self._extensions.values())
-
-    def _known_ids(self) -> set[str]:
-        """Ids that may appear in metrics: what exists, and what a policy names though it does not exist."""
-        ids = set(self._extensions)
-        for policy in self._policies.values():
-            ids.update(_ids_in(policy.policy))
-        return ids
 
     async def save(self) -> None:
         """Writes the file, where there is one and something new for it. Never raises."""
@@ -310,13 +314,38 @@ class Refresher:
             log.warning("snapshot_file.not_saved", path=str(self._file), error=str(error))
 
 
-def _compile(
-    extensions: Iterable[ExtensionRecord],
-    policies: Iterable[PolicyRecord],
-    revision: int,
-    previous: Snapshot | None,
-) -> Compilation:
-    return compile_snapshot(tuple(extensions), tuple(policies), revision=revision, previous=previous)
+@dataclass(frozen=True, slots=True)
+class _Census:
+    """What metrics need to know of a table: how many extensions of each (type, enabled), and the ids that may
+    appear in labels, which are those that exist and those that a policy names though they do not.
+    """
+
+    sizes: dict[tuple[str, str], int]
+    ids: set[str]
+
+
+def _counting(extensions: Sequence[ExtensionRecord], policies: Sequence[PolicyRecord]) -> Sliced[_Census]:
+    sizes = Counter((record.type, "true" if record.enabled else "false") for record in extensions)
+    ids = {record.id for record in extensions}
+    yield
+    for batch in batches(policies):
+        for policy in batch:
+            ids |= _ids_in(policy.policy)
+        yield
+    return _Census(dict(sizes), ids)
+
+
+def _parts(snapshot: Snapshot | None) -> list[object]:
+    """All that a table holds, so that it does not go in one piece with the table."""
+    if snapshot is None:
+        return []
+    return [
+        *snapshot.matcher.rules,
+        *snapshot.compiled_policies.values(),
+        *snapshot.compiled_extensions.values(),
+        *snapshot.policy_records,
+        *snapshot.extension_records,
+    ]
 
 
 def _news(delta: Delta, revision: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
@@ -142,13 +143,23 @@ matches = st.fixed_dictionaries(
     {},
     optional={
         "tenants": st.lists(names, min_size=1, max_size=2, unique=True),
-        "models": st.lists(st.sampled_from(["a", "b", "a*", "*b"]), min_size=1, max_size=2, unique=True),
+        "models": st.lists(
+            st.sampled_from(["a", "b", "ab", "a*", "ab*", "abc*", "*b", "a*c", "*"]),
+            min_size=1,
+            max_size=3,
+            unique=True,
+        ),
         "environments": st.lists(names, min_size=1, max_size=2, unique=True),
     },
 )
 
 
-@given(st.lists(st.tuples(matches, st.integers(0, 2)), max_size=8), names, names, names)
+@given(
+    st.lists(st.tuples(matches, st.integers(0, 2)), max_size=8),
+    names,
+    st.sampled_from(["a", "b", "ab", "abc", "abcd", "c"]),
+    names,
+)
 def test_the_index_finds_what_a_search_through_all_would(
     rules: list[tuple[dict[str, Any], int]], tenant: str, model: str, environment: str
 ) -> None:
@@ -158,11 +169,10 @@ def test_the_index_finds_what_a_search_through_all_would(
     asked = request(tenant_id=tenant, model=model, environment=environment)
 
     def takes(match: dict[str, Any]) -> bool:
-        globs = {"a": model == "a", "b": model == "b", "a*": model.startswith("a"), "*b": model.endswith("b")}
         return (
             tenant in match.get("tenants", [tenant])
             and environment in match.get("environments", [environment])
-            and ("models" not in match or any(globs[pattern] for pattern in match["models"]))
+            and ("models" not in match or any(fnmatchcase(model, pattern) for pattern in match["models"]))
         )
 
     expected = next(
@@ -337,3 +347,21 @@ def test_explain_says_that_a_provider_is_absent() -> None:
     result = compile_snapshot([], [rule("only")], revision=1, previous=None)
     (step,) = explain(request(policy="only"), result.snapshot)["steps"]
     assert step["providers"][0]["absent"] == "no extension goes by the id main"
+
+
+@pytest.mark.parametrize(
+    ("models", "overridden"),
+    [
+        pytest.param(["gpt-4o-*"], True, id="a longer glob"),
+        pytest.param(["gpt-4?-*"], True, id="a glob with a wildcard in the middle, after the same beginning"),
+        pytest.param(["gpt-4o", "gpt-*"], True, id="one of its models and the glob itself"),
+        pytest.param(["gpt-4o", "claude-*"], False, id="not where one of its models is another"),
+        pytest.param(["g*"], False, id="not a shorter glob"),
+    ],
+)
+def test_a_glob_of_a_higher_priority_overrides_what_it_takes_whole(
+    models: list[str], overridden: bool
+) -> None:
+    result = compiled(rule("wide", priority=9, models=["gpt-*"]), rule("narrow", models=models))
+    expected = [("narrow", "Overridden", "wide")] if overridden else []
+    assert [(notice.id, notice.reason, notice.other_id) for notice in result.notices] == expected

@@ -1,0 +1,65 @@
+"""How a table of thousands of records is swapped without a request waiting for it.
+
+Three things would stop the event loop for tens of milliseconds:
+
+- Compiling. It is done in pieces (:mod:`..core.slices`), :data:`TURN_S` of them in each turn of the loop.
+- Python's full garbage collection, which a compile provokes by what it allocates and which walks the whole
+  table, again and again while it grows. It is put off until the compile has ended; then the table is moved
+  out of the collector's sight (``gc.freeze``), where it need not be looked at again: it holds no cycles, so
+  it goes when its last reference goes. The young generations are collected as ever.
+- Freeing the table before, which would happen at once when the last reference to it is dropped. It is kept
+  and dropped in small pieces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, TypeVar
+
+from ..core.slices import Sliced
+
+T = TypeVar("T")
+
+TURN_S: Final = 0.0003
+"""Work is put aside for the event loop once it has gone on for so long."""
+_NEVER: Final = 1_000_000_000
+_MIDDLE: Final = 3  # the middle generation is collected before it takes a millisecond
+_AT_A_TIME: Final = 64
+
+
+async def in_turns(work: Sliced[T]) -> T:
+    """The result of work that leaves the event loop to others between its pieces."""
+    until = time.perf_counter() + TURN_S
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+        if time.perf_counter() >= until:
+            await asyncio.sleep(0)
+            until = time.perf_counter() + TURN_S
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Around the compilation of a table that stays. Not reentrant."""
+    young, middle, old = gc.get_threshold()
+    gc.set_threshold(young, _MIDDLE, _NEVER)
+    try:
+        yield
+        gc.collect(1)
+        gc.freeze()
+    finally:
+        gc.set_threshold(young, middle, old)
+
+
+async def let_go(parts: list[object]) -> None:
+    """Empties the list, a few objects in each turn of the loop."""
+    while parts:
+        del parts[-_AT_A_TIME:]
+        await asyncio.sleep(0)
