@@ -55,6 +55,10 @@ TABLE: dict[str, tuple[str, str, int, int, dict[str, Any]]] = {
     ),
 }
 
+WITH_A_KEY = {"openai_gpt4": {"OPENAI_API_KEY"}, "anthropic_claude": {"ANTHROPIC_API_KEY"}}
+SEED_OF = {"openai": "openai_gpt4", "anthropic": "anthropic_claude"}
+"""Seeds that go by another name than the extension that they run."""
+
 
 @pytest.mark.parametrize("name", sorted(TABLE))
 def test_a_seed_is_as_the_contract_says(name: str) -> None:
@@ -62,22 +66,35 @@ def test_a_seed_is_as_the_contract_says(name: str) -> None:
     spec = ExtensionSpec.model_validate(manifest["spec"])
     assert manifest["metadata"]["name"].replace("-", "_") == name
     assert (spec.type, spec.subject, spec.timeout_ms, spec.retry, spec.config) == TABLE[name]
-    assert spec.enabled == (name in catalogue.names())
-    assert (spec.workload is not None) == spec.enabled
+    assert spec.enabled == (name not in WITH_A_KEY)
+    assert spec.workload is not None
+    assert {variable.name for variable in spec.workload.env} == WITH_A_KEY.get(name, set())
 
 
 def test_there_are_no_other_seeds() -> None:
     assert {path.stem for path in SEEDS.glob("*.yaml")} == set(TABLE)
 
 
-@pytest.mark.parametrize("name", catalogue.names())
+@pytest.mark.parametrize("name", sorted(set(catalogue.names()) - {"openai_compatible"}))
 def test_an_extension_ships_with_its_seed_and_accepts_its_config(name: str) -> None:
-    assert (SHIPPED / name / "manifest.yaml").read_text() == (SEEDS / f"{name}.yaml").read_text()
-    assert (SHIPPED / name / "README.md").is_file()
+    seed = SEED_OF.get(name, name)
+    assert (SHIPPED / name / "manifest.yaml").read_text() == (SEEDS / f"{seed}.yaml").read_text()
     extension = catalogue.create(name)
-    extension.config_model.model_validate(TABLE[name][4])
-    assert (extension.name, extension.kind) == (name, TABLE[name][0])
+    extension.config_model.model_validate(TABLE[seed][4])
+    assert (extension.name, extension.kind) == (name, TABLE[seed][0])
+
+
+@pytest.mark.parametrize("name", catalogue.names())
+def test_every_extension_has_a_readme_a_schema_and_a_manifest_that_runs_it(name: str) -> None:
+    assert f"beamline extension run {name}" in (SHIPPED / name / "README.md").read_text()
+    extension = catalogue.create(name)
     assert extension.config_schema()["type"] == "object"
+    spec = ExtensionSpec.model_validate(
+        yaml.safe_load((SHIPPED / name / "manifest.yaml").read_text())["spec"]
+    )
+    extension.config_model.model_validate(spec.config)
+    assert spec.workload is not None
+    assert list(spec.workload.command or ()) == ["beamline", "extension", "run", name]
 
 
 def test_names_with_hyphens_are_the_same_and_unknown_ones_list_what_there_is() -> None:

@@ -1,0 +1,1 @@
+"""Anthropic's messages, by the official SDK."""

@@ -1,0 +1,26 @@
+"""The official SDK ``openai``: the only module of this provider that imports it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import httpx2
+import openai
+
+from ..model_api.sdk import Sdk
+
+
+def client(base_url: str, key: str | None, http: httpx2.AsyncClient) -> openai.AsyncOpenAI:
+    """A client without retries."""
+    return openai.AsyncOpenAI(api_key=key or "none", base_url=base_url, max_retries=0, http_client=http)
+
+
+SDK: Final = Sdk(
+    path="/chat/completions",
+    client=client,
+    stream=openai.AsyncStream[object],
+    status_error=openai.APIStatusError,
+    timeout_error=openai.APITimeoutError,
+    api_error=openai.APIError,
+    without_key={"Authorization": openai.Omit()},
+)
