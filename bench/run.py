@@ -29,6 +29,9 @@ ROWS = {
     "size": "bench.size",
     "outage": "bench.outage",
     "start": "bench.start",
+    "mock_provider": "bench.mock_provider",
+    "openai_provider": "bench.openai_provider",
+    "anthropic_provider": "bench.anthropic_provider",
 }
 """Row name to the module whose ``run(rounds=, seconds=)`` measures it."""
 
