@@ -31,6 +31,8 @@ MAX_FILE_BYTES: Final = 65_536
 KEYS_DIR: Final = "/etc/beamline/keys"
 """Where a Secret is mounted by convention; a custom resource may not set a variable called
 ``*_API_KEY_FILE``, because its name speaks of a secret."""
+_TELLING: Final = 8
+"""Characters from which a piece of a key is recognisable; shorter ones are placeholders such as `EMPTY`."""
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,4096}")
 
 
@@ -132,7 +134,8 @@ class KeyRing:
 
     def holds(self, text: str) -> bool:
         """Whether ``text`` has a key, or a recognisable piece of one, in it."""
-        return any(key.secret[:12] in text or key.secret[-8:] in text for key in self._keys)
+        long = [key.secret for key in self._keys if len(key.secret) >= _TELLING]
+        return any(secret[:12] in text or secret[-_TELLING:] in text for secret in long)
 
     def _source(self) -> str:
         return f"{self.name}_FILE ({self._path})" if self._stated else self.name

@@ -8,7 +8,7 @@ from typing import ClassVar, Final
 from ..model_api.prices import Price
 from ..model_api.provider import ModelApiProvider
 from ..model_api.sdk import Sdk, Words
-from ..openai.sdk import SDK
+from ..openai.sdk import FOREIGN
 from ..openai.words import ChatCompletions
 from .config import OpenAICompatibleConfig
 
@@ -31,7 +31,7 @@ class OpenAICompatibleProvider(ModelApiProvider[OpenAICompatibleConfig]):
 
     @property
     def sdk(self) -> Sdk:
-        return SDK
+        return FOREIGN
 
     @property
     def words(self) -> Words:

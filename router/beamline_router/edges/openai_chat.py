@@ -146,7 +146,7 @@ class ChatFormat:
         choice = {
             "index": 0,
             "message": {"refusal": None, **message},
-            "logprobs": None,
+            "logprobs": answer.metadata.get("logprobs"),
             "finish_reason": answer.metadata["finish_reason"],
         }
         head = self._head(served.envelope, "chat.completion")

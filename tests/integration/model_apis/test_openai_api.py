@@ -184,7 +184,11 @@ async def test_our_own_limit_refuses_before_the_api_does(api: FakeApi, asked: An
     assert asked.count("openai_provider_rate_limited_total") == 1
 
 
-async def test_any_other_endpoint_needs_only_a_base_url_and_may_have_no_key(api: FakeApi) -> None:
+async def test_any_other_endpoint_needs_only_a_base_url_and_may_have_no_key(
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-ours")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-ours")
     from beamline_extensions.openai_compatible.extension import OpenAICompatibleProvider
     from beamline_sdk import ExtensionRequest, Setup
 
@@ -202,3 +206,4 @@ async def test_any_other_endpoint_needs_only_a_base_url_and_may_have_no_key(api:
     assert api.seen[0].path == "/api/v1/chat/completions"
     assert api.seen[0].body["model"] == "llama3"
     assert "authorization" not in api.seen[0].headers
+    assert "ours" not in str(api.seen[0].headers)
