@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -112,8 +113,8 @@ class FakeApi:
 
 
 @asynccontextmanager
-async def fake_api() -> AsyncIterator[FakeApi]:
-    """A running one."""
+async def fake_api(tls: ssl.SSLContext | None = None) -> AsyncIterator[FakeApi]:
+    """A running one, behind TLS where a context is given."""
     api = FakeApi()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -128,7 +129,7 @@ async def fake_api() -> AsyncIterator[FakeApi]:
         finally:
             tasks.discard(task)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     api.port = server.sockets[0].getsockname()[1]
     try:
         yield api

@@ -207,3 +207,10 @@ async def test_any_other_endpoint_needs_only_a_base_url_and_may_have_no_key(
     assert api.seen[0].body["model"] == "llama3"
     assert "authorization" not in api.seen[0].headers
     assert "ours" not in str(api.seen[0].headers)
+
+
+async def test_a_cookie_does_not_travel_from_one_request_to_the_next(api: FakeApi, asked: Any) -> None:
+    api.says(whole(gpt(), 200, "set-cookie: tenant=acme; Path=/"))
+    await asked.ask()
+    await asked.ask()
+    assert "cookie" not in api.seen[1].headers

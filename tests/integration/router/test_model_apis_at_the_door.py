@@ -123,7 +123,9 @@ async def test_chat_whole_and_streamed_with_tools_images_and_json_mode(door: Doo
     assert said == "Hello there"
     assert chunks[-1].usage.total_tokens == 14
 
-    door.gpt.says(whole(gpt(finish="tool_calls", content=None, tool_calls=[WEATHER_CALL])))
+    answer = gpt(finish="tool_calls", content=None, tool_calls=[WEATHER_CALL])
+    answer["choices"][0]["logprobs"] = {"content": [], "refusal": None}
+    door.gpt.says(whole(answer))
     messages = [
         {"role": "user", "content": [{"type": "text", "text": "What is this?"}, IMAGE]},
         {"role": "assistant", "content": None, "tool_calls": [WEATHER_CALL]},
@@ -141,6 +143,7 @@ async def test_chat_whole_and_streamed_with_tools_images_and_json_mode(door: Doo
     }
     assert reply.choices[0].finish_reason == "tool_calls"
     assert reply.choices[0].message.content is None
+    assert reply.choices[0].logprobs.content == []
     assert reply.choices[0].message.tool_calls[0].function.arguments == '{"city":"Vienna"}'
 
     first = {"index": 0, **WEATHER_CALL, "function": {"name": "get_weather", "arguments": ""}}
