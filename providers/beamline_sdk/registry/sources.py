@@ -101,7 +101,8 @@ def discover(settings: DiscoverySettings, factory: ProviderFactory, environ: Map
 
 
 def _add(by_name: dict[str, tuple[Origin, dict[str, Any]]], origin: Origin, entry: Mapping[str, Any]) -> None:
-    name = str(entry.get("name", ""))
+    name = entry.get("name")
+    name = name if isinstance(name, str) else ""  # YAML makes of `off` a truth value
     _, before = by_name.get(name, (origin, {}))
     by_name[name] = (origin, {**before, **entry})
 
@@ -121,7 +122,9 @@ def _checked(
     fields = {key: value for key, value in raw.items() if key not in {"name", "kind", "type"}}
     kind, provider_type = str(raw.get("kind", "sdk")), str(raw.get("type", name))
     if not name:
-        return Discovered("", kind, "", origin, fault=f"an entry of the {origin} has no name")
+        return Discovered(
+            "", kind, "", origin, fault=f"an entry of the {origin} has no name, or one that is no string"
+        )
     try:
         model = factory.config_model(kind, provider_type)
         values = merged(model, name, file=fields, environ=environ)
