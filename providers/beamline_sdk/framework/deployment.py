@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pydantic import Field, ValidationError
 
+from beamline_contract.model import InvalidObjectError
+from beamline_contract.model import faults_of as rule_faults
 from beamline_contract.names import GROUP, MANAGED_BY
 from beamline_contract.workload import EnvVar, Resources, Workload
 
@@ -66,8 +68,8 @@ class DeploymentConfig(ProviderConfig):
     """Folder for logs of local processes; None: the user's state folder."""
 
     def workload(self) -> Workload:
-        """The workload in the words of the custom resource. Raises ValidationError."""
-        return Workload.model_validate(
+        """The workload in the words of the custom resource. Raises ValidationError, InvalidObjectError."""
+        workload = Workload.model_validate(
             {
                 "image": self.image,
                 "command": self.command,
@@ -77,6 +79,10 @@ class DeploymentConfig(ProviderConfig):
                 "probes": {"enabled": self.probes},
             }
         )
+        faults = rule_faults(workload)
+        if faults:
+            raise InvalidObjectError(faults)
+        return workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +153,8 @@ class DeploymentProvider(BaseProvider[DeploymentConfig]):
         deployment_id = f"{wanted.namespace}/{wanted.name}"
         try:
             request = _request(wanted)
+        except InvalidObjectError as error:
+            return DeploymentResult(False, deployment_id, "refused", str(error))
         except ValidationError as error:
             what = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
             return DeploymentResult(False, deployment_id, "refused", what)

@@ -141,12 +141,13 @@ async def test_a_broken_file_takes_nothing_down_and_is_said_once(make: Make, fil
 
 
 async def test_one_bad_provider_is_a_warning_and_the_others_are_there(make: Make, file: Path) -> None:
-    write(file, FILE + "  - {name: odd, kind: toaster}\n  - {kind: storage}\n  - {name: spare, kind: storage, "
-                    "type: part, enabled: false}\n")  # fmt: skip
+    odd = "  - {name: odd, kind: toaster}\n  - {kind: storage}\n"
+    write(file, FILE + odd + "  - {name: spare, kind: storage, type: part, enabled: false}\n")
     registry = await make(config_path=file)
     assert registry.names() == ("disk", "tape")
     results = {one.name: one for one in await registry.discovery.validate_discovered_providers()}
-    assert {name: one.valid for name, one in results.items()} == {
+    valid = {name: one.valid for name, one in results.items()}
+    assert valid == {
         "disk": True, "tape": True, "odd": False, "": False, "spare": True,
     }  # fmt: skip
     assert "no kind of provider is called 'toaster'" in (results["odd"].error or "")
