@@ -29,6 +29,7 @@ ROWS = {
     "size": "bench.size",
     "outage": "bench.outage",
     "start": "bench.start",
+    "provider_registry": "bench.provider_registry",
 }
 """Row name to the module whose ``run(rounds=, seconds=)`` measures it."""
 
