@@ -144,6 +144,30 @@ async def test_an_extension_that_can_not_come_back_refuses_and_says_why_until_it
     await served.end()
 
 
+async def test_an_extension_that_never_ends_does_not_hold_up_the_end(
+    nats_server: LocalNats, subject: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "STOP_SECONDS", 0.2)
+
+    class Stubborn(Keyed):
+        async def stop(self) -> None:
+            while True:
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    if len(self.life) > 20:
+                        raise
+                    self.life.append("not yet")
+
+    stubborn = Stubborn()
+    served = Served(stubborn, nats_server.url, subject)
+    await asyncio.wait_for(served.ready.wait(), 20)
+    await served.end()
+    stubborn.life.extend(["enough"] * 21)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+
+
 async def test_a_process_restarts_its_extension_on_sighup_and_goes_on(
     start: Any, client: Any, nats_server: LocalNats, subject: str, tools: Any
 ) -> None:

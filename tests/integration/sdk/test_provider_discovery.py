@@ -198,6 +198,8 @@ async def test_an_entry_point_is_imported_only_when_it_is_on_the_list(
     nothing = await make(plugin_path=plugins)
     assert nothing.names() == ()
     assert not any(name.startswith("plugin_") for name in sys.modules)
+    one = await make(plugin_path=plugins, plugins=["cellar"])
+    assert one.names() == ("cellar",)
     registry = await make(plugin_path=plugins, plugins=["cellar", "loud", "neither", "absent", "unheard"])
     assert registry.names() == ("cellar", "loud")
     record = registry.record("cellar")
