@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -36,7 +37,7 @@ log = structlog.get_logger()
 
 MAX_CHARS: Final = 128
 TRACER: Final = "beamline"
-_FLUSH_MS: Final = 2000
+_END_SECONDS: Final = 2.0
 _KEPT_HEADERS: Final = ("traceparent", "tracestate", "baggage")
 _MAX_HEADER_CHARS: Final = 8192
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -167,12 +168,21 @@ class _Spans:
             span.set_status(self._trace.StatusCode.ERROR, error)
 
     async def close(self) -> None:
-        def end() -> None:
-            self._provider.force_flush(_FLUSH_MS)
-            self._provider.shutdown()
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
 
+        def end() -> None:
+            try:
+                self._provider.shutdown()  # sends what is left
+            finally:
+                with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                    loop.call_soon_threadsafe(ended.set)
+
+        # A thread of its own and not `to_thread`: the loop's end would wait for that, and an exporter whose
+        # collector is away tries for many seconds.
+        threading.Thread(target=end, name="end of tracing", daemon=True).start()
         try:
-            async with asyncio.timeout(_FLUSH_MS / 1000 + 1):
-                await asyncio.to_thread(end)
-        except Exception as error:  # noqa: BLE001 -- the process ends either way
-            log.warning("tracing.incomplete", error=type(error).__name__)
+            async with asyncio.timeout(_END_SECONDS):
+                await ended.wait()
+        except TimeoutError:
+            log.warning("tracing.incomplete", error="the collector did not take the last spans in time")

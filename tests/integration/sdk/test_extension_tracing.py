@@ -189,6 +189,7 @@ async def test_a_collector_that_is_away_costs_spans_and_nothing_else(
     assert all("output" in answer for answer in answers)
     running.terminate()
     assert await running.exit_code() == 0
+    assert running.event("extension.stopped") is not None
     assert PROMPT not in running.log.read_text()
 
 
