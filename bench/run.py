@@ -32,6 +32,7 @@ ROWS = {
     "mock_provider": "bench.mock_provider",
     "openai_provider": "bench.openai_provider",
     "anthropic_provider": "bench.anthropic_provider",
+    "provider_registry": "bench.provider_registry",
 }
 """Row name to the module whose ``run(rounds=, seconds=)`` measures it."""
 

@@ -20,6 +20,7 @@ PAGES = (
     "LICENSE",
     "docs/architecture.md",
     "docs/invocation-flow.md",
+    "docs/provider-development-guide.md",
     "docs/registry-schema.md",
     "docs/routing-policy.md",
     "docs/routing-strategy.md",

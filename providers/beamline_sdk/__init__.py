@@ -5,14 +5,21 @@
 stop.
 """
 
-from typing import Any
-
 from .config import Config, InvalidConfigError
 from .extension import Extension, Post, Pre, Provider, Setup, Validator, post, pre, provider, validator
+from .protocols import (
+    AnyExtension,
+    PostProtocol,
+    PreProtocol,
+    ProviderProtocol,
+    ValidatorProtocol,
+    adopt,
+)
 from .request import ExtensionRequest
 from .results import Delta, ExtensionError, NotReadyError, Patch, ProviderReply, Verdict
 
 __all__ = [
+    "AnyExtension",
     "Config",
     "Delta",
     "Extension",
@@ -22,12 +29,17 @@ __all__ = [
     "NotReadyError",
     "Patch",
     "Post",
+    "PostProtocol",
     "Pre",
+    "PreProtocol",
     "Provider",
+    "ProviderProtocol",
     "ProviderReply",
     "Setup",
     "Validator",
+    "ValidatorProtocol",
     "Verdict",
+    "adopt",
     "post",
     "pre",
     "provider",
@@ -36,8 +48,11 @@ __all__ = [
 ]
 
 
-def run(extension: Extension[Any, Any]) -> None:
-    """Serves ``extension`` until SIGTERM or SIGINT; settings come from the environment."""
+def run(extension: AnyExtension) -> None:
+    """Serves ``extension`` until SIGTERM or SIGINT; settings come from the environment.
+
+    Raises TypeError where it is none.
+    """
     from .runtime import run as run_now  # noqa: PLC0415 -- components that only share a module need no runtime
 
-    run_now(extension)
+    run_now(adopt(extension))

@@ -8,6 +8,9 @@ than one too late.
 Before any work the deadline is checked, at the moment the work would start and not when the message came:
 what waited too long is refused unexecuted. During the work the same deadline is a timeout.
 
+While the extension is restarted, :meth:`Calls.hold` lets the work finish and the rest wait; while it can't
+be brought up again, :meth:`Calls.refuse` answers UNAVAILABLE at once; :meth:`Calls.release` goes on.
+
 Whatever happens, exactly one answer is sent: the author's result, or an error of the closed list. Text of an
 unexpected exception stays here, because it may hold a prompt or a key: the caller reads INTERNAL, the log
 reads type and place.
@@ -37,6 +40,7 @@ from .metrics import RuntimeMetrics
 from .request import ExtensionRequest, MalformedRequestError, decode
 from .results import ExtensionError, Patch, ProviderReply, Verdict
 from .streams import Parts, Publish, StreamCancelledError, StreamSenders, asked_to_stream
+from .tracing import Tracing
 
 log = structlog.get_logger()
 
@@ -80,6 +84,7 @@ class Calls:
         backlog: int,
         clock_skew_ms: float = 0.0,
         max_reply_bytes: int = MAX_REPLY_BYTES,
+        tracing: Tracing | None = None,
     ) -> None:
         self.tasks: set[asyncio.Task[None]] = set()
         self.stats = CallStats()
@@ -91,8 +96,11 @@ class Calls:
         self._default_config = default_config
         self._configs: ConfigCache[Any] = ConfigCache(extension.config_model)
         self._concurrency = concurrency
+        self._places = concurrency
+        self._refusing: str | None = None
         self._backlog = backlog
         self._skew_ms = clock_skew_ms
+        self._tracing = tracing
         self.streams = StreamSenders(publish)
         self._waiting: deque[tuple[Message, float]] = deque()
         self._fault_logged_at = -_FAULT_LOG_SECONDS
@@ -105,11 +113,11 @@ class Calls:
             self._metrics.refused("malformed")  # nobody would read the answer, so nobody shall pay for it
             return
         received = time.monotonic()
-        if len(self.tasks) < self._concurrency:
-            task = asyncio.create_task(self._work(message, received))
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
-            self._metrics.in_flight.set(len(self.tasks))
+        if len(self.tasks) < self._places:
+            self._begin(message, received)
+        elif self._refusing is not None:
+            self._metrics.refused("not_ready")
+            await self._send(message, self._failed(WireError.of(ErrorCode.UNAVAILABLE, self._refusing)))
         elif len(self._waiting) < self._backlog:
             self._waiting.append((message, received))
             self._metrics.waiting.set(len(self._waiting))
@@ -122,13 +130,40 @@ class Calls:
             )
             await self._send(message, self._failed(error))
 
+    async def hold(self, seconds: float) -> None:
+        """Lets requests wait; returns when none is at work, or after ``seconds``."""
+        self._places = 0
+        if self.tasks:
+            await asyncio.wait(tuple(self.tasks), timeout=seconds)
+
+    async def refuse(self, reason: str) -> None:
+        """Answers those that wait, and all that come, with UNAVAILABLE and ``reason``."""
+        self._places, self._refusing = 0, reason
+        while self._waiting:
+            message, _ = self._waiting.popleft()
+            self._metrics.refused("not_ready")
+            await self._send(message, self._failed(WireError.of(ErrorCode.UNAVAILABLE, reason)))
+
+    def release(self) -> None:
+        """Goes on, first with those that wait."""
+        self._places, self._refusing = self._concurrency, None
+        while self._waiting and len(self.tasks) < self._places:
+            self._begin(*self._waiting.popleft())
+        self._metrics.waiting.set(len(self._waiting))
+
+    def _begin(self, message: Message, received: float) -> None:
+        task = asyncio.create_task(self._work(message, received))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        self._metrics.in_flight.set(len(self.tasks))
+
     async def _work(self, message: Message, received: float) -> None:
         try:
             while True:
                 reply = await self._answer(message, received)
                 if reply is not None:
                     await self._send(message, reply)
-                if not self._waiting:
+                if not self._waiting or len(self.tasks) > self._places:
                     break
                 message, received = self._waiting.popleft()
                 self._metrics.waiting.set(len(self._waiting))
@@ -181,11 +216,19 @@ class Calls:
         request.deadline = started + left_ms / 1000
         if HEADER_ATTEMPT in headers:
             request.attempt = _attempt(headers[HEADER_ATTEMPT])
+        if self._tracing is None:
+            return await self._run(message, request, config, left_ms / 1000, started)
+        with self._tracing.span(request, self._extension_id):
+            return await self._run(message, request, config, left_ms / 1000, started)
+
+    async def _run(
+        self, message: Message, request: ExtensionRequest, config: Any, left_s: float, started: float
+    ) -> bytes | None:
         parts = asked_to_stream(self._extension, request, config)
         if parts is not None:
-            await self._streamed(message, request, parts, left_ms / 1000, started)
+            await self._streamed(message, request, parts, left_s, started)
             return None
-        return await self._executed(request, config, left_ms / 1000, started)
+        return await self._executed(request, config, left_s, started)
 
     async def _streamed(
         self, message: Message, request: ExtensionRequest, parts: Parts, left_s: float, started: float
@@ -221,7 +264,7 @@ class Calls:
         else:
             status = "error"
             await sender.end(self._failed(error))
-        self._metrics.executed(status, seconds, tokens)
+        self._ended(status, seconds, tokens, error)
 
     async def _executed(self, request: ExtensionRequest, config: Any, left_s: float, started: float) -> bytes:
         status, tokens, error = "ok", None, None
@@ -246,7 +289,7 @@ class Calls:
         self.stats.processing_ns += int(seconds * 1e9)
         if error is not None:
             status, reply = "error", self._failed(error)
-        self._metrics.executed(status, seconds, tokens)
+        self._ended(status, seconds, tokens, error)
         log.debug(
             "request.answered",
             extension_id=self._extension_id,
@@ -257,6 +300,13 @@ class Calls:
             error=None if error is None else error.code.value,
         )
         return reply
+
+    def _ended(
+        self, status: str, seconds: float, tokens: tuple[int, int] | None, error: WireError | None
+    ) -> None:
+        self._metrics.executed(status, seconds, tokens)
+        if self._tracing is not None:
+            self._tracing.ended(status, None if error is None else error.code.value, tokens)
 
     def _encoded(
         self, request: ExtensionRequest, result: object, seconds: float

@@ -7,11 +7,15 @@ The short form, for what has no state::
 
 The long form, for what opens connections or keeps something: a class of one of the four kinds. Its life is
 
-    initialize -> start -> handle, as often as asked -> stop
+    initialize -> start -> handle, as often as asked -> stop -> dispose
 
 ``initialize`` may refuse with :class:`NotReadyError` and is then called again later; ``start`` is called
 once, right before the first request; ``health_check`` runs on a timer beside the requests; ``stop`` runs
-after the last answer has been sent, is bounded, and can't fail: what it raises is logged and forgotten.
+after the last answer has been sent; ``dispose`` gives back what ``initialize`` took, also after one that
+failed. Both are bounded and can't fail: what they raise is logged and forgotten.
+
+After ``dispose`` the life may begin again with ``initialize``. A restart (SIGHUP to the process) is that: no
+request is lost, those that come meanwhile wait.
 
 ``handle`` is called concurrently, as often as the runtime's limit allows, always on the one event loop: it
 must not block. Work that is too slow for that belongs in ``asyncio.to_thread``.
@@ -85,7 +89,19 @@ class Extension(ABC, Generic[ConfigT, ResultT]):
         return None
 
     async def stop(self) -> None:
-        """Closes what was opened. Called even when ``initialize`` failed."""
+        """Ends the work, and closes what was opened. Called even when ``initialize`` failed."""
+
+    async def dispose(self) -> None:
+        """Gives back what ``initialize`` took; :meth:`initialize` may follow. More than once is fine."""
+
+    async def restart(self, setup: Setup) -> None:
+        """Begins the life again, for whoever runs an extension without the runtime. The runtime's own restart
+        goes through the registry, which bounds each phase.
+        """
+        await self.stop()
+        await self.dispose()
+        await self.initialize(setup)
+        await self.start()
 
     def config_schema(self) -> dict[str, Any]:
         """JSON Schema of the configuration, published over ``$SRV.INFO``."""

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from beamline_contract.names import ExtensionType
 
 BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-REFUSALS: Final = ("expired", "overloaded", "malformed")
+REFUSALS: Final = ("expired", "overloaded", "malformed", "not_ready")
 
 
 class RuntimeMetrics:

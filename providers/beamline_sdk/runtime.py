@@ -3,17 +3,18 @@
 What runs, and in which order:
 
 1. The health port opens first, so that probes are answered while the rest is still missing.
-2. ``initialize``, again and again until it succeeds: a missing key is a reason on ``/readyz``, not a crash
-loop. 3. The connection, waited for without limit. Then the subscription (always in a queue group) and
-``$SRV``. 4. Requests, until the stop event. A connection that the server closes for good is replaced by a new
-one; answers still
-   in work go out over that.
+2. The extension is registered in this process's provider registry and started, again and again until that
+   succeeds: a missing key is a reason on ``/readyz``, not a crash loop. From then on the registry owns its
+   life: it checks its health on a timer, restarts it, and ends it, each phase bounded.
+3. The connection, waited for without limit. Then the subscription (always in a queue group) and ``$SRV``.
+4. Requests, until the stop event. A connection that the server closes for good is replaced by a new one;
+   answers still in work go out over that. On SIGHUP requests wait, the registry restarts the extension, and
+   they go on; while it can't be brought up again they are answered with UNAVAILABLE.
 5. On stop: not ready; the subscription drains, the requests in work finish, the connection drains, within the
-grace
-   time; then ``stop`` of the extension, then the health port. This order loses nothing: work ends after its
-   source and before its way out.
+   grace time; then the registry stops and disposes of the extension, then the health port closes. This order
+   loses nothing: work ends after its source and before its way out.
 
-Everything runs on one event loop, without threads.
+Everything runs on one event loop. With tracing on, OpenTelemetry's exporter has a thread of its own.
 """
 
 from __future__ import annotations
@@ -22,28 +23,32 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import structlog
 from nats import errors as nats_errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from pydantic import ValidationError
 
 from beamline_contract.wire import MAX_REPLY_BYTES
 
-from . import logs, signals
+from . import logs, signals, tracing
 from .calls import Calls
 from .discovery import Service, Verb
 from .extension import Extension, Setup
+from .framework.hosted import HostedConfig, HostedExtension
 from .health import HealthServer, HealthServerError
 from .link import LinkError, LinkSettings, close, connect
 from .metrics import RuntimeMetrics
+from .registry import ProviderRegistry, RegistryConfig, RegistryError
+from .registry.bounded import within
 from .results import NotReadyError
 from .settings import RuntimeSettings, SettingsError
+from .waiting import first_of, sleep_unless, unless
 
 log = structlog.get_logger()
-T = TypeVar("T")
 
 INITIALIZE_SECONDS: Final = 60.0
 INITIALIZE_RETRY_SECONDS: Final = 5.0
@@ -82,33 +87,46 @@ async def serve(
     stop: asyncio.Event | None = None,
     ready: Callable[[], None] | None = None,
     on_listening: Callable[[int], None] | None = None,
+    restart: asyncio.Event | None = None,
 ) -> None:
     """Serves ``extension`` until ``stop`` is set (by SIGTERM and SIGINT where none is given).
 
     ``ready`` is called once, when the first request can be answered; ``on_listening`` with the health port.
+    Each time ``restart`` is set (by SIGHUP where no ``stop`` is given) the extension is restarted in place.
     Raises :class:`SettingsError`, :class:`HealthServerError` or :class:`LinkError` where it can't begin.
     """
-    instance = _Instance(extension, settings.for_extension(extension), ready)
+    restart = restart or asyncio.Event()
+    instance = _Instance(extension, settings.for_extension(extension), ready, restart)
     if stop is not None:
         await instance.run(stop, on_listening)
         return
     stop = asyncio.Event()
-    with signals.handled(stop):
+    with signals.handled(stop, restart.set):
         await instance.run(stop, on_listening)
 
 
 class _Instance:
-    """One run of one extension. ``_reason`` is why it is not ready, None while it serves."""
+    """One run of one extension. ``_reason`` is why it is not ready, None while it serves; ``_restarting`` the
+    same while it is restarted.
+    """
 
     def __init__(
-        self, extension: Extension[Any, Any], settings: RuntimeSettings, ready: Callable[[], None] | None
+        self,
+        extension: Extension[Any, Any],
+        settings: RuntimeSettings,
+        ready: Callable[[], None] | None,
+        restart: asyncio.Event,
     ) -> None:
         self._extension = extension
         self._settings = settings
         self._ready = ready
+        self._restart = restart
         self._reason: str | None = "Starting: not initialized yet"
-        self._unhealthy: str | None = None
+        self._restarting: str | None = None
         self._nc: Client | None = None
+        self._hosted_config = _hosted_config(extension, settings)
+        self._providers = _registry()
+        self._tracing = tracing.configure(extension.kind, settings.extension_id, extension.version)
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
@@ -122,6 +140,7 @@ class _Instance:
             concurrency=settings.concurrency,
             backlog=settings.backlog,
             clock_skew_ms=settings.clock_skew_ms,
+            tracing=self._tracing,
         )
         self._service = Service(
             extension,
@@ -146,45 +165,83 @@ class _Instance:
         await health.start()
         if on_listening is not None:
             on_listening(health.port)
+        structlog.contextvars.bind_contextvars(extension_id=self._settings.extension_id)
         log.info("extension.starting", **self._who(), port=health.port)
-        checks: asyncio.Task[None] | None = None
+        restarts: asyncio.Task[None] | None = None
         try:
-            if await self._initialized(stop):
-                checks = asyncio.create_task(self._check_health())
-                await self._extension.start()
+            if await self._brought_up(stop):
+                restarts = asyncio.create_task(self._restarts(stop))
                 while not stop.is_set():
                     await self._connection(stop)
         finally:
             self._reason = "Stopping: no more requests are taken"
-            if checks is not None:
-                checks.cancel()
-                await asyncio.wait([checks])
-            await self._cleanup()
+            if restarts is not None:
+                restarts.cancel()
+                await asyncio.wait([restarts])
+            await self._end()
             await health.stop()
             log.info("extension.stopped", **self._who(), requests=self._calls.stats.requests)
 
-    async def _initialized(self, stop: asyncio.Event) -> bool:
-        """Initializes until it succeeds (True) or the process shall stop (False). Each new reason is one
-        line.
+    async def _brought_up(self, stop: asyncio.Event) -> bool:
+        """Registers and starts the extension until that succeeds (True) or the process shall stop (False).
+        Each new reason is one line.
         """
-        setup = Setup(self._settings.extension_id, self._settings.config, self._registry)
         said = None
         while not stop.is_set():
             try:
-                async with asyncio.timeout(INITIALIZE_SECONDS):
-                    done, _ = await _unless(stop, self._extension.initialize(setup))
+                done, _ = await unless(stop, self._registered())
+            except RegistryError as error:
+                self._reason, at = _why(error)
+            else:
                 if done:
                     self._reason = "Connecting: no connection to NATS yet"
+                    await self._providers.open()
                 return done
-            except NotReadyError as error:
-                reason, at = str(error), None
-            except Exception as error:  # noqa: BLE001 -- an author's code may raise anything
-                reason, at = f"InitializeFailed: {type(error).__name__}", logs.place_of(error)
-            self._reason = reason
-            if reason != said:
-                said = reason
-                log.error("extension.not_ready", **self._who(), error=reason, at=at)
-            await _sleep_unless(stop, INITIALIZE_RETRY_SECONDS)
+            if self._reason != said:
+                said = self._reason
+                log.error("extension.not_ready", **self._who(), error=said, at=at)
+            await sleep_unless(stop, INITIALIZE_RETRY_SECONDS)
+        return False
+
+    async def _registered(self) -> None:
+        setup = Setup(self._settings.extension_id, self._settings.config, self._registry)
+        hosted = HostedExtension(self._extension, self._hosted_config, setup=setup)
+        await self._providers.register(hosted)
+        try:
+            await self._providers.start(hosted.name)
+        except BaseException:
+            await self._providers.unregister(hosted.name)
+            raise
+
+    async def _restarts(self, stop: asyncio.Event) -> None:
+        """Restarts the extension whenever that is asked for, until cancelled. Requests wait meanwhile."""
+        while True:
+            await self._restart.wait()
+            self._restart.clear()
+            self._restarting = "Restarting: asked to"
+            log.info("extension.restarting", **self._who(), in_flight=len(self._calls.tasks))
+            try:
+                await self._calls.hold(self._settings.grace_s)
+                while not await self._restarted():
+                    await self._calls.refuse(f"{self._settings.extension_id} can't be restarted yet")
+                    await sleep_unless(stop, INITIALIZE_RETRY_SECONDS)
+            except asyncio.CancelledError:
+                await self._calls.refuse(f"{self._settings.extension_id} is shutting down")
+                raise
+            self._restarting = None
+            self._calls.release()
+            log.info("extension.restarted", **self._who())
+
+    async def _restarted(self) -> bool:
+        before = self._restarting
+        try:
+            await self._providers.restart(self._hosted_config.name)
+        except RegistryError as error:
+            self._restarting, at = _why(error)
+        else:
+            return True
+        if self._restarting != before:
+            log.error("extension.not_ready", **self._who(), error=self._restarting, at=at)
         return False
 
     async def _connection(self, stop: asyncio.Event) -> None:
@@ -195,7 +252,7 @@ class _Instance:
             lost.set()
 
         self._reason = f"Connecting: no NATS server answers at {self._link.shown}"
-        connected, nc = await _unless(stop, connect(self._link, on_closed=on_closed))
+        connected, nc = await unless(stop, connect(self._link, on_closed=on_closed))
         if not connected or nc is None:
             return
         self._nc = nc
@@ -221,10 +278,10 @@ class _Instance:
             ready, self._ready = self._ready, None
             if ready is not None:
                 ready()
-            await _first_of(stop, lost)
+            await first_of(stop, lost)
         except (nats_errors.Error, OSError) as error:
             log.warning("extension.subscribe_failed", **self._who(), error=type(error).__name__)
-            await _sleep_unless(stop, RESUBSCRIBE_SECONDS)
+            await sleep_unless(stop, RESUBSCRIBE_SECONDS)
         finally:
             if stop.is_set():
                 self._reason = "Draining: no more requests are taken"
@@ -254,28 +311,22 @@ class _Instance:
 
         return respond
 
-    async def _check_health(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(HEALTH_TIMEOUT_SECONDS):
-                    reason = await self._extension.health_check()
-            except Exception as error:  # noqa: BLE001 -- an author's code may raise anything
-                reason = f"the health check failed: {type(error).__name__}"
-            if reason != self._unhealthy:
-                self._unhealthy = reason
-                if reason is not None:
-                    log.warning("extension.unhealthy", **self._who(), error=reason)
-                else:
-                    log.info("extension.healthy", **self._who())
-            await asyncio.sleep(HEALTH_INTERVAL_SECONDS)
+    async def _end(self) -> None:
+        """Ends the extension, and its spans. An extension that never came up is stopped all the same."""
+        known = self._providers.has(self._hosted_config.name)
+        ending: list[Coroutine[Any, Any, Any]] = [self._providers.shutdown()]
+        if not known:
+            ending.append(self._stopped())
+        if self._tracing is not None:
+            ending.append(self._tracing.close())
+        await asyncio.gather(*ending)
 
-    async def _cleanup(self) -> None:
+    async def _stopped(self) -> None:
         try:
-            async with asyncio.timeout(STOP_SECONDS):
-                await self._extension.stop()
+            await within(STOP_SECONDS, self._extension.stop(), "stop")
         except Exception as error:  # noqa: BLE001 -- the process ends either way
             log.warning(
-                "extension.stop_failed", **self._who(), error=type(error).__name__, at=logs.place_of(error)
+                "provider.stop_failed", **self._who(), error=type(error).__name__, at=logs.place_of(error)
             )
 
     def _why_not_ready(self) -> str | None:
@@ -283,37 +334,57 @@ class _Instance:
             return self._reason
         if self._nc is None or not self._nc.is_connected:
             return f"Disconnected: no NATS server answers at {self._link.shown}"
-        return None if self._unhealthy is None else f"Unhealthy: {self._unhealthy}"
+        if self._restarting is not None:
+            return self._restarting
+        health = self._providers.record(self._hosted_config.name).health
+        return None if health is None or health.well else f"Unhealthy: {health.message}"
 
     def _who(self) -> dict[str, str]:
         return {"extension_id": self._settings.extension_id, "type": self._extension.kind}
 
 
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> tuple[bool, T | None]:
-    """Awaits ``work`` unless ``stop`` is set first; (False, None) then, with ``work`` cancelled and gone."""
-    task, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+def _registry() -> ProviderRegistry:
+    """The table of this process: no discovery, and bounds that fit into a pod's last 30 seconds."""
+    return ProviderRegistry(
+        RegistryConfig.model_validate(
+            {
+                "discovery": {"enable_environment_discovery": False, "auto_refresh_interval": None},
+                "health": {
+                    "check_interval": HEALTH_INTERVAL_SECONDS,
+                    "timeout": HEALTH_TIMEOUT_SECONDS,
+                    "retries": 0,
+                },
+                "lifecycle": {
+                    "init_timeout": INITIALIZE_SECONDS,
+                    "dispose_timeout": STOP_SECONDS,
+                    "graceful_shutdown_timeout": STOP_SECONDS,
+                },
+            }
+        )
+    )
+
+
+def _hosted_config(extension: Extension[Any, Any], settings: RuntimeSettings) -> HostedConfig:
     try:
-        await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
-        return (True, task.result()) if task.done() else (False, None)
-    finally:
-        for one in (task, stopped):
-            one.cancel()
-        await asyncio.gather(task, stopped, return_exceptions=True)
+        return HostedConfig(
+            name=settings.extension_id,
+            version=extension.version[:64] or "0",
+            settings=dict(settings.config),
+        )
+    except ValidationError:
+        raise SettingsError(
+            f"BEAMLINE_EXTENSION_ID: {settings.extension_id!r} is no name: letters, digits, '-' and '_'"
+        ) from None
 
 
-async def _first_of(*events: asyncio.Event) -> None:
-    tasks = [asyncio.create_task(event.wait()) for event in events]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-
-
-async def _sleep_unless(stop: asyncio.Event, seconds: float) -> None:
-    with suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)
+def _why(error: RegistryError) -> tuple[str, list[str] | None]:
+    """The reason for ``/readyz``, and where it was raised: an author's own reason, or the type of a fault."""
+    cause = error.__cause__
+    if isinstance(cause, NotReadyError):
+        return str(cause), None
+    phase = str(error.context.get("phase", "register")).capitalize()
+    kind = type(cause or error).__name__
+    return f"{phase}Failed: {kind}", None if cause is None else logs.place_of(cause)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

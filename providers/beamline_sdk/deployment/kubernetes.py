@@ -123,7 +123,7 @@ class KubernetesDeployments:
                 return DeploymentStatus(Phase.ABSENT)
             pods: list[Mapping[str, Any]] = []
             if not settled(deployment) and deployment.get("spec", {}).get("replicas", 1):
-                pods = await self._pods(key)
+                pods = await self._pods(key, deployment)
             status = status_of(deployment, pods, HASH_ANNOTATION)
             if desired is not None and desired.hash == status.hash and not await self._is_intact(desired):
                 return replace(status, hash="")
@@ -204,12 +204,14 @@ class KubernetesDeployments:
             return self._seen.get(place)
         return await self._api.find(path_of(*place))
 
-    async def _pods(self, key: tuple[str, str]) -> list[Mapping[str, Any]]:
+    async def _pods(self, key: tuple[str, str], deployment: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """The pods of the newest revision: what those before it suffer from says nothing about it."""
         labels = ",".join(f"{name}={value}" for name, value in selector_of(key[1]).items())
         found = await self._api.request(
             "GET", f"/api/v1/namespaces/{key[0]}/pods", params={"labelSelector": labels, "limit": 20}
         )
-        return list(found.get("items") or ())
+        newest = _pod_hash_in(deployment.get("spec", {}).get("template", {}))
+        return [pod for pod in found.get("items") or () if not newest or _pod_hash_in(pod) == newest]
 
 
 def _refuse_foreign(kind: str, live: Mapping[str, Any], request: DeploymentRequest) -> None:
@@ -232,6 +234,11 @@ def _start_config(deployment: Mapping[str, Any]) -> str | None:
         if variable.get("name") == CONFIG_VARIABLE:
             return str(variable.get("value", ""))
     return None
+
+
+def _pod_hash_in(document: Mapping[str, Any]) -> str:
+    annotations = document.get("metadata", {}).get("annotations") or {}
+    return str(annotations.get(POD_HASH_ANNOTATION, ""))
 
 
 def _place(kind: str, document: Mapping[str, Any]) -> _Place:
