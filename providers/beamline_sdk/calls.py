@@ -5,6 +5,9 @@ most ``concurrency`` tasks exist; a task that has answered takes the next reques
 arrival. At most ``backlog`` requests wait, and further ones are refused at once: an answer now is worth more
 than one too late.
 
+A caller that gives a call up says so (:mod:`.live_calls`): it is then not begun, or cancelled where it
+stands.
+
 Before any work the deadline is checked, at the moment the work would start and not when the message came:
 what waited too long is refused unexecuted. During the work the same deadline is a timeout.
 
@@ -32,6 +35,7 @@ from beamline_contract.wire import MAX_REPLY_BYTES
 from .config import ConfigCache, InvalidConfigError
 from .deadline import BadDeadlineError, remaining_ms
 from .extension import Extension
+from .live_calls import LiveCall, LiveCalls
 from .logs import place_of
 from .metrics import RuntimeMetrics
 from .request import ExtensionRequest, MalformedRequestError, decode
@@ -94,7 +98,8 @@ class Calls:
         self._backlog = backlog
         self._skew_ms = clock_skew_ms
         self.streams = StreamSenders(publish)
-        self._waiting: deque[tuple[Message, float]] = deque()
+        self.live = LiveCalls()
+        self._waiting: deque[tuple[Message, float, LiveCall]] = deque()
         self._fault_logged_at = -_FAULT_LOG_SECONDS
         self._faults_unlogged = 0
 
@@ -106,12 +111,12 @@ class Calls:
             return
         received = time.monotonic()
         if len(self.tasks) < self._concurrency:
-            task = asyncio.create_task(self._work(message, received))
+            task = asyncio.create_task(self._work(message, received, self.live.arrived(message.headers)))
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
             self._metrics.in_flight.set(len(self.tasks))
         elif len(self._waiting) < self._backlog:
-            self._waiting.append((message, received))
+            self._waiting.append((message, received, self.live.arrived(message.headers)))
             self._metrics.waiting.set(len(self._waiting))
         else:
             self._metrics.refused("overloaded")
@@ -122,28 +127,34 @@ class Calls:
             )
             await self._send(message, self._failed(error))
 
-    async def _work(self, message: Message, received: float) -> None:
+    async def _work(self, message: Message, received: float, live: LiveCall) -> None:
         try:
             while True:
-                reply = await self._answer(message, received)
+                try:
+                    reply = await self._answer(message, received, live)
+                finally:
+                    self.live.answered(live)
                 if reply is not None:
                     await self._send(message, reply)
                 if not self._waiting:
                     break
-                message, received = self._waiting.popleft()
+                message, received, live = self._waiting.popleft()
                 self._metrics.waiting.set(len(self._waiting))
         except asyncio.CancelledError:
             error = WireError.of(ErrorCode.UNAVAILABLE, f"{self._extension_id} is shutting down")
             await self._send(message, self._failed(error))
             while self._waiting:
-                waiting, _ = self._waiting.popleft()
+                waiting, _, _ = self._waiting.popleft()
                 await self._send(waiting, self._failed(error))
             raise
         finally:
             self._metrics.in_flight.set(len(self.tasks) - 1)
 
-    async def _answer(self, message: Message, received: float) -> bytes | None:
+    async def _answer(self, message: Message, received: float, live: LiveCall) -> bytes | None:
         """The reply; None where it has been streamed."""
+        if live.given_up:
+            self._metrics.refused("cancelled")
+            return self._failed(_caller_left())
         headers = message.headers or _NO_HEADERS
         started = time.monotonic()
         waited_ms = (started - received) * 1000
@@ -185,7 +196,7 @@ class Calls:
         if parts is not None:
             await self._streamed(message, request, parts, left_ms / 1000, started)
             return None
-        return await self._executed(request, config, left_ms / 1000, started)
+        return await self._executed(request, config, left_ms / 1000, started, live)
 
     async def _streamed(
         self, message: Message, request: ExtensionRequest, parts: Parts, left_s: float, started: float
@@ -200,7 +211,7 @@ class Calls:
         except ExtensionError as failure:
             error = failure.to_wire_error()
         except StreamCancelledError:
-            error = WireError.of(ErrorCode.CANCELLED, "the caller left")
+            error = _caller_left()
         except TimeoutError as failure:
             error = (
                 WireError.of(ErrorCode.DEADLINE_EXCEEDED, f"{self._extension_id} did not finish in time")
@@ -223,11 +234,14 @@ class Calls:
             await sender.end(self._failed(error))
         self._metrics.executed(status, seconds, tokens)
 
-    async def _executed(self, request: ExtensionRequest, config: Any, left_s: float, started: float) -> bytes:
+    async def _executed(
+        self, request: ExtensionRequest, config: Any, left_s: float, started: float, live: LiveCall
+    ) -> bytes:
         status, tokens, error = "ok", None, None
         reply = b""
         try:
             async with asyncio.timeout(left_s) as limit:
+                live.runs_within(limit)
                 result = await self._extension.handle(request, config)
             seconds = time.monotonic() - started
             reply, status, tokens = self._encoded(request, result, seconds)
@@ -236,6 +250,8 @@ class Calls:
         except TimeoutError as failure:
             if not limit.expired():
                 error = self._fault(request, failure)
+            elif live.given_up:
+                error = _caller_left()
             else:
                 error = WireError.of(
                     ErrorCode.DEADLINE_EXCEEDED, f"{self._extension_id} did not finish in time"
@@ -324,6 +340,10 @@ class Calls:
 
 class _WrongResultError(TypeError):
     """The author's function returned something its kind does not return."""
+
+
+def _caller_left() -> WireError:
+    return WireError.of(ErrorCode.CANCELLED, "the caller left")
 
 
 def _trace_headers(headers: Mapping[str, str] | None) -> dict[str, str] | None:

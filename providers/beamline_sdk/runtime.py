@@ -5,8 +5,8 @@ What runs, and in which order:
 1. The health port opens first, so that probes are answered while the rest is still missing.
 2. ``initialize``, again and again until it succeeds: a missing key is a reason on ``/readyz``, not a crash
 loop. 3. The connection, waited for without limit. Then the subscription (always in a queue group) and
-``$SRV``. 4. Requests, until the stop event. A connection that the server closes for good is replaced by a new
-one; answers still
+``$SRV``. 4. Requests, until the stop event; beside them, without a queue group, word of calls that their
+caller has given up. A connection that the server closes for good is replaced by a new one; answers still
    in work go out over that.
 5. On stop: not ready; the subscription drains, the requests in work finish, the connection drains, within the
 grace
@@ -30,6 +30,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
+from beamline_contract.names import cancel_subject
 from beamline_contract.wire import MAX_REPLY_BYTES
 
 from . import logs, signals
@@ -209,6 +210,8 @@ class _Instance:
                     pending_msgs_limit=PENDING_MESSAGES,
                 )
             )
+            # Without a queue group: only the instance that has the call can end it, and no other knows which.
+            await nc.subscribe(cancel_subject(self._settings.nats_subject), cb=self._on_cancel)
             for subject, verb in self._service.subjects():
                 await nc.subscribe(subject, cb=self._responder(verb))
             controls = nc.new_inbox()
@@ -236,15 +239,20 @@ class _Instance:
                 self._reason = "Disconnected: the connection to NATS was closed"
                 await close(nc, grace_s=2.0)
 
-    async def _publish(self, subject: str, payload: bytes, *, headers: dict[str, str] | None) -> None:
+    async def _publish(
+        self, subject: str, payload: bytes, *, headers: dict[str, str] | None, reply: str = ""
+    ) -> None:
         assert self._nc is not None
-        await self._nc.publish(subject, payload, headers=headers)
+        await self._nc.publish(subject, payload, reply, headers=headers)
 
     async def _on_message(self, message: Msg) -> None:
         await self._calls.accept(message)
 
     async def _on_control(self, message: Msg) -> None:
-        self._calls.streams.heard(message.subject, message.data)
+        self._calls.streams.heard(message.subject, message.data, message.headers)
+
+    async def _on_cancel(self, message: Msg) -> None:
+        self._calls.live.cancel(message.data)
 
     def _responder(self, verb: Verb) -> Callable[[Msg], Awaitable[None]]:
         async def respond(message: Msg) -> None:
