@@ -34,7 +34,7 @@ from beamline_contract.wire import MAX_REPLY_BYTES
 
 from .config import ConfigCache, InvalidConfigError
 from .deadline import BadDeadlineError, remaining_ms
-from .extension import Extension
+from .extension import Extension, Post
 from .live_calls import LiveCall, LiveCalls
 from .logs import place_of
 from .metrics import RuntimeMetrics
@@ -296,6 +296,8 @@ class Calls:
                 wire = {}
             case kind, other:
                 raise _WrongResultError(f"a {kind} returned {type(other).__name__}")
+        if isinstance(self._extension, Post) and self._extension.max_match_length is not None:
+            wire["max_match_length"] = self._extension.max_match_length
         reply = orjson.dumps(wire)
         if len(reply) > self.max_reply_bytes - _HEADER_RESERVE - 2 * _MAX_HEADER_CHARS:
             raise ExtensionError(

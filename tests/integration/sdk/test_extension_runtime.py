@@ -21,6 +21,7 @@ from beamline_sdk import (
     ProviderReply,
     Setup,
     Verdict,
+    post,
     pre,
     provider,
     runtime,
@@ -32,6 +33,25 @@ BODY = {"prompt": "x", "trace_id": "t", "request_id": "r", "tenant_id": "a", "pa
 
 class Settings(Config):
     number: int = 1
+
+
+async def test_a_post_step_says_how_far_it_looks_and_is_told_which_part_it_sees(
+    client: Any, nats_server: LocalNats, subject: str, tools: Any
+) -> None:
+    seen: list[str | None] = []
+
+    @post(max_match_length=17)
+    async def far(request: ExtensionRequest, config: Config) -> None:
+        seen.append(request.part)
+
+    body = {"trace_id": "t", "request_id": "r", "tenant_id": "a", "output": "x"}
+    async with tools.serving(far, nats_server.url, subject):
+        replies = [
+            await tools.ask(client, subject, body),
+            await tools.ask(client, subject, {**body, "part": "message"}),
+        ]
+    assert replies == [{"max_match_length": 17}] * 2
+    assert seen == [None, "message"]
 
 
 async def test_requests_are_worked_on_at_the_same_time(
