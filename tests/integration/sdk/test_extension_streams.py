@@ -29,12 +29,13 @@ class Reader:
         self.nc = nc
         self.inbox = nc.new_inbox()
         self.messages: list[tuple[dict[str, str], dict[str, Any]]] = []
+        self.subscription: Any = None
 
     async def ask(self, subject: str, body: dict[str, Any], **headers: str) -> None:
         async def note(message: Msg) -> None:
             self.messages.append((dict(message.headers or {}), orjson.loads(message.data)))
 
-        await self.nc.subscribe(self.inbox, cb=note)
+        self.subscription = await self.nc.subscribe(self.inbox, cb=note)
         await self.nc.flush()
         await self.nc.publish(
             subject, orjson.dumps(body), reply=self.inbox, headers={"Beamline-Stream": "1", **headers}
@@ -139,6 +140,29 @@ async def test_a_reader_that_leaves_closes_the_generator_where_it_stands(
         await asyncio.wait_for(closed.wait(), 10)
         await tools.eventually(lambda: reader.ended, "the stream ended")
     assert reader.end["error"]["code"] == "CANCELLED"
+
+
+async def test_a_reader_that_is_gone_without_a_word_closes_the_generator_too(
+    client: Any, nats_server: LocalNats, subject: str, tools: Any
+) -> None:
+    closed = asyncio.Event()
+
+    @provider
+    async def endless(request: ExtensionRequest, config: Settings) -> AsyncGenerator[Any, None]:
+        try:
+            while True:
+                yield "x"
+                await asyncio.sleep(0.01)
+        finally:
+            closed.set()
+
+    async with tools.serving(endless, nats_server.url, subject):
+        reader = Reader(client)
+        await reader.ask(subject, BODY)
+        await tools.eventually(lambda: reader.text, "the first chunk came")
+        assert not closed.is_set()
+        await reader.subscription.unsubscribe()
+        await asyncio.wait_for(closed.wait(), 10)
 
 
 async def test_an_error_within_the_stream_is_its_end(

@@ -227,6 +227,20 @@ async def test_a_post_step_that_fails_closed_ends_the_stream_before_its_text_has
     assert attempts(world)[-1] == ("main", False, "CANCELLED")
 
 
+@pytest.mark.parametrize("cut", [1, 399, 700, 1_400])
+async def test_a_post_step_that_does_not_say_how_far_it_looks_gets_the_whole_answer(
+    world: World, cut: int
+) -> None:
+    world.answers(
+        "post", lambda sent: fails("VALIDATION_REJECTED") if "b" + "a" * 1_300 in sent.body["output"] else {}
+    )
+    world.route(provider(), post(failure_mode="closed"))
+    text = "x" * 400 + "b" + "a" * 1_300 + "y" * 400
+    world.streams_from("main", [text[:cut], *(text[at : at + 90] for at in range(cut, len(text), 90)), END])
+    assert (await failed(world)).error.code is ErrorCode.VALIDATION_REJECTED
+    assert world.sink.deltas == []
+
+
 async def test_what_is_held_back_is_not_committed_and_another_attempt_begins_anew(world: World) -> None:
     world.answers("post", {})
     world.route(provider(), post(), fallback=["second"])
