@@ -43,8 +43,10 @@ class ExtensionRequest(TypedDict):
     messages: NotRequired[list[dict[str, Any]]]
     output: NotRequired[str]
     """The provider's answer: sent to post steps only."""
-    part: NotRequired[Literal["message"]]
-    """To post steps: ``output`` holds the texts beside the answer's (tool calls), one a line."""
+    part: NotRequired[Literal["window", "message"]]
+    """To post steps, where ``output`` is a piece of a stream, or holds the texts beside the answer's (tool
+    calls), one a line.
+    """
     usage: NotRequired[Usage]
     parameters: dict[str, Any]
     config: dict[str, Any]

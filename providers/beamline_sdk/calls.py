@@ -296,8 +296,8 @@ class Calls:
                 wire = {}
             case kind, other:
                 raise _WrongResultError(f"a {kind} returned {type(other).__name__}")
-        if isinstance(self._extension, Post) and self._extension.max_match_length is not None:
-            wire["max_match_length"] = self._extension.max_match_length
+        if request.part == "window" and isinstance(self._extension, Post):
+            wire["max_match_length"] = self._extension.max_match_length or MAX_REPLY_BYTES
         reply = orjson.dumps(wire)
         if len(reply) > self.max_reply_bytes - _HEADER_RESERVE - 2 * _MAX_HEADER_CHARS:
             raise ExtensionError(

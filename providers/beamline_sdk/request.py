@@ -29,7 +29,8 @@ class ExtensionRequest:
     """One call. Exactly what the router sent, with types an author can rely on.
 
     ``prompt`` or ``messages`` is set for pre, validator and provider; ``output`` for post, where ``part`` is
-    None for the answer's text and ``message`` for what stands beside it (tool calls). ``config`` is the
+    None for the answer's text, ``window`` for a piece of a streamed one, and ``message`` for what stands
+    beside it (tool calls). ``config`` is the
     raw object: the typed one is the handler's second argument. ``deadline`` is on the clock of
     :func:`time.monotonic`.
     """

@@ -35,6 +35,8 @@ _WORSE = {"ok": 0, "skipped": 1, "rejected": 2, "error": 3}
 
 PART_MESSAGE = "message"
 """``part`` of a post step's request where its text is what stands beside the answer's text."""
+PART_WINDOW = "window"
+"""``part`` where its text is a piece of a stream: the step shall say how far it looks."""
 
 
 class PostWindows:
@@ -89,6 +91,8 @@ class PostWindows:
         run = self._run
         before = len(run.trail)
         kept, run.output = run.output, text
+        part = run.part
+        run.part = part or PART_WINDOW
         try:
             result = await self._steps.run(run, step)
             if isinstance(result, WireError):
@@ -98,7 +102,7 @@ class PostWindows:
             run.apply_post(result)
             return Looked(run.output or "", WHOLE if result.reach is None else result.reach)
         finally:
-            run.output = kept
+            run.output, run.part = kept, part
             for entry in run.trail[before:]:
                 self._merge(entry)
             del run.trail[before:]

@@ -47,11 +47,11 @@ async def test_a_post_step_says_how_far_it_looks_and_is_told_which_part_it_sees(
     body = {"trace_id": "t", "request_id": "r", "tenant_id": "a", "output": "x"}
     async with tools.serving(far, nats_server.url, subject):
         replies = [
-            await tools.ask(client, subject, body),
-            await tools.ask(client, subject, {**body, "part": "message"}),
+            await tools.ask(client, subject, {**body, **part})
+            for part in ({}, {"part": "message"}, {"part": "window"})
         ]
-    assert replies == [{"max_match_length": 17}] * 2
-    assert seen == [None, "message"]
+    assert replies == [{}, {}, {"max_match_length": 17}]
+    assert seen == [None, "message", "window"]
 
 
 async def test_requests_are_worked_on_at_the_same_time(
