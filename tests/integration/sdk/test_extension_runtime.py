@@ -21,7 +21,6 @@ from beamline_sdk import (
     ProviderReply,
     Setup,
     Verdict,
-    post,
     pre,
     provider,
     runtime,
@@ -33,25 +32,6 @@ BODY = {"prompt": "x", "trace_id": "t", "request_id": "r", "tenant_id": "a", "pa
 
 class Settings(Config):
     number: int = 1
-
-
-async def test_a_post_step_says_how_far_it_looks_and_is_told_which_part_it_sees(
-    client: Any, nats_server: LocalNats, subject: str, tools: Any
-) -> None:
-    seen: list[str | None] = []
-
-    @post(max_match_length=17)
-    async def far(request: ExtensionRequest, config: Config) -> None:
-        seen.append(request.part)
-
-    body = {"trace_id": "t", "request_id": "r", "tenant_id": "a", "output": "x"}
-    async with tools.serving(far, nats_server.url, subject):
-        replies = [
-            await tools.ask(client, subject, {**body, **part})
-            for part in ({}, {"part": "message"}, {"part": "window"})
-        ]
-    assert replies == [{}, {}, {"max_match_length": 17}]
-    assert seen == [None, "message", "window"]
 
 
 async def test_requests_are_worked_on_at_the_same_time(

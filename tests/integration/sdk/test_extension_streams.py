@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 
 from beamline_cli.local.nats import LocalNats
 from beamline_extensions.mock_provider.extension import MockProvider
-from beamline_sdk import Config, Delta, ExtensionError, ExtensionRequest, ProviderReply, provider
+from beamline_sdk import Config, Delta, ExtensionError, ExtensionRequest, ProviderReply, post, provider
 
 BODY: dict[str, Any] = {"prompt": "x", "trace_id": "t", "request_id": "r", "tenant_id": "a"}
 
@@ -228,3 +228,22 @@ async def test_the_mock_provider_streams_as_it_is_told(
         await tools.eventually(lambda: reader.ended, "the stream ended")
     assert [body["delta"] for _, body in reader.messages if "delta" in body] == wanted
     assert ("error" in reader.end) == ("stream_fault" in config)
+
+
+async def test_a_post_step_says_how_far_it_looks_and_is_told_which_part_it_sees(
+    client: Any, nats_server: LocalNats, subject: str, tools: Any
+) -> None:
+    seen: list[str | None] = []
+
+    @post(max_match_length=17)
+    async def far(request: ExtensionRequest, config: Config) -> None:
+        seen.append(request.part)
+
+    body = {"trace_id": "t", "request_id": "r", "tenant_id": "a", "output": "x"}
+    async with tools.serving(far, nats_server.url, subject):
+        replies = [
+            await tools.ask(client, subject, {**body, **part})
+            for part in ({}, {"part": "message"}, {"part": "window"})
+        ]
+    assert replies == [{}, {}, {"max_match_length": 17}]
+    assert seen == [None, "message", "window"]
