@@ -44,6 +44,10 @@ class ExtensionRequest(TypedDict):
     output: NotRequired[str]
     """The provider's answer: sent to post steps only."""
     usage: NotRequired[Usage]
+    metadata: NotRequired[ReplyMetadata]
+    """What the provider said about its answer: sent to post steps only."""
+    window: NotRequired[Literal["part", "end"]]
+    """Sent to post steps of a streamed answer: ``output`` is a part of it, or what is left of it."""
     parameters: dict[str, Any]
     config: dict[str, Any]
     context: dict[str, Any]
@@ -69,7 +73,8 @@ class Patch(TypedDict, total=False):
     """What a pre or post step answers: the fields it changes, others stay.
 
     A pre step may change ``prompt``, ``messages``, ``parameters`` and ``context``, or end the request by
-    giving ``output`` (short-circuit). A post step may change ``output``, ``context`` and ``metadata``.
+    giving ``output`` (short-circuit). A post step may change ``output``, ``context`` and ``metadata``;
+    ``hold`` keeps a streamed answer back until its end.
     """
 
     prompt: str
@@ -78,6 +83,7 @@ class Patch(TypedDict, total=False):
     output: str
     context: dict[str, Any]
     metadata: dict[str, Any]
+    hold: bool
 
 
 class Verdict(TypedDict):

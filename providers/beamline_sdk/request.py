@@ -28,7 +28,8 @@ class MalformedRequestError(ValueError):
 class ExtensionRequest:
     """One call. Exactly what the router sent, with types an author can rely on.
 
-    ``prompt`` or ``messages`` is set for pre, validator and provider; ``output`` for post. ``config`` is the
+    ``prompt`` or ``messages`` is set for pre, validator and provider; ``output`` and ``metadata`` for post,
+    and ``window`` (``part`` or ``end``) where the answer is streamed. ``config`` is the
     raw object: the typed one is the handler's second argument. ``deadline`` is on the clock of
     :func:`time.monotonic`.
     """
@@ -42,6 +43,8 @@ class ExtensionRequest:
     messages: list[dict[str, Any]] | None = None
     output: str | None = None
     usage: dict[str, Any] | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    window: str | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] | None = None
     context: dict[str, Any] = field(default_factory=dict)
@@ -72,10 +75,10 @@ class ExtensionRequest:
 _FIELDS: Final[tuple[tuple[type, tuple[str, ...], str], ...]] = (
     (
         str,
-        ("trace_id", "request_id", "tenant_id", "extension_id", "provider_id", "prompt", "output"),
+        ("trace_id", "request_id", "tenant_id", "extension_id", "provider_id", "prompt", "output", "window"),
         "a string",
     ),
-    (dict, ("parameters", "context", "config", "usage"), "an object"),
+    (dict, ("parameters", "context", "config", "usage", "metadata"), "an object"),
     (list, ("messages",), "a list of objects"),
 )
 

@@ -47,7 +47,7 @@ class Patch:
 
 @dataclass(slots=True)
 class Verdict:
-    """What a validator decided."""
+    """What a validator decided. ``details`` of one that passed are its notes."""
 
     passed: bool
     reason: str = ""
@@ -87,7 +87,7 @@ def read_pre(data: bytes, extension_id: str) -> Patch | WireError:
 
 
 def read_post(data: bytes, extension_id: str) -> Patch | WireError:
-    """A post step's patch: output, context, metadata."""
+    """A post step's patch: output, context, metadata; ``hold`` keeps a streamed answer back to its end."""
     return _patch(data, _POST_FIELDS)
 
 
@@ -99,12 +99,12 @@ def read_verdict(data: bytes, extension_id: str) -> Verdict | WireError:
             return Verdict(False, reply.message, reply.details)
         return reply
     dropped = _dropped(reply)
-    verdict = reply.get("verdict")
+    verdict, details = reply.get("verdict"), reply.get("details")
     if verdict == "pass":
-        return Verdict(True, dropped=dropped)
+        return Verdict(True, details=details if isinstance(details, dict) else {}, dropped=dropped)
     if verdict != "reject":
         return malformed("verdict must be pass or reject")
-    reason, details = reply.get("reason"), reply.get("details")
+    reason = reply.get("reason")
     if reason is not None and not isinstance(reason, str):
         return malformed("reason must be text")
     if details is not None and not isinstance(details, dict):
@@ -200,5 +200,5 @@ _PRE_FIELDS: Final[dict[str, type]] = {
     "context": dict,
     "output": str,
 }
-_POST_FIELDS: Final[dict[str, type]] = {"output": str, "context": dict, "metadata": dict}
-_WORDS: Final[dict[type, str]] = {str: "text", list: "a list", dict: "an object"}
+_POST_FIELDS: Final[dict[str, type]] = {"output": str, "context": dict, "metadata": dict, "hold": bool}
+_WORDS: Final[dict[type, str]] = {str: "text", list: "a list", dict: "an object", bool: "true or false"}

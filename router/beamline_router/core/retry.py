@@ -18,6 +18,11 @@ BASE_S: Final = 0.025
 CAP_S: Final = 1.0
 
 
+_NOT_IN_PLACE: Final = frozenset({ErrorCode.RESOURCE_EXHAUSTED, ErrorCode.VALIDATION_REJECTED})
+"""Retryable, but not by asking the same extension the same again: it asked for a pause, or judged the
+input."""
+
+
 def backoff(attempt: int, random: float) -> float:
     """Seconds to wait after the ``attempt``-th call (1 is the first); ``random`` in [0, 1)."""
     return float(random * min(CAP_S, BASE_S * 2.0 ** (attempt - 1)))
@@ -39,7 +44,7 @@ def pause_before_retry(
     ``attempt`` calls have been made and ``retry`` extra ones are allowed. ``remaining_s`` is what is left of
     the request's deadline: a pause that would leave no time for the call is not begun.
     """
-    if attempt > retry or not error.retryable or error.code is ErrorCode.RESOURCE_EXHAUSTED:
+    if attempt > retry or not error.retryable or error.code in _NOT_IN_PLACE:
         return None
     if timed_out and not retry_on_timeout:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -20,6 +20,7 @@ class Run:
     __slots__ = (
         "committed", "context", "deadline", "messages", "metadata", "output", "parameters", "prompt",
         "provider_attempts", "provider_id", "provider_s", "request", "route", "trace", "trail", "usage",
+        "window",
     )  # fmt: skip
 
     def __init__(self, request: Request, route: Route, deadline: float, trace: Trace) -> None:
@@ -39,6 +40,7 @@ class Run:
         self.provider_s = 0.0
         self.provider_attempts = 0
         self.trail: list[StepTrace] = []
+        self.window: Literal["part", "end"] | None = None
 
     def payload(self, call: Call) -> bytes:
         """The message for one extension, as in ``wire.ExtensionRequest``; the config is inserted as it is."""
@@ -58,6 +60,9 @@ class Run:
         if call.type == "post":
             body["output"] = self.output
             body["usage"] = self.usage
+            body["metadata"] = self.metadata
+            if self.window is not None:
+                body["window"] = self.window
         body["parameters"] = self.parameters
         body["config"] = call.config_json
         body["context"] = self.context
@@ -83,7 +88,8 @@ class Run:
     def apply_provider(self, reply: ProviderReply, provider_id: str, seconds: float) -> None:
         """Takes over the provider's answer."""
         self.output = reply.output
-        self.usage = reply.usage
+        # An answer that a post step sent back was paid for as well.
+        self.usage = {name: count + self.usage[name] for name, count in reply.usage.items()}
         self.metadata = reply.metadata
         self.provider_id = provider_id
         self.provider_s = seconds

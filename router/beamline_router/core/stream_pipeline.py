@@ -5,6 +5,9 @@ Pre steps and validators run before anything is sent. The provider's chunks go t
 windows (:mod:`.windows`) into the caller's sink. The result says how it ended: an :class:`Answer` whose
 output is all that was delivered, or a :class:`Failure`, after which the sink has got nothing more.
 
+A post step is told whether it sees a part of the answer or the end of it (``window``). One that can only
+judge the whole answers ``hold`` to a part: nothing leaves before the end, which is then the whole answer.
+
 Each post step has one entry in the trail, with the time and attempts of all its windows; a shadow post step
 is sent the whole answer, once.
 """
@@ -12,6 +15,7 @@ is sent the whole answer, once.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from beamline_contract.errors import ErrorCode, WireError
 
@@ -23,6 +27,7 @@ from .stream_invoke import Delivery
 from .stream_port import Sink
 from .windows import Window
 
+_HELD: Final = "\0"
 _WORSE = {"ok": 0, "skipped": 1, "rejected": 2, "error": 3}
 
 
@@ -34,6 +39,7 @@ class PostWindows:
         self._steps = steps
         self._enforced = tuple(step for step in run.route.after if not step.shadow)
         self._trail: dict[tuple[str, str], StepTrace] = {}
+        self.ending = False
 
     def window(self) -> Window:
         """A window on these steps."""
@@ -44,16 +50,20 @@ class PostWindows:
         run = self._run
         before = len(run.trail)
         kept, run.output = run.output, text
+        run.window = "end" if self.ending else "part"
+        held = False
         try:
             for step in self._enforced:
                 result = await self._steps.run(run, step)
                 if isinstance(result, WireError):
                     return result
                 if isinstance(result, Patch):
+                    held = held or bool(result.fields.get("hold"))
                     run.apply_post(result)
-            return run.output or ""
+            # A text whose two sides never add up to the whole is one that no window lets go of.
+            return f"{run.output}{_HELD}" if held and not self.ending else run.output or ""
         finally:
-            run.output = kept
+            run.output, run.window = kept, None
             for entry in run.trail[before:]:
                 self._merge(entry)
             del run.trail[before:]
@@ -91,6 +101,7 @@ async def stream_rest(
         else:
             await delivery.feed(run.output)
         if error is None and delivery.error is None:
+            posts.ending = True
             await delivery.finish()
         error = delivery.error or error
     finally:
