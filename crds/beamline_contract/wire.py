@@ -39,6 +39,10 @@ class ExtensionRequest(TypedDict):
     tenant_id: str
     extension_id: str
     provider_id: NotRequired[str]
+    policy: NotRequired[str]
+    """Id of the policy that took the request: sent to pre and post steps only, as is ``model``."""
+    model: NotRequired[str]
+    """The model that the request asked the router for, where it did."""
     prompt: NotRequired[str]
     messages: NotRequired[list[dict[str, Any]]]
     output: NotRequired[str]

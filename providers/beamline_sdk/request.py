@@ -29,7 +29,9 @@ class ExtensionRequest:
     """One call. Exactly what the router sent, with types an author can rely on.
 
     ``prompt`` or ``messages`` is set for pre, validator and provider; ``output`` and ``metadata`` for post,
-    and ``window`` (``part`` or ``end``) where the answer is streamed. ``config`` is the
+    and ``window`` (``part`` or ``end``) where the answer is streamed.
+    Pre and post steps are told the ``policy`` and the ``model`` that the request asked the router for.
+    ``config`` is the
     raw object: the typed one is the handler's second argument. ``deadline`` is on the clock of
     :func:`time.monotonic`.
     """
@@ -45,6 +47,8 @@ class ExtensionRequest:
     usage: dict[str, Any] | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     window: str | None = None
+    policy: str = ""
+    model: str | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] | None = None
     context: dict[str, Any] = field(default_factory=dict)
@@ -75,7 +79,18 @@ class ExtensionRequest:
 _FIELDS: Final[tuple[tuple[type, tuple[str, ...], str], ...]] = (
     (
         str,
-        ("trace_id", "request_id", "tenant_id", "extension_id", "provider_id", "prompt", "output", "window"),
+        (
+            "trace_id",
+            "request_id",
+            "tenant_id",
+            "extension_id",
+            "provider_id",
+            "prompt",
+            "output",
+            "window",
+            "policy",
+            "model",
+        ),
         "a string",
     ),
     (dict, ("parameters", "context", "config", "usage", "metadata"), "an object"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import orjson
 
@@ -12,6 +12,8 @@ from .replies import Patch, ProviderReply
 from .request import Answer, Failure, Request, StepTrace
 from .route import Call, Route
 from .tracing import Trace
+
+_TOLD_THE_ROUTE: Final = frozenset({"pre", "post"})
 
 
 class Run:
@@ -53,6 +55,10 @@ class Run:
         }
         if call.type == "provider":
             body["provider_id"] = call.extension_id
+        if call.type in _TOLD_THE_ROUTE:
+            body["policy"] = self.route.policy_id
+            if request.model is not None:
+                body["model"] = request.model
         if self.messages is not None:
             body["messages"] = self.messages
         else:

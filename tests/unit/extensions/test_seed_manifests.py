@@ -10,6 +10,7 @@ import yaml
 
 from beamline_contract.extension import ExtensionSpec
 from beamline_contract.names import derive_subject
+from beamline_contract.objects import Extension, parse_object
 from beamline_extensions import catalogue
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -71,18 +72,34 @@ def test_there_are_no_other_seeds() -> None:
 
 
 @pytest.mark.parametrize("name", catalogue.names())
-def test_an_extension_ships_with_its_seed_and_accepts_its_config(name: str) -> None:
-    assert (SHIPPED / name / "manifest.yaml").read_text() == (SEEDS / f"{name}.yaml").read_text()
-    assert (SHIPPED / name / "README.md").is_file()
+def test_an_extension_ships_with_a_manifest_that_it_accepts(name: str) -> None:
+    text = (SHIPPED / name / "manifest.yaml").read_text()
     extension = catalogue.create(name)
-    extension.config_model.model_validate(TABLE[name][4])
-    assert (extension.name, extension.kind) == (name, TABLE[name][0])
+    for document in yaml.safe_load_all(text):
+        parsed = parse_object(document)
+        assert isinstance(parsed, Extension)
+        extension.config_model.model_validate(dict(parsed.spec.config))
+        if parsed.id == name:
+            assert (extension.name, extension.kind) == (name, parsed.spec.type)
+            assert parsed.spec.workload is not None
+            assert parsed.spec.workload.command == ("beamline", "extension", "run", name)
+    if name in TABLE:
+        assert text == (SEEDS / f"{name}.yaml").read_text()
     assert extension.config_schema()["type"] == "object"
+
+
+@pytest.mark.parametrize("name", catalogue.names())
+def test_every_setting_of_an_extension_is_described_and_in_its_readme(name: str) -> None:
+    readme = (SHIPPED / name / "README.md").read_text()
+    schema = catalogue.create(name).config_schema()
+    for field, stated in schema["properties"].items():
+        assert stated.get("description"), f"{field} has no description"
+        assert f"`{field}" in readme, f"{field} is not in the README"
 
 
 def test_names_with_hyphens_are_the_same_and_unknown_ones_list_what_there_is() -> None:
     assert catalogue.create("pii-guard").name == "pii_guard"
-    with pytest.raises(catalogue.UnknownExtensionError, match="mask_sensitive_data, mock_provider"):
+    with pytest.raises(catalogue.UnknownExtensionError, match="json_schema_validator, mask_sensitive_data"):
         catalogue.create("nothing")
 
 
