@@ -29,9 +29,7 @@ class _Alphabet(dict[int, int]):
     def __missing__(self, code: int) -> int:
         character = chr(code)
         category = unicodedata.category(character)
-        if category == "Zs":
-            read = ord(" ")
-        elif category == "Pd" or character == "\u2212":
+        if category == "Pd" or character == "\u2212":
             read = ord("-")
         elif category == "Nd":
             read = ord("0") + unicodedata.decimal(character)
