@@ -99,7 +99,8 @@ def scored(
     """Those with weight, the best first; of equal ones, the one that is listed first. ``expected`` gives the
     milliseconds to expect, None where nobody knows.
     """
-    able = [call for call in candidates if call.weight > 0]
+    weighted = [call for call in candidates if call.weight > 0]
+    able = [call for call in weighted if call.absent is None] or weighted
     hints = [replace(call.hints, latency_ms=expected(call)) for call in able]
     return sorted(zip(able, scores(hints, weights), strict=True), key=lambda one: -one[1].total)
 

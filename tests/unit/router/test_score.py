@@ -152,6 +152,14 @@ async def test_weight_zero_takes_no_traffic_and_explain_says_no_score(world: Wor
     assert explained["score_weights"] == {"quality": 0, "cost": 1, "latency": 1}
 
 
+async def test_who_is_not_there_is_neither_asked_nor_compared_with(world: World) -> None:
+    graded(world)
+    world.have("main", "provider", enabled=False, metadata={"score": {"quality": 1}})
+    world.route(providers({"main": 1, "second": 1, "third": 1}, strategy="score", score=by(1, 0, 0)))
+    await world.answer()
+    assert world.order() == ["third"]
+
+
 async def test_a_provider_that_turns_slow_loses_its_place_to_what_it_said(world: World) -> None:
     graded(world)
     only_latency = {"quality": 0, "cost": 0, "latency": 1}
