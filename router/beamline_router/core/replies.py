@@ -20,6 +20,7 @@ from beamline_contract.names import ExtensionType
 from beamline_contract.wire import MAX_JSON_DEPTH, MAX_REPLY_BYTES, MAX_RETRY_AFTER_MS, PROTECTED_FIELDS
 
 from .reading import depth
+from .windows import WHOLE
 
 MAX_COUNT: Final = 2**53
 """Largest number of tokens that is believed; beyond it JSON readers elsewhere lose digits."""
@@ -51,7 +52,7 @@ class Patch:
 
 @dataclass(slots=True)
 class Verdict:
-    """What a validator decided."""
+    """What a validator decided. ``details`` of one that passed are its notes."""
 
     passed: bool
     reason: str = ""
@@ -91,7 +92,9 @@ def read_pre(data: bytes, extension_id: str) -> Patch | WireError:
 
 
 def read_post(data: bytes, extension_id: str) -> Patch | WireError:
-    """A post step's patch: output, context, metadata; and how far it looks."""
+    """A post step's patch: output, context, metadata; and how far it looks. ``hold`` is to look at the whole
+    answer.
+    """
     patch = _patch(data, _POST_FIELDS)
     if isinstance(patch, WireError):
         return patch
@@ -100,6 +103,8 @@ def read_post(data: bytes, extension_id: str) -> Patch | WireError:
         if not _count(reach):
             return malformed("max_match_length must be a whole number of 0 or more")
         patch.reach = reach
+    if patch.fields.pop("hold", False):
+        patch.reach = WHOLE
     return patch
 
 
@@ -111,12 +116,12 @@ def read_verdict(data: bytes, extension_id: str) -> Verdict | WireError:
             return Verdict(False, reply.message, reply.details)
         return reply
     dropped = _dropped(reply)
-    verdict = reply.get("verdict")
+    verdict, details = reply.get("verdict"), reply.get("details")
     if verdict == "pass":
-        return Verdict(True, dropped=dropped)
+        return Verdict(True, details=details if isinstance(details, dict) else {}, dropped=dropped)
     if verdict != "reject":
         return malformed("verdict must be pass or reject")
-    reason, details = reply.get("reason"), reply.get("details")
+    reason = reply.get("reason")
     if reason is not None and not isinstance(reason, str):
         return malformed("reason must be text")
     if details is not None and not isinstance(details, dict):
@@ -217,5 +222,12 @@ _POST_FIELDS: Final[dict[str, type]] = {
     "context": dict,
     "metadata": dict,
     "max_match_length": int,
+    "hold": bool,
 }
-_WORDS: Final[dict[type, str]] = {str: "text", list: "a list", dict: "an object", int: "a whole number"}
+_WORDS: Final[dict[type, str]] = {
+    str: "text",
+    list: "a list",
+    dict: "an object",
+    int: "a whole number",
+    bool: "true or false",
+}

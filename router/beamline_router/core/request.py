@@ -49,7 +49,7 @@ class StepTrace:
 
     ``version`` is stated where an extension was one of several versions. ``why`` says of a provider how it
     came to be asked (the strategy, ``canary``, ``fallback``, ``last trial``), and of a validator that it
-    ran beside the provider (``overlap``).
+    ran beside the provider (``overlap``). ``notes`` are what a validator remarked when it let a request pass.
     """
 
     step: str
@@ -62,6 +62,7 @@ class StepTrace:
     breaker: str | None = None
     version: str | None = None
     why: str | None = None
+    notes: Mapping[str, Any] | None = None
 
     def to_wire(self) -> dict[str, Any]:
         """The JSON form in ``steps`` of a reply."""
@@ -81,6 +82,8 @@ class StepTrace:
             wire["version"] = self.version
         if self.why is not None:
             wire["why"] = self.why
+        if self.notes:
+            wire["notes"] = dict(self.notes)
         return wire
 
 

@@ -19,6 +19,8 @@ from beamline_sdk.breaker import CLOSED, Breaker, BreakerSettings, BreakerState
 from .budget import RetryBudget
 from .ports import Recorder
 from .route import Call, CompiledExtension
+from .score import expected_ms
+from .selection import LATENCY_MEMORY_S
 from .snapshot import Snapshot
 
 EWMA_SHARE: Final = 0.2
@@ -136,6 +138,14 @@ class Runtime:
             "latency_ms": None if load is None or not load.last_at else round(load.latency_s * 1000, 3),
             "retry_tokens": None if budget is None else budget.tokens,
         }
+
+    def expected_ms(self, call: Call) -> float | None:
+        """Milliseconds that a call is expected to take, from its hint and from what was measured here."""
+        load = self._loads.get(call.extension_id)
+        hint = call.hints.latency_ms
+        if load is None or not load.last_at:
+            return hint
+        return expected_ms(hint, load.latency_s * 1000, self._clock() - load.last_at, LATENCY_MEMORY_S)
 
     def isolate(self, extension: CompiledExtension) -> None:
         """Refuses every call to an extension until :meth:`reset`."""

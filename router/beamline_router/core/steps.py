@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
+import orjson
 import structlog
 
 from beamline_contract.errors import ErrorCode, WireError
@@ -29,6 +30,8 @@ from .route import Call, Step
 from .run import Run
 
 MAX_SHADOWS: Final = 1_000
+MAX_NOTES: Final = 2_048
+"""Bytes of JSON that a validator's notes may have to be shown in the trail; longer ones are left out."""
 
 _log = structlog.get_logger()
 
@@ -71,6 +74,8 @@ class StepRunner:
                 self._note(run, step, call, "rejected", done, began=began)
                 return _rejection(step, call, value, done.attempts)
             self._note(run, step, call, "ok", done, began=began)
+            if isinstance(value, Verdict) and value.details and len(orjson.dumps(value.details)) <= MAX_NOTES:
+                run.trail[-1].notes = value.details
             return value
         if last_resort == "open":
             self._note(run, step, call, "skipped", done, began=began)
