@@ -6,8 +6,8 @@ NATS door opens when there is both a connection and a table: before that, anothe
 queue group answer better.
 
 What runs then, all on one event loop: the HTTP server, the NATS client, the :class:`Refresher`, the
-:class:`Reporter`, and a task per request. If one of the long ones ends by a fault, the process ends with
-it, and whoever supervises it starts it anew.
+:class:`Reporter`, what follows keys and limits, what measures overload, and a task per request. If one of the
+long ones ends by a fault, the process ends with it, and whoever supervises it starts it anew.
 
 It ends in the opposite order, so that no answer is lost: not ready; both doors closed to new requests;
 requests under way finished; the last health and a status that says ``leaving``; NATS drained; the
@@ -34,11 +34,15 @@ from beamline_sdk import link, logs, signals
 from .core.pipeline import Pipeline
 from .core.state import Runtime
 from .edges.access_log import AccessLog
+from .edges.door_settings import DoorSettings
 from .edges.fast_nats import FastLine, FastTransport
+from .edges.gate import Gate, default_limits
 from .edges.http import HttpDoor, HttpServer, ListenError
+from .edges.key_files import SourceError
 from .edges.nats_door import NatsDoor, PlainLine
 from .edges.nats_streams import NatsStreams
 from .edges.nats_transport import NatsTransport
+from .edges.overload_probe import OverloadProbe
 from .edges.refresh import Refresher
 from .edges.registry import Registry
 from .edges.reports import Reporter
@@ -107,6 +111,16 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
+def _door_settings(gate: Gate, settings: RouterSettings) -> DoorSettings:
+    default = default_limits(
+        settings.tenant_requests_per_second, settings.tenant_burst, settings.tenant_concurrency
+    )
+    try:
+        return DoorSettings(gate, keys=settings.api_keys, limits=settings.limits_file, default=default)
+    except SourceError as error:
+        raise StartError(str(error)) from error
+
+
 class _Router:
     def __init__(
         self, settings: RouterSettings, ready: Callable[[RunningRouter], None] | None, stop: asyncio.Event
@@ -144,13 +158,19 @@ class _Router:
             file=settings.snapshot_file,
             on_swap=self._swapped,
         )
+        self._gate = Gate(
+            self._telemetry,
+            limit=settings.max_in_flight,
+            anonymous=settings.anonymous,
+            nats_keys=settings.nats_keys == "required",
+        )
         self._serving = Serving(
             run=self._pipeline.run,
             snapshot=lambda: self._refresher.snapshot,
             telemetry=self._telemetry,
             access_log=self._access_log,
             bits=rng.getrandbits,
-            limit=settings.max_in_flight,
+            gate=self._gate,
         )
         self._reporter = Reporter(
             self._refresher,
@@ -161,6 +181,7 @@ class _Router:
         self._door = NatsDoor(self._serving, FastLine if fast else PlainLine)
 
     async def run(self) -> None:
+        self._door_settings = _door_settings(self._gate, self._settings)
         try:
             await self._registry.open()
         except RegistryError as error:
@@ -171,7 +192,7 @@ class _Router:
         except ListenError as error:
             raise StartError(str(error)) from error
         http_url = f"http://{self._settings.http_host}:{http.port}"
-        with signals.handled(self._stop, self._refresher.read_anew):
+        with signals.handled(self._stop, self._read_anew):
             try:
                 await http.start()
                 log.info("router.listening", url=http_url, instance=self._settings.instance)
@@ -181,6 +202,9 @@ class _Router:
                 self._start(self._refresher.run(), "refresh")
                 self._start(self._connect(http_url), "link")
                 self._start(self._reporter.run(), "reports")
+                self._start(self._door_settings.run(), "door settings")
+                probe = OverloadProbe(self._gate.shedder, lambda: self._serving.in_flight, lambda: self._nc)
+                self._start(probe.run(), "overload")
                 self._start(self._say_waiting(), "waiting")
                 await self._until_stopped()
             finally:
@@ -239,7 +263,12 @@ class _Router:
         self._has_table.set()
         await self._reporter.status()
 
+    def _read_anew(self) -> None:
+        self._refresher.read_anew()
+        self._door_settings.read_anew()
+
     async def _reconnected(self) -> None:
+        self._gate.shedder.forget()
         self._refresher.wake()
         await self._reporter.status()
 

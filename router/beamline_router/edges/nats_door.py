@@ -27,6 +27,7 @@ from nats.aio.subscription import Subscription
 from beamline_contract.errors import ErrorCode, WireError
 from beamline_contract.names import QUEUE_ROUTER, SUBJECT_INVOKE
 
+from ..core.api_keys import without_keys
 from .serving import Served, Serving
 
 log = structlog.get_logger()
@@ -139,7 +140,13 @@ class NatsDoor:
         task.add_done_callback(self.tasks.discard)
 
     async def _serve(self, reply: bytes, headers: Mapping[str, str], payload: bytes) -> None:
-        served = await self._serving.serve("nats", payload, headers)
+        key = self._serving.admit("nats", headers)
+        if "authorization" in headers or "x-api-key" in headers:
+            headers = without_keys(dict(headers))
+        if isinstance(key, WireError):
+            served = self._serving.refuse("nats", headers, key)
+        else:
+            served = await self._serving.serve("nats", payload, headers, key=key)
         line = self._line
         assert line is not None
         body = served.body()
