@@ -16,7 +16,7 @@ import typer
 
 from beamline_contract import __version__
 
-from .commands import check, cluster, components, database, explain, invoke, keys, look, up
+from .commands import breakers, check, cluster, components, database, explain, invoke, keys, look, up
 from .faults import EXIT_CODES_HELP, CliError, ExitCode
 
 app = typer.Typer(
@@ -54,6 +54,7 @@ explain.add_to(app)
 cluster.add_to(app)
 database.add_to(app)
 keys.add_to(app)
+breakers.add_to(app)
 components.add_to(app)
 
 

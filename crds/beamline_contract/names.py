@@ -46,6 +46,10 @@ SUBJECT_ROUTER_STATUS: Final = "beamline.router.v1.status"
 SUBJECT_ROUTER_HEALTH: Final = "beamline.router.v1.health"
 SUBJECT_ROUTER_PROBE: Final = "beamline.router.v1.probe"
 """A message here asks every router to publish its status now: a new leader need not wait."""
+SUBJECT_ROUTER_ADMIN: Final = "beamline.router.v1.admin"
+"""Before a dot and a verb of :data:`ADMIN_VERBS`: every router answers. A subject each, so that NATS' own
+permissions can allow looking without allowing to change."""
+ADMIN_VERBS: Final = ("status", "explain", "isolate", "reset")
 SUBJECT_REGISTRY_CHANGED: Final = "beamline.registry.v1.changed"
 QUEUE_ROUTER: Final = "beamline-router"
 

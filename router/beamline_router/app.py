@@ -34,6 +34,7 @@ from beamline_sdk import link, logs, signals
 from .core.pipeline import Pipeline
 from .core.state import Runtime
 from .edges.access_log import AccessLog
+from .edges.admin import Admin
 from .edges.door_settings import DoorSettings
 from .edges.fast_nats import FastLine, FastTransport
 from .edges.gate import Gate, default_limits
@@ -56,6 +57,7 @@ EXIT_CONFIG: Final = 78
 """sysexits.h EX_CONFIG: starting again will not help until somebody changes something."""
 _SAY_WAITING_AFTER_S: Final = 2.0
 _DRAIN_S: Final = 5.0
+_MAX_LISTED: Final = 200
 
 
 class StartError(RuntimeError):
@@ -178,6 +180,13 @@ class _Router:
             instance=settings.instance,
             started_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         )
+        self._admin = Admin(
+            settings.instance,
+            snapshot=lambda: self._refresher.snapshot,
+            runtime=self._runtime,
+            status=self._status,
+            now=time.monotonic,
+        )
         self._door = NatsDoor(self._serving, FastLine if fast else PlainLine)
 
     async def run(self) -> None:
@@ -245,6 +254,7 @@ class _Router:
             self._transport.attach(self._nc)
             self._streams.attach(self._nc)
             await self._reporter.open(self._nc)
+            self._reporter.subscriptions.append(await self._admin.open(self._nc))
             await self._has_table.wait()
             await self._door.open(self._nc)
             self._settled = True
@@ -317,6 +327,17 @@ class _Router:
             },
         }
         return loaded and not self._serving.closing, body
+
+    def _status(self) -> dict[str, Any]:
+        """What the admin subject's verb of that name answers."""
+        _, readiness = self._readiness()
+        return {
+            **readiness,
+            **self._gate.status(self._serving.in_flight),
+            "breakers": self._runtime.breaker_states(),
+            "refused": [refused.model_dump() for refused in self._refresher.refused[:_MAX_LISTED]],
+            "notices": [notice.model_dump() for notice in self._refresher.notices[:_MAX_LISTED]],
+        }
 
     async def _shut_down(self, http: HttpServer) -> None:
         started = time.monotonic()

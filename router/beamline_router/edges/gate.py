@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from ipaddress import ip_address
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client import Counter, Gauge
 
@@ -26,6 +27,7 @@ from ..core.tenant_limits import Accounts, Limits, Refusal, TenantLimits
 from .telemetry import Telemetry
 
 _BUSY_RETRY_MS: Final = 1_000
+_MAX_LISTED: Final = 500
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-real-ip")
 
 Taken = tuple[str, ...]
@@ -136,6 +138,29 @@ class Gate:
         for name in taken:
             self.accounts.give(name)
 
+    def status(self, in_flight: int) -> dict[str, Any]:
+        """Limits and their use now, as JSON types; keys by their id."""
+        return {
+            "limits": {
+                "in_flight": in_flight,
+                "max_in_flight": self.limit,
+                "accounts": len(self.accounts),
+                "overload_share": round(self.shedder.share, 3),
+                "overload_delay_ms": round(self.shedder.delay_s * 1000.0, 3),
+            },
+            "keys": [
+                {
+                    "id": key.id,
+                    "tenant": key.tenant,
+                    "environment": key.environment,
+                    "expires_at": _rfc3339(key.expires_at),
+                    "last_used": _rfc3339(self.last_used.get(key.id)),
+                }
+                for key in self.ring.keys[:_MAX_LISTED]
+            ],
+            "keys_total": len(self.ring),
+        }
+
     def adopt(self, ring: KeyRing) -> None:
         """Other keys hold from now on."""
         self.ring = ring
@@ -159,6 +184,12 @@ def default_limits(rate: float | None, burst: float | None, concurrency: int | N
         endless.burst if rate is None else burst or max(1.0, rate),
         endless.concurrency if concurrency is None else float(concurrency),
     )
+
+
+def _rfc3339(unix: float | None) -> str | None:
+    if unix is None:
+        return None
+    return datetime.fromtimestamp(int(unix), UTC).isoformat().replace("+00:00", "Z")
 
 
 def _exhausted(message: str, retry_after_ms: int) -> WireError:
