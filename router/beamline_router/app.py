@@ -39,6 +39,7 @@ from .edges.door_settings import DoorSettings
 from .edges.fast_nats import FastLine, FastTransport
 from .edges.gate import Gate, default_limits
 from .edges.http import HttpDoor, HttpServer, ListenError
+from .edges.http_shed import shedding
 from .edges.key_files import SourceError
 from .edges.nats_door import NatsDoor, PlainLine
 from .edges.nats_streams import NatsStreams
@@ -197,7 +198,8 @@ class _Router:
             raise StartError(str(error)) from error
         door = HttpDoor(self._serving, self._telemetry, self._readiness)
         try:
-            http = HttpServer(door, self._settings.http_host, self._settings.http_port)
+            protocol = shedding(self._serving.shed, self._serving.id_of)
+            http = HttpServer(door, self._settings.http_host, self._settings.http_port, protocol)
         except ListenError as error:
             raise StartError(str(error)) from error
         http_url = f"http://{self._settings.http_host}:{http.port}"

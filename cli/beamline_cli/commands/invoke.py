@@ -37,6 +37,10 @@ def invoke(
         str | None,
         typer.Option(envvar="BEAMLINE_API_KEY", help="API key; better in the environment than here."),
     ] = None,
+    expect: Annotated[
+        str | None,
+        typer.Option(metavar="CODE", help="Succeed only where the router refuses with this code."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")] = False,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the answer.")] = 60.0,
 ) -> None:
@@ -54,6 +58,9 @@ def invoke(
     optional = {"tenant_id": tenant, "environment": environment, "model": model, "policy": policy}
     request.update((name, value) for name, value in optional.items() if value is not None)
     status, answer = post(f"{url.rstrip('/')}/v1/route", request, timeout, key)
+    if expect is not None:
+        _expected(expect, status, answer)
+        return
     if json:
         say(as_json(answer))
     elif status == 200:
@@ -66,6 +73,14 @@ def invoke(
         raise CliError(
             f"{error.get('code', status)}: {error.get('message', 'the router refused the request')}"
         )
+
+
+def _expected(code: str, status: int, answer: dict[str, Any]) -> None:
+    error = answer.get("error") or {}
+    found = error.get("code", "an answer" if status == 200 else status)
+    if found != code:
+        raise CliError(f"expected {code}, got {found}: {error.get('message', 'the router answered')}")
+    say(f"{code}, as expected: {error.get('message')}")
 
 
 def post(

@@ -112,8 +112,7 @@ def open_envelope(headers: Mapping[str, str], bits: Bits) -> Envelope:
     The caller's trace goes on under a span id of our own; without a valid ``traceparent`` its
     ``tracestate`` means nothing and is dropped, as the W3C recommendation asks.
     """
-    given = headers.get("x-request-id") or headers.get(_KEY_REQUEST_ID)
-    request_id = given if given is not None and _REQUEST_ID.fullmatch(given) else f"{bits(128):032x}"
+    request_id = request_id_of(headers, bits)
     parent = headers.get(HEADER_TRACEPARENT)
     found = _TRACEPARENT.fullmatch(parent) if parent is not None else None
     span = bits(64) or 1
@@ -134,6 +133,12 @@ def open_envelope(headers: Mapping[str, str], bits: Bits) -> Envelope:
         _carried(headers, HEADER_TRACESTATE, _MAX_TRACESTATE),
         _carried(headers, HEADER_BAGGAGE, _MAX_BAGGAGE),
     )
+
+
+def request_id_of(headers: Mapping[str, str], bits: Bits) -> str:
+    """The caller's request id where it states a lawful one, else a new one."""
+    given = headers.get("x-request-id") or headers.get(_KEY_REQUEST_ID)
+    return given if given is not None and _REQUEST_ID.fullmatch(given) else f"{bits(128):032x}"
 
 
 def remaining_ms(headers: Mapping[str, str], unix_ms: float) -> float | WireError | None:

@@ -24,9 +24,9 @@ from beamline_contract.errors import ErrorCode, WireError
 from ..core.api_keys import LOOPBACK_ONLY, NO_KEY, ApiKey, KeyRing, key_in
 from ..core.overload import Shedder
 from ..core.tenant_limits import Accounts, Limits, Refusal, TenantLimits
+from .refusal import Refusal as Shed
 from .telemetry import Telemetry
 
-_BUSY_RETRY_MS: Final = 1_000
 _MAX_LISTED: Final = 500
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-real-ip")
 
@@ -52,6 +52,9 @@ class Gate:
         self.ring = ring or KeyRing()
         self.limits = limits or TenantLimits()
         self.limit = limit
+        self._is_full = Shed(f"this router already serves {limit} requests")
+        self._is_overloaded = Shed("this router is overloaded")
+        self._shed_counters: dict[tuple[str, str], Counter] = {}
         self.shedder = Shedder()
         self.accounts = Accounts()
         self.last_used: dict[str, float] = {}
@@ -75,16 +78,14 @@ class Gate:
         accounts = Gauge("router_limit_accounts", "Tenants and keys whose use is counted.", registry=into)
         accounts.set_function(lambda: len(self.accounts))
 
-    def full(self, door: str, in_flight: int) -> WireError | None:
+    def full(self, door: str, in_flight: int) -> Shed | None:
         """RESOURCE_EXHAUSTED where one more would harm those that are served: asked first, costs nothing."""
         if in_flight >= self.limit:
-            self._refused.labels(door, "in_flight").inc()
-            return _exhausted(
-                f"this router already serves {self.limit} requests; nothing was executed", _BUSY_RETRY_MS
-            )
+            self._count_shed(door, "in_flight")
+            return self._is_full
         if self.shedder.refuses(in_flight):
-            self._refused.labels(door, "overload").inc()
-            return _exhausted("this router is overloaded; nothing was executed", _BUSY_RETRY_MS)
+            self._count_shed(door, "overload")
+            return self._is_overloaded
         return None
 
     def key_of(
@@ -166,6 +167,12 @@ class Gate:
         self.ring = ring
         known = {key.id for key in ring.keys}
         self.last_used = {key: at for key, at in self.last_used.items() if key in known}
+
+    def _count_shed(self, door: str, reason: str) -> None:
+        counter = self._shed_counters.get((door, reason))
+        if counter is None:
+            counter = self._shed_counters[door, reason] = self._refused.labels(door, reason)
+        counter.inc()
 
     def _denied(self, door: str, reason: str, message: str) -> WireError:
         self._refused.labels(door, reason).inc()

@@ -178,14 +178,20 @@ class _Watch:
 class HttpServer:
     """uvicorn around an ASGI application, on a socket of ours, so that port 0 is known at once."""
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], host: str, port: int) -> None:
+    def __init__(
+        self,
+        app: Callable[[Scope, Receive, Send], Awaitable[None]],
+        host: str,
+        port: int,
+        protocol: type[asyncio.Protocol] | None = None,
+    ) -> None:
         self._socket = listen(host, port)
         self.host = host
         self.port = int(self._socket.getsockname()[1])
         self._server = _Quiet(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=protocol or "httptools",
                 ws="none",
                 lifespan="off",
                 loop="none",

@@ -58,6 +58,10 @@ class Line(Protocol):
         """Sends a message now. Raises a nats-py error where it can't leave now."""
         ...
 
+    def send(self, subject: bytes, payload: bytes) -> bool:
+        """As :meth:`publish`, without waiting; False where that is not possible here."""
+        ...
+
 
 class PlainLine:
     """A line by nats-py alone."""
@@ -89,6 +93,11 @@ class PlainLine:
     async def publish(self, subject: bytes, payload: bytes) -> None:
         """See :class:`Line`."""
         await self._nc.publish(subject.decode(), payload)
+
+    def send(self, subject: bytes, payload: bytes) -> bool:
+        """See :class:`Line`: nats-py only sends in a coroutine."""
+        del subject, payload
+        return False
 
 
 class NatsDoor:
@@ -135,9 +144,22 @@ class NatsDoor:
         if not reply:
             log.debug("request.without_reply_subject")
             return
+        refusal = self._serving.shed("nats")
+        if refusal is not None:
+            self._send_now(reply, refusal.plain % self._serving.id_of(headers))
+            return
         task = asyncio.get_running_loop().create_task(self._serve(reply, headers, payload))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+
+    def _send_now(self, reply: bytes, body: bytes) -> None:
+        """For refusals: an overloaded router makes no task for what it does not execute, where it can."""
+        line = self._line
+        assert line is not None
+        if not line.send(reply, body):
+            task = asyncio.get_running_loop().create_task(_sent_if_possible(line, reply, body))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
 
     async def _serve(self, reply: bytes, headers: Mapping[str, str], payload: bytes) -> None:
         key = self._serving.admit("nats", headers)
@@ -159,6 +181,11 @@ class NatsDoor:
             log.warning(
                 "request.answer_lost", request_id=served.envelope.request_id, error=type(error).__name__
             )
+
+
+async def _sent_if_possible(line: Line, reply: bytes, body: bytes) -> None:
+    with suppress(errors.Error):
+        await line.publish(reply, body)
 
 
 def _too_large_to_answer(served: Served, limit: int) -> bytes:

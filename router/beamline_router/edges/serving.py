@@ -1,11 +1,11 @@
 """What both front doors share: admission, the gate, the pipeline, and one record of every request.
 
-A door asks :meth:`Serving.admit` first, which costs next to nothing: a full or overloaded router answers
-RESOURCE_EXHAUSTED at once, because a queue in front of it helps nobody, and a caller without a good key gets
-no further. Then it hands over bytes and headers and gets a :class:`Served` back; it only has to write it down
-in its own protocol. A request that was admitted ends in exactly one record (metric and log line), also when
-its caller goes away: then the door cancels the task, the cancellation reaches the step that runs, and the
-record says CANCELLED.
+A door asks :meth:`Serving.shed` first, which costs next to nothing: a full or overloaded router answers
+RESOURCE_EXHAUSTED at once, because a queue in front of it helps nobody. Then :meth:`Serving.admit`: a caller
+without a good key gets no further. Then it hands over bytes and headers and gets a :class:`Served` back; it
+only has to write it down in its own protocol. A request that was admitted ends in exactly one record (metric
+and log line), also when its caller goes away: then the door cancels the task, the cancellation reaches the
+step that runs, and the record says CANCELLED.
 
 A request takes the snapshot that is current when it begins, and keeps it to its end.
 """
@@ -32,6 +32,7 @@ from ..core.intake import (
     near_limits,
     open_envelope,
     read_request,
+    request_id_of,
 )
 from ..core.openai_intake import HEADER_ENVIRONMENT, HEADER_TENANT
 from ..core.request import Answer, Failure, Request
@@ -39,6 +40,7 @@ from ..core.snapshot import Snapshot
 from ..core.stream_port import Sink
 from .access_log import AccessLog
 from .gate import Gate, Taken
+from .refusal import Refusal
 from .telemetry import Telemetry
 
 SinkOf = Callable[[Request, Envelope], Sink | None]
@@ -123,6 +125,20 @@ class Serving:
         """Requests being served now."""
         return self._in_flight
 
+    def shed(self, door: str) -> Refusal | None:
+        """The refusal of a full or overloaded router, counted; None where the request may go on.
+
+        This is the whole cost of a refusal: no ids, no trace, no line in the log.
+        """
+        refusal = self._gate.full(door, self._in_flight)
+        if refusal is not None:
+            self._telemetry.request(door, refusal.failure, 0.0)
+        return refusal
+
+    def id_of(self, headers: Mapping[str, str]) -> bytes:
+        """The request id of one that is shed: its own where that is lawful, else a new one."""
+        return request_id_of(headers, self._bits).encode()
+
     def admit(
         self, door: str, headers: Mapping[str, str], peer: str | None = None
     ) -> ApiKey | WireError | None:
@@ -130,7 +146,7 @@ class Serving:
 
         ``headers`` have lower-case names; ``peer`` is the address of an HTTP caller.
         """
-        return self._gate.full(door, self._in_flight) or self._gate.key_of(door, headers, peer)
+        return self._gate.key_of(door, headers, peer)
 
     def models(self, headers: Mapping[str, str], peer: str | None) -> tuple[str, ...] | WireError:
         """The models that this caller's chat requests can name; none before there is a table."""
