@@ -38,7 +38,7 @@ MASK = "beamline.ext.post.mask_talk.v1"
 
 
 @asynccontextmanager
-async def chatting(site: Site) -> AsyncIterator[Served]:
+async def chatting(site: Site, **settings: Any) -> AsyncIterator[Served]:
     """A router, the mock provider and the mask, all serving; a policy for each temper."""
     records: list[Any] = [extension("mask_talk", "post", subject=MASK), extension("absent", "provider")]
     records.append(extension("talk", "provider", retry=0))
@@ -65,7 +65,7 @@ async def chatting(site: Site) -> AsyncIterator[Served]:
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(_serving(MockProvider(), site, SUBJECT))
         await stack.enter_async_context(_serving(MaskSensitiveData(), site, MASK))
-        yield await stack.enter_async_context(running(site.settings()))
+        yield await stack.enter_async_context(running(site.settings(**settings)))
 
 
 def _provider(extension_id: str) -> dict[str, Any]:
