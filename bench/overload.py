@@ -2,12 +2,15 @@
 
 The parts are those of the saturation row: PostgreSQL, nats-server, the cheapest responders, the router on a
 core of its own. First the peak is searched for: an open-loop generator at rising rates; the peak is the most
-good answers per second that any of them brought. Then the same generator sends 1, 2 and 3 times the peak.
-Judged are
+good answers per second that any of them brought. Then each round sends 1, 2 and 3 times the peak, one after
+the other, so that whatever else the machine does hits all three. Judged are
 
-- goodput (answers within a second of their intended time of sending) as a share of the peak, goal >= 0.9;
-- the time from sending to a refusal, goal: median <= 5 ms, measured at the client, with all queues between.
+- goodput (answers within a second of their intended time of sending) as a share of that at 1x in the same
+  round, goal >= 0.9;
+- the time from sending to a refusal, goal: median <= 5 ms, measured at the client, all queues included.
 
+Generator, NATS and responders share a core where there are two, so three times the peak is as much their
+limit as the router's: ``offered`` and ``unanswered`` in the raw figures say whether a round can be believed.
 ``BEAMLINE_MAX_IN_FLIGHT`` is left at its default, so what refuses is the admission control.
 """
 
@@ -75,12 +78,13 @@ def run(*, rounds: int, seconds: float) -> tuple[list[Row], dict[str, Any]]:
 def _door(offer: Offer, door: str, rounds: int) -> list[Row]:
     peak = max(float(offer(rate, "search")["goodput"]) for rate in SEARCH[door])
     rows = [Row(f"overload, {door}: peak goodput, req/s", "", f"{peak:.0f}", None)]
-    for times in TIMES:
-        found = [offer(peak * times, f"{times}x") for _ in range(rounds)]
-        shares = [float(one["goodput"]) / peak for one in found]
+    made = [{times: offer(peak * times, f"{times}x") for times in TIMES} for _ in range(rounds)]
+    for times in TIMES[1:]:
+        found = [one[times] for one in made]
+        shares = [float(one[times]["goodput"]) / max(1.0, float(one[1]["goodput"])) for one in made]
         rows.append(
             Row(
-                f"overload, {door}, {times}x: goodput / peak",
+                f"overload, {door}, {times}x: goodput / that at 1x",
                 f">= {GOAL_SHARE}",
                 _spread(shares, ".2f"),
                 sorted(shares)[len(shares) // 2] >= GOAL_SHARE,
