@@ -46,15 +46,21 @@ class OverloadProbe:
             await asyncio.sleep(wait)
             late = time.monotonic() - began - wait
             round_trip = await self._round_trip()
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                # On Python 3.11 asyncio.wait_for, inside of nats-py, forgets a cancellation that arrives
+                # together with the PONG; without this the router's end would wait for ever.
+                raise asyncio.CancelledError
             now = time.monotonic()
             self._shedder.sample(max(late, round_trip), now)
-            if self._shedder.share > 0.1 and now - self._said_at > _SAY_EVERY_S:
+            in_flight = self._in_flight()
+            if self._shedder.share > 0.1 and in_flight >= FLOOR and now - self._said_at > _SAY_EVERY_S:
                 self._said_at = now
                 log.warning(
                     "router.overloaded",
                     refused_share=round(self._shedder.share, 2),
                     delay_ms=round(self._shedder.delay_s * 1000, 1),
-                    in_flight=self._in_flight(),
+                    in_flight=in_flight,
                 )
 
     async def _round_trip(self) -> float:
