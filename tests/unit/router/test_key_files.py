@@ -98,3 +98,9 @@ def test_at_the_start_a_fault_is_a_sentence_that_does_not_quote_the_file(
     with pytest.raises(SourceError, match=words_of_it) as raised:
         watched(path)
     assert "secret" not in str(raised.value)
+
+
+def test_what_an_editor_leaves_beside_a_file_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "keys.yaml").write_text("one")
+    (tmp_path / ".keys.yaml.swp").write_bytes(b"\x00\xff")
+    assert watched(tmp_path).value == ["one"]
