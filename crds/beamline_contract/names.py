@@ -70,9 +70,14 @@ HEADER_STREAM_SEQUENCE: Final = "Beamline-Stream-Sequence"
 HEADER_STREAM_END: Final = "Beamline-Stream-End"
 """1 on the last message: usage and metadata, or the error."""
 HEADER_REQUEST_ID: Final = "Beamline-Request-Id"
+HEADER_TRAIL: Final = "Beamline-Trail"
+"""1 from a caller: the trail shall stand in the reply's metadata, too."""
 HEADER_TRACEPARENT: Final = "traceparent"
 HEADER_TRACESTATE: Final = "tracestate"
 HEADER_BAGGAGE: Final = "baggage"
+
+CANCEL_SUFFIX: Final = "cancel"
+"""What stands behind an extension's subject where every instance hears which calls nobody waits for."""
 
 _SUBJECT_STEM: Final[dict[ExtensionType, str]] = {
     "provider": "beamline.provider",
@@ -96,6 +101,15 @@ def derive_subject(ext_type: ExtensionType, extension_id: str, version: str | No
     """
     major = version if version is not None and _MAJOR_VERSION_RE.fullmatch(version) else "v1"
     return f"{_SUBJECT_STEM[ext_type]}.{extension_id}.{major}"
+
+
+def cancel_subject(subject: str) -> str:
+    """Where the instances that listen on ``subject`` hear of calls that their caller has given up.
+
+    A message there is ``{"traceparent": ...}``, the trace context of the call: each call is a span of its
+    own.
+    """
+    return f"{subject}.{CANCEL_SUFFIX}"
 
 
 def subject_fault(subject: str) -> str | None:

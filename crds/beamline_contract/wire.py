@@ -43,6 +43,10 @@ class ExtensionRequest(TypedDict):
     messages: NotRequired[list[dict[str, Any]]]
     output: NotRequired[str]
     """The provider's answer: sent to post steps only."""
+    part: NotRequired[Literal["window", "message"]]
+    """To post steps, where ``output`` is a piece of a stream, or holds the texts beside the answer's (tool
+    calls), one a line.
+    """
     usage: NotRequired[Usage]
     parameters: dict[str, Any]
     config: dict[str, Any]
@@ -69,7 +73,8 @@ class Patch(TypedDict, total=False):
     """What a pre or post step answers: the fields it changes, others stay.
 
     A pre step may change ``prompt``, ``messages``, ``parameters`` and ``context``, or end the request by
-    giving ``output`` (short-circuit). A post step may change ``output``, ``context`` and ``metadata``.
+    giving ``output`` (short-circuit). A post step may change ``output``, ``context`` and ``metadata``, and
+    says how far it looks: ``max_match_length``, in characters.
     """
 
     prompt: str
@@ -78,6 +83,7 @@ class Patch(TypedDict, total=False):
     output: str
     context: dict[str, Any]
     metadata: dict[str, Any]
+    max_match_length: int
 
 
 class Verdict(TypedDict):

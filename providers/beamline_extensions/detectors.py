@@ -163,6 +163,12 @@ def _ssns(text: str) -> Iterator[Span]:
 _EMAIL: Final = _pattern(r"[\pL\pN_.%+'\-]+@[\pL\pN](?:[\pL\pN.\-]*[\pL\pN])?\.[\pL]+")
 
 
+_DOMAIN: Final = 255
+"""Characters of a domain (RFC 5321, section 4.5.3.1.2); with a name of 64 and the @, an address has 320."""
+MAX_LENGTH: Final = 320
+"""The longest find, with what a detector must see beside it: an e-mail address."""
+
+
 def _emails(text: str) -> Iterator[Span]:
     if "@" not in text:
         return
@@ -176,6 +182,7 @@ def _emails(text: str) -> Iterator[Span]:
             1 <= len(name) <= 64
             and 2 <= len(labels[-1]) <= 24
             and all(0 < len(label) <= 63 for label in labels)
+            and len(domain) <= _DOMAIN
         ):
             yield start, end
 

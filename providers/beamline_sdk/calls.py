@@ -5,6 +5,9 @@ most ``concurrency`` tasks exist; a task that has answered takes the next reques
 arrival. At most ``backlog`` requests wait, and further ones are refused at once: an answer now is worth more
 than one too late.
 
+A caller that gives a call up says so (:mod:`.live_calls`): it is then not begun, or cancelled where it
+stands.
+
 Before any work the deadline is checked, at the moment the work would start and not when the message came:
 what waited too long is refused unexecuted. During the work the same deadline is a timeout.
 
@@ -22,6 +25,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -34,7 +38,8 @@ from beamline_contract.wire import MAX_REPLY_BYTES
 
 from .config import ConfigCache, InvalidConfigError
 from .deadline import BadDeadlineError, remaining_ms
-from .extension import Extension
+from .extension import Extension, Post
+from .live_calls import LiveCall, LiveCalls
 from .logs import place_of
 from .metrics import RuntimeMetrics
 from .request import ExtensionRequest, MalformedRequestError, decode
@@ -102,7 +107,8 @@ class Calls:
         self._skew_ms = clock_skew_ms
         self._tracing = tracing
         self.streams = StreamSenders(publish)
-        self._waiting: deque[tuple[Message, float]] = deque()
+        self.live = LiveCalls()
+        self._waiting: deque[tuple[Message, float, LiveCall]] = deque()
         self._fault_logged_at = -_FAULT_LOG_SECONDS
         self._faults_unlogged = 0
 
@@ -114,12 +120,12 @@ class Calls:
             return
         received = time.monotonic()
         if len(self.tasks) < self._places:
-            self._begin(message, received)
+            self._begin(message, received, self.live.arrived(message.headers))
         elif self._refusing is not None:
             self._metrics.refused("not_ready")
             await self._send(message, self._failed(WireError.of(ErrorCode.UNAVAILABLE, self._refusing)))
         elif len(self._waiting) < self._backlog:
-            self._waiting.append((message, received))
+            self._waiting.append((message, received, self.live.arrived(message.headers)))
             self._metrics.waiting.set(len(self._waiting))
         else:
             self._metrics.refused("overloaded")
@@ -140,7 +146,8 @@ class Calls:
         """Answers those that wait, and all that come, with UNAVAILABLE and ``reason``."""
         self._places, self._refusing = 0, reason
         while self._waiting:
-            message, _ = self._waiting.popleft()
+            message, _, live = self._waiting.popleft()
+            self.live.answered(live)
             self._metrics.refused("not_ready")
             await self._send(message, self._failed(WireError.of(ErrorCode.UNAVAILABLE, reason)))
 
@@ -151,34 +158,40 @@ class Calls:
             self._begin(*self._waiting.popleft())
         self._metrics.waiting.set(len(self._waiting))
 
-    def _begin(self, message: Message, received: float) -> None:
-        task = asyncio.create_task(self._work(message, received))
+    def _begin(self, message: Message, received: float, live: LiveCall) -> None:
+        task = asyncio.create_task(self._work(message, received, live))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         self._metrics.in_flight.set(len(self.tasks))
 
-    async def _work(self, message: Message, received: float) -> None:
+    async def _work(self, message: Message, received: float, live: LiveCall) -> None:
         try:
             while True:
-                reply = await self._answer(message, received)
+                try:
+                    reply = await self._answer(message, received, live)
+                finally:
+                    self.live.answered(live)
                 if reply is not None:
                     await self._send(message, reply)
                 if not self._waiting or len(self.tasks) > self._places:
                     break
-                message, received = self._waiting.popleft()
+                message, received, live = self._waiting.popleft()
                 self._metrics.waiting.set(len(self._waiting))
         except asyncio.CancelledError:
             error = WireError.of(ErrorCode.UNAVAILABLE, f"{self._extension_id} is shutting down")
             await self._send(message, self._failed(error))
             while self._waiting:
-                waiting, _ = self._waiting.popleft()
+                waiting, _, _ = self._waiting.popleft()
                 await self._send(waiting, self._failed(error))
             raise
         finally:
             self._metrics.in_flight.set(len(self.tasks) - 1)
 
-    async def _answer(self, message: Message, received: float) -> bytes | None:
+    async def _answer(self, message: Message, received: float, live: LiveCall) -> bytes | None:
         """The reply; None where it has been streamed."""
+        if live.given_up:
+            self._metrics.refused("cancelled")
+            return self._failed(_caller_left())
         headers = message.headers or _NO_HEADERS
         started = time.monotonic()
         waited_ms = (started - received) * 1000
@@ -216,19 +229,12 @@ class Calls:
         request.deadline = started + left_ms / 1000
         if HEADER_ATTEMPT in headers:
             request.attempt = _attempt(headers[HEADER_ATTEMPT])
-        if self._tracing is None:
-            return await self._run(message, request, config, left_ms / 1000, started)
-        with self._tracing.span(request, self._extension_id):
-            return await self._run(message, request, config, left_ms / 1000, started)
-
-    async def _run(
-        self, message: Message, request: ExtensionRequest, config: Any, left_s: float, started: float
-    ) -> bytes | None:
-        parts = asked_to_stream(self._extension, request, config)
-        if parts is not None:
-            await self._streamed(message, request, parts, left_s, started)
+        with nullcontext() if self._tracing is None else self._tracing.span(request, self._extension_id):
+            parts = asked_to_stream(self._extension, request, config)
+            if parts is None:
+                return await self._executed(request, config, left_ms / 1000, started, live)
+            await self._streamed(message, request, parts, left_ms / 1000, started)
             return None
-        return await self._executed(request, config, left_s, started)
 
     async def _streamed(
         self, message: Message, request: ExtensionRequest, parts: Parts, left_s: float, started: float
@@ -243,7 +249,7 @@ class Calls:
         except ExtensionError as failure:
             error = failure.to_wire_error()
         except StreamCancelledError:
-            error = WireError.of(ErrorCode.CANCELLED, "the caller left")
+            error = _caller_left()
         except TimeoutError as failure:
             error = (
                 WireError.of(ErrorCode.DEADLINE_EXCEEDED, f"{self._extension_id} did not finish in time")
@@ -266,11 +272,14 @@ class Calls:
             await sender.end(self._failed(error))
         self._ended(status, seconds, tokens, error)
 
-    async def _executed(self, request: ExtensionRequest, config: Any, left_s: float, started: float) -> bytes:
+    async def _executed(
+        self, request: ExtensionRequest, config: Any, left_s: float, started: float, live: LiveCall
+    ) -> bytes:
         status, tokens, error = "ok", None, None
         reply = b""
         try:
             async with asyncio.timeout(left_s) as limit:
+                live.runs_within(limit)
                 result = await self._extension.handle(request, config)
             seconds = time.monotonic() - started
             reply, status, tokens = self._encoded(request, result, seconds)
@@ -279,6 +288,8 @@ class Calls:
         except TimeoutError as failure:
             if not limit.expired():
                 error = self._fault(request, failure)
+            elif live.given_up:
+                error = _caller_left()
             else:
                 error = WireError.of(
                     ErrorCode.DEADLINE_EXCEEDED, f"{self._extension_id} did not finish in time"
@@ -330,6 +341,8 @@ class Calls:
                 wire = {}
             case kind, other:
                 raise _WrongResultError(f"a {kind} returned {type(other).__name__}")
+        if request.part == "window" and isinstance(self._extension, Post):
+            wire["max_match_length"] = self._extension.max_match_length or MAX_REPLY_BYTES
         reply = orjson.dumps(wire)
         if len(reply) > self.max_reply_bytes - _HEADER_RESERVE - 2 * _MAX_HEADER_CHARS:
             raise ExtensionError(
@@ -374,6 +387,10 @@ class Calls:
 
 class _WrongResultError(TypeError):
     """The author's function returned something its kind does not return."""
+
+
+def _caller_left() -> WireError:
+    return WireError.of(ErrorCode.CANCELLED, "the caller left")
 
 
 def _trace_headers(headers: Mapping[str, str] | None) -> dict[str, str] | None:

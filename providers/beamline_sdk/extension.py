@@ -136,9 +136,19 @@ class Provider(Extension[ConfigT, ProviderReply]):
 
 
 class Post(Extension[ConfigT, Patch | None]):
-    """Changes an answer before it is returned."""
+    """Changes an answer before it is returned.
+
+    Tool calls and other parts beside the text are shown to it as well, with ``request.part`` ``message``:
+    their texts, one a line.
+    """
 
     kind = "post"
+    max_match_length: int | None = None
+    """The longest piece of text that it treats as one, with what it must see on either side, in characters.
+
+    A stream is shown to it in windows that hold back as much. None: it must see the whole answer at once, and
+    a stream waits for it.
+    """
 
 
 _CLASS_OF_KIND: Mapping[ExtensionType, Any] = {
@@ -182,15 +192,31 @@ def provider(function: Handler | None = None, *, name: str | None = None, versio
 @overload
 def post(function: Handler) -> Extension[Any, Any]: ...
 @overload
-def post(*, name: str | None = None, version: str = "0.1.0") -> Decorator: ...
-def post(function: Handler | None = None, *, name: str | None = None, version: str = "0.1.0") -> Any:
-    """Makes an async function ``(request, config)`` a post step; it returns a Patch, or None."""
-    return _decorated("post", function, name, version)
+def post(
+    *, name: str | None = None, version: str = "0.1.0", max_match_length: int | None = None
+) -> Decorator: ...
+def post(
+    function: Handler | None = None,
+    *,
+    name: str | None = None,
+    version: str = "0.1.0",
+    max_match_length: int | None = None,
+) -> Any:
+    """Makes an async function ``(request, config)`` a post step; it returns a Patch, or None.
+
+    ``max_match_length``: see :class:`Post`.
+    """
+    return _decorated("post", function, name, version, max_match_length=max_match_length)
 
 
-def _decorated(kind: ExtensionType, function: Handler | None, name: str | None, version: str) -> Any:
+def _decorated(
+    kind: ExtensionType, function: Handler | None, name: str | None, version: str, **attributes: Any
+) -> Any:
     def decorate(handler: Handler) -> Extension[Any, Any]:
-        return from_function(kind, handler, name=name, version=version)
+        made = from_function(kind, handler, name=name, version=version)
+        for attribute, value in attributes.items():
+            setattr(made, attribute, value)
+        return made
 
     return decorate if function is None else decorate(function)
 

@@ -173,6 +173,8 @@ async def close(
         await _quietly(nc.drain(), max(1.0, ends_at - loop.time()))
     if not nc.is_closed:
         await _quietly(nc.close(), 2.0)
+    if isinstance(nc, _Client):
+        nc.let_go()
 
 
 async def _drain(subscription: Any) -> None:
@@ -180,19 +182,32 @@ async def _drain(subscription: Any) -> None:
 
 
 async def _quietly(work: Awaitable[object], limit_s: float) -> None:
+    """Awaits ``work`` for at most ``limit_s`` seconds; raises only this task's own cancellation.
+
+    nats-py cancels its reconnect while it closes, and where the two meet the CancelledError comes out of
+    ``close()`` although nobody cancelled us. The task's count of cancellations tells the two apart.
+    """
+    task = asyncio.current_task()
+    cancels = 0 if task is None else task.cancelling()
     try:
         await asyncio.wait_for(work, limit_s)
     except (TimeoutError, OSError, nats_errors.Error) as error:
         log.debug("nats.close_incomplete", error=type(error).__name__)
+    except asyncio.CancelledError:
+        if task is None or task.cancelling() > cancels:
+            raise
+        log.debug("nats.close_incomplete", error="CancelledError")
 
 
-async def _discard(client: Client, watch: _Watch) -> None:
+async def _discard(client: _Client, watch: _Watch) -> None:
     watch.expected = True
     await _quietly(client.close(), 2.0)
+    client.let_go()
 
 
 class _Client(Client):
-    """nats-py's client with two additions: who watches it, and a ``flush`` that is a barrier.
+    """nats-py's client with three additions: who watches it, a ``flush`` that is a barrier, and no socket
+    left behind by a reconnect that failed.
 
     nats-py writes the PING of a flush past the commands that still wait in its own buffer. Its PONG then
     proves nothing: a subscription may not have reached the server yet when it is called ready, and one that
@@ -209,6 +224,20 @@ class _Client(Client):
             waiting, self._pending, self._pending_data_size = self._pending, [], 0
             self._transport.writelines(waiting)
         await super()._send_ping(future)
+
+    async def _connect_to_server(self, s: Any) -> None:
+        """nats-py puts the new socket in the place of the one before and forgets that, open as it may be:
+        a server that accepts and then refuses (credentials, a proxy without its server) would cost a socket
+        for every attempt.
+        """
+        self.let_go()
+        await super()._connect_to_server(s)
+
+    def let_go(self) -> None:
+        """Closes the socket, if there still is one; a ``close()`` that was cut short may have left it."""
+        transport: Any = self._transport  # nats-py types no result
+        if transport:
+            transport.close()
 
 
 class _Watch:

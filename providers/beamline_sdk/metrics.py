@@ -4,8 +4,8 @@
 ``provider_tokens_total{provider_id,type}`` count what a provider executed; status is ``success`` or
 ``error``. What a router counts as ``extension_requests_total`` is the same traffic seen from the other end,
 so an extension's own numbers go by names of their own, ``beamline_runtime_*``, and a sum over jobs never
-counts a request twice. Refused work (expired, over the limit, malformed) was not executed and appears only in
-``beamline_runtime_refused_total``.
+counts a request twice. Refused work (expired, over the limit, malformed, given up) was not executed and
+appears only in ``beamline_runtime_refused_total``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from beamline_contract.names import ExtensionType
 
 BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-REFUSALS: Final = ("expired", "overloaded", "malformed", "not_ready")
+REFUSALS: Final = ("expired", "overloaded", "malformed", "cancelled", "not_ready")
 
 
 class RuntimeMetrics:

@@ -28,7 +28,9 @@ class MalformedRequestError(ValueError):
 class ExtensionRequest:
     """One call. Exactly what the router sent, with types an author can rely on.
 
-    ``prompt`` or ``messages`` is set for pre, validator and provider; ``output`` for post. ``config`` is the
+    ``prompt`` or ``messages`` is set for pre, validator and provider; ``output`` for post, where ``part`` is
+    None for the answer's text, ``window`` for a piece of a streamed one, and ``message`` for what stands
+    beside it (tool calls). ``config`` is the
     raw object: the typed one is the handler's second argument. ``deadline`` is on the clock of
     :func:`time.monotonic`.
     """
@@ -41,6 +43,7 @@ class ExtensionRequest:
     prompt: str | None = None
     messages: list[dict[str, Any]] | None = None
     output: str | None = None
+    part: str | None = None
     usage: dict[str, Any] | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] | None = None
@@ -72,7 +75,7 @@ class ExtensionRequest:
 _FIELDS: Final[tuple[tuple[type, tuple[str, ...], str], ...]] = (
     (
         str,
-        ("trace_id", "request_id", "tenant_id", "extension_id", "provider_id", "prompt", "output"),
+        ("trace_id", "request_id", "tenant_id", "extension_id", "provider_id", "prompt", "output", "part"),
         "a string",
     ),
     (dict, ("parameters", "context", "config", "usage"), "an object"),

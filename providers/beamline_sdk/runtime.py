@@ -7,9 +7,10 @@ What runs, and in which order:
    succeeds: a missing key is a reason on ``/readyz``, not a crash loop. From then on the registry owns its
    life: it checks its health on a timer, restarts it, and ends it, each phase bounded.
 3. The connection, waited for without limit. Then the subscription (always in a queue group) and ``$SRV``.
-4. Requests, until the stop event. A connection that the server closes for good is replaced by a new one;
-   answers still in work go out over that. On SIGHUP requests wait, the registry restarts the extension, and
-   they go on; while it can't be brought up again they are answered with UNAVAILABLE.
+4. Requests, until the stop event; beside them, without a queue group, word of calls that their caller has
+   given up. A connection that the server closes for good is replaced by a new one; answers still in work go
+   out over that. On SIGHUP requests wait, the registry restarts the extension, and they go on; while it can't
+   be brought up again they are answered with UNAVAILABLE.
 5. On stop: not ready; the subscription drains, the requests in work finish, the connection drains, within the
    grace time; then the registry stops and disposes of the extension, then the health port closes. This order
    loses nothing: work ends after its source and before its way out.
@@ -32,6 +33,7 @@ from nats.aio.msg import Msg
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from pydantic import ValidationError
 
+from beamline_contract.names import cancel_subject
 from beamline_contract.wire import MAX_REPLY_BYTES
 
 from . import logs, signals, tracing
@@ -266,6 +268,8 @@ class _Instance:
                     pending_msgs_limit=PENDING_MESSAGES,
                 )
             )
+            # Without a queue group: only the instance that has the call can end it, and no other knows which.
+            await nc.subscribe(cancel_subject(self._settings.nats_subject), cb=self._on_cancel)
             for subject, verb in self._service.subjects():
                 await nc.subscribe(subject, cb=self._responder(verb))
             controls = nc.new_inbox()
@@ -293,15 +297,20 @@ class _Instance:
                 self._reason = "Disconnected: the connection to NATS was closed"
                 await close(nc, grace_s=2.0)
 
-    async def _publish(self, subject: str, payload: bytes, *, headers: dict[str, str] | None) -> None:
+    async def _publish(
+        self, subject: str, payload: bytes, *, headers: dict[str, str] | None, reply: str = ""
+    ) -> None:
         assert self._nc is not None
-        await self._nc.publish(subject, payload, headers=headers)
+        await self._nc.publish(subject, payload, reply, headers=headers)
 
     async def _on_message(self, message: Msg) -> None:
         await self._calls.accept(message)
 
     async def _on_control(self, message: Msg) -> None:
-        self._calls.streams.heard(message.subject, message.data)
+        self._calls.streams.heard(message.subject, message.data, message.headers)
+
+    async def _on_cancel(self, message: Msg) -> None:
+        self._calls.live.cancel(message.data)
 
     def _responder(self, verb: Verb) -> Callable[[Msg], Awaitable[None]]:
         async def respond(message: Msg) -> None:

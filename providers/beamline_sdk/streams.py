@@ -6,13 +6,19 @@ subject what it has read. Without room the sender waits, and with it the author'
 its ``yield``: back-pressure reaches the model's own connection.
 
 The reader may also say that it has left. Then the generator is closed where it stands, so that its
-``finally`` blocks and ``async with`` run and nothing more is generated and paid for.
+``finally`` blocks and ``async with`` run and nothing more is generated and paid for. A reader that is gone
+without a word is noticed too: every message names the control subject as its reply subject, and where nobody
+subscribes to the stream any more, NATS answers there with its status 503.
+
+:class:`StreamSender` is one such end, whoever produces the chunks: :meth:`StreamSender.send` drives a
+generator, a router drives :meth:`StreamSender.open`, :meth:`StreamSender.chunk` and :meth:`StreamSender.end`
+by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, Final, Protocol
 
@@ -32,13 +38,17 @@ from .results import Delta, ProviderReply, StreamPart
 
 Parts = AsyncGenerator[StreamPart, None]
 _MAX_WINDOW: Final = 65_536
+_GONE: Final[Mapping[str, Any]] = {"cancel": True}
+"""What NATS says when nobody subscribes to the stream, in our words."""
 
 
 class Publish(Protocol):
     """Sends an answer. Raises what it likes when it can't."""
 
-    def __call__(self, subject: str, payload: bytes, *, headers: dict[str, str] | None) -> Awaitable[None]:
-        """Sends ``payload`` to ``subject``."""
+    def __call__(
+        self, subject: str, payload: bytes, *, headers: dict[str, str] | None, reply: str = ""
+    ) -> Awaitable[None]:
+        """Sends ``payload`` to ``subject``; ``reply`` is where an answer to it is heard."""
         ...
 
 
@@ -75,10 +85,13 @@ class StreamSenders:
         """The stream is over."""
         self._open.pop(sender.control, None)
 
-    def heard(self, subject: str, payload: bytes) -> None:
+    def heard(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> None:
         """Takes one control message; one that makes no sense is ignored."""
         sender = self._open.get(subject)
         if sender is None:
+            return
+        if not payload and headers and headers.get("Status") == "503":
+            sender.heard(_GONE)
             return
         try:
             said = orjson.loads(payload)
@@ -89,7 +102,9 @@ class StreamSenders:
 
 
 class StreamSender:
-    """One stream. ``window`` is None where the reader set none."""
+    """One stream. ``window`` is None where the reader set none; ``on_left`` is called once, when it
+    leaves.
+    """
 
     def __init__(
         self, publish: Publish, reply: str, control: str, window: int | None, extra: Mapping[str, str]
@@ -103,13 +118,14 @@ class StreamSender:
         self._read = 0
         self._room = asyncio.Event()
         self._left = asyncio.Event()
+        self.on_left: Callable[[], None] | None = None
 
     async def send(self, parts: Parts) -> ProviderReply:
         """Sends every part; returns the last :class:`ProviderReply`, or an empty one.
 
         Raises :class:`StreamCancelledError` when the reader leaves, and whatever ``parts`` raises.
         """
-        await self._message(b"{}", {HEADER_STREAM_CONTROL: self.control})
+        await self.open()
         sending = asyncio.ensure_future(self._all(parts))
         leaving = asyncio.ensure_future(self._left.wait())
         try:
@@ -121,6 +137,10 @@ class StreamSender:
             sending.cancel()
             leaving.cancel()
             await asyncio.gather(sending, leaving, return_exceptions=True)
+
+    async def open(self) -> None:
+        """The opening message, which names the control subject."""
+        await self._message(b"{}", {HEADER_STREAM_CONTROL: self.control})
 
     async def end(self, payload: bytes) -> None:
         """The last message: usage and metadata, or an error. Never raises."""
@@ -135,8 +155,10 @@ class StreamSender:
         if type(read) is int:
             self._read = max(self._read, read)
         self._room.set()
-        if said.get("cancel") is True:
+        if said.get("cancel") is True and not self._left.is_set():
             self._left.set()
+            if self.on_left is not None:
+                self.on_left()
 
     async def _all(self, parts: Parts) -> ProviderReply:
         reply = ProviderReply(output="")
@@ -145,12 +167,13 @@ class StreamSender:
                 if isinstance(part, ProviderReply):
                     reply = part
                     if part.output:
-                        await self._chunk(Delta(part.output))
+                        await self.chunk(Delta(part.output))
                 else:
-                    await self._chunk(part if isinstance(part, Delta) else Delta(part))
+                    await self.chunk(part if isinstance(part, Delta) else Delta(part))
         return reply
 
-    async def _chunk(self, delta: Delta) -> None:
+    async def chunk(self, delta: Delta) -> None:
+        """One part of the answer, once the reader has room for it."""
         wire = delta.to_wire()
         if not wire:
             return
@@ -162,10 +185,10 @@ class StreamSender:
 
     async def _message(self, payload: bytes, headers: dict[str, str]) -> None:
         numbered = {**self._extra, HEADER_STREAM_SEQUENCE: str(self._sequence), **headers}
-        await self._publish(self._reply, payload, headers=numbered)
+        await self._publish(self._reply, payload, headers=numbered, reply=self.control)
         self._sequence += 1
 
 
 def _window(headers: Mapping[str, str]) -> int | None:
-    stated = headers.get(HEADER_STREAM_WINDOW, "")
+    stated = headers.get(HEADER_STREAM_WINDOW) or headers.get(HEADER_STREAM_WINDOW.lower()) or ""
     return max(1, min(int(stated), _MAX_WINDOW)) if stated.isdecimal() and len(stated) < 9 else None

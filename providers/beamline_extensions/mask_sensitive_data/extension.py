@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from beamline_extensions.detectors import find_beside
+from beamline_extensions.detectors import MAX_LENGTH, find_beside
 from beamline_sdk import ExtensionRequest, Patch, Post
 
 from .config import MaskConfig
@@ -16,6 +16,7 @@ class MaskSensitiveData(Post[MaskConfig]):
     version = "1.0.0"
     description = "Masks e-mail addresses, phone numbers and other personal data in answers."
     config_model = MaskConfig
+    max_match_length = MAX_LENGTH
 
     async def handle(self, request: ExtensionRequest, config: MaskConfig) -> Patch:
         output = request.output or ""

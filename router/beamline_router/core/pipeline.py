@@ -5,6 +5,7 @@ What is promised:
 - A rejection, or a validator that fails ``closed``, ends the request before the provider is called.
 - A validator with ``overlap`` runs beside the provider call instead: nothing of the answer leaves before its
 verdict, and a rejection cancels the call.
+- What a post step changes or objects to in the answer's text, it changes or objects to in tool calls as well.
 - A pre step that gives ``output`` answers the request: the steps after it up to the provider do not run, post
 steps do.
 - Errors are values. :meth:`Pipeline.run` raises nothing but :class:`asyncio.CancelledError`, when its own
@@ -32,7 +33,7 @@ from .snapshot import Snapshot
 from .state import Rng, Runtime
 from .steps import StepRunner
 from .stream_invoke import Delivery, StreamInvoker
-from .stream_pipeline import stream_rest
+from .stream_pipeline import PostWindows, stream_rest
 from .stream_port import Sink, Streams
 from .tracing import trace_of
 
@@ -112,6 +113,11 @@ class Pipeline:
                 run.apply_post(result)
             elif isinstance(result, WireError):
                 return result
+        if "message" in run.metadata and run.route.after:
+            guarded = await PostWindows(run, self._steps, ran=True).guard(run.metadata["message"])
+            if isinstance(guarded, WireError):
+                return guarded
+            run.metadata = {**run.metadata, "message": guarded}
         if self._clock() >= run.deadline:
             return WireError(ErrorCode.DEADLINE_EXCEEDED, "the request's deadline is over")
         return None

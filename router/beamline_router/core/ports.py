@@ -26,7 +26,9 @@ class Transport(Protocol):
     async def request(
         self, subject: str, payload: bytes, headers: Mapping[str, str], timeout_s: float
     ) -> bytes | TransportFault:
-        """The first reply's payload. Cancelling the awaiting task forgets the request at once."""
+        """The first reply's payload. Cancelling the awaiting task forgets the request at once, and tells the
+        extension that nobody waits for it any more.
+        """
         ...
 
 

@@ -39,10 +39,14 @@ class ProviderReply:
 
 @dataclass(slots=True)
 class Patch:
-    """The fields that a pre or post step changes, checked; others are not in ``fields``."""
+    """The fields that a pre or post step changes, checked; others are not in ``fields``.
+
+    ``reach`` is a post step's ``max_match_length``, in characters; None where it states none.
+    """
 
     fields: dict[str, Any]
     dropped: tuple[str, ...] = _NONE
+    reach: int | None = None
 
 
 @dataclass(slots=True)
@@ -87,8 +91,16 @@ def read_pre(data: bytes, extension_id: str) -> Patch | WireError:
 
 
 def read_post(data: bytes, extension_id: str) -> Patch | WireError:
-    """A post step's patch: output, context, metadata."""
-    return _patch(data, _POST_FIELDS)
+    """A post step's patch: output, context, metadata; and how far it looks."""
+    patch = _patch(data, _POST_FIELDS)
+    if isinstance(patch, WireError):
+        return patch
+    reach = patch.fields.pop("max_match_length", None)
+    if reach is not None:
+        if not _count(reach):
+            return malformed("max_match_length must be a whole number of 0 or more")
+        patch.reach = reach
+    return patch
 
 
 def read_verdict(data: bytes, extension_id: str) -> Verdict | WireError:
@@ -200,5 +212,10 @@ _PRE_FIELDS: Final[dict[str, type]] = {
     "context": dict,
     "output": str,
 }
-_POST_FIELDS: Final[dict[str, type]] = {"output": str, "context": dict, "metadata": dict}
-_WORDS: Final[dict[type, str]] = {str: "text", list: "a list", dict: "an object"}
+_POST_FIELDS: Final[dict[str, type]] = {
+    "output": str,
+    "context": dict,
+    "metadata": dict,
+    "max_match_length": int,
+}
+_WORDS: Final[dict[type, str]] = {str: "text", list: "a list", dict: "an object", int: "a whole number"}

@@ -18,7 +18,7 @@ class Run:
     """Working state of one request; nothing of it is shared with another."""
 
     __slots__ = (
-        "committed", "context", "deadline", "messages", "metadata", "output", "parameters", "prompt",
+        "committed", "context", "deadline", "messages", "metadata", "output", "parameters", "part", "prompt",
         "provider_attempts", "provider_id", "provider_s", "request", "route", "trace", "trail", "usage",
     )  # fmt: skip
 
@@ -32,6 +32,7 @@ class Run:
         self.parameters = request.parameters
         self.context = request.context
         self.output: str | None = None
+        self.part: str | None = None  # what of the answer a post step is shown; None: its text
         self.committed = False  # the caller was given part of the answer: nobody else may be asked
         self.usage: dict[str, int] = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
         self.metadata: dict[str, Any] = {}
@@ -58,6 +59,8 @@ class Run:
         if call.type == "post":
             body["output"] = self.output
             body["usage"] = self.usage
+            if self.part is not None:
+                body["part"] = self.part
         body["parameters"] = self.parameters
         body["config"] = call.config_json
         body["context"] = self.context

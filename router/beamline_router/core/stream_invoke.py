@@ -15,22 +15,24 @@ one reply would have said. What differs from a plain call:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import orjson
 
 from beamline_contract import names
 from beamline_contract.errors import ErrorCode, WireError
-from beamline_contract.wire import MAX_REPLY_BYTES
+from beamline_contract.wire import MAX_JSON_DEPTH, MAX_REPLY_BYTES
 
 from .deadline import attempt_timeout, header_values
 from .invoke import Invocation, Invoker
+from .message_parts import merged
 from .ports import TransportFault
+from .reading import depth
 from .route import Call
 from .run import Run
 from .stream_port import WINDOW, Chunk, Delta, ReplyStream, Sink, SinkStalledError, StreamFault, Streams
-from .windows import Window
+from .windows import Chain
 
 _ROOM: Final = 64 * 1024  # of MAX_REPLY_BYTES, for what is not the text
 
@@ -39,15 +41,21 @@ class Delivery:
     """What one request's stream has delivered; the pump and the pipeline share it.
 
     ``error`` is the error that ended the stream from our side, such as a post step's; it is not the
-    provider's.
+    provider's. ``guard`` is what the post steps make of the message's parts beside the text, which then wait
+    for the end.
     """
 
-    def __init__(self, run: Run, sink: Sink, window: Window) -> None:
+    def __init__(
+        self, run: Run, sink: Sink, window: Chain, guard: Callable[[Any], Awaitable[Any]] | None
+    ) -> None:
         self.error: WireError | None = None
         self.parts: list[str] = []
         self._run = run
         self._sink = sink
         self._window = window
+        self._guard = guard
+        self._message: dict[str, Any] = {}
+        self.said_message = False
         self._chunks = 0
         self._characters = 0
 
@@ -56,16 +64,30 @@ class Delivery:
         return await self._emit_text(await self._window.feed(text))
 
     async def pass_on(self, message: Mapping[str, Any]) -> bool:
-        """More of the message's other parts, which post steps do not see."""
-        return await self._emit(Delta(message=message))
+        """More of the message's other parts."""
+        self.said_message = True
+        if self._guard is None:
+            return await self._emit(Delta(message=message))
+        self._message = merged(self._message, message)
+        return True
 
     async def finish(self) -> bool:
         """Delivers what is still held."""
-        return await self._emit_text(await self._window.finish())
+        if not await self._emit_text(await self._window.finish()):
+            return False
+        if self._guard is None or not self._message:
+            return True
+        message = await self._guard(self._message)
+        if isinstance(message, WireError):
+            self.error = message
+            return False
+        return await self._emit(Delta(message=message))
 
     def begin(self) -> None:
         """A new attempt: what was held of the one before is dropped."""
         self._window.reset()
+        self._message = {}
+        self.said_message = False
 
     def interrupted(self, why: str, **details: Any) -> WireError:
         """STREAM_INTERRUPTED, with what was delivered."""
@@ -171,7 +193,7 @@ class _Pump:
             if body.get("error") is not None:
                 return self._failed(WireError.from_wire(body["error"]), chunk.payload)
             text = body.get("output", "") if chunk.whole else body.get("delta", "")
-            message = _message_of(body, chunk)
+            message = _message_of(body, chunk, said=self._delivery.said_message)
             if not isinstance(text, str) or not isinstance(message, dict | None):
                 return self._failed(WireError(ErrorCode.INTERNAL, "a chunk of the stream is malformed"))
             size += len(chunk.payload)
@@ -212,13 +234,19 @@ def _object(payload: bytes) -> dict[str, Any] | None:
         body = orjson.loads(payload)
     except orjson.JSONDecodeError:
         return None
+    if payload.count(b"{") + payload.count(b"[") > MAX_JSON_DEPTH and depth(body) > MAX_JSON_DEPTH:
+        return None
     return body if isinstance(body, dict) else None
 
 
-def _message_of(body: dict[str, Any], chunk: Chunk) -> Any:
-    """What a chunk adds to the message beside its text; a whole reply has it in its metadata."""
-    if not chunk.whole:
-        return None if chunk.last else body.get("message")
+def _message_of(body: dict[str, Any], chunk: Chunk, *, said: bool) -> Any:
+    """What a chunk adds to the message beside its text; a whole reply, and an end after chunks that had none,
+    has it in its metadata.
+    """
+    if not chunk.last:
+        return body.get("message")
+    if said:
+        return None
     metadata = body.get("metadata")
     return metadata.get("message") if isinstance(metadata, dict) else None
 

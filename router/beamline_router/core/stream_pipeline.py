@@ -5,6 +5,9 @@ Pre steps and validators run before anything is sent. The provider's chunks go t
 windows (:mod:`.windows`) into the caller's sink. The result says how it ended: an :class:`Answer` whose
 output is all that was delivered, or a :class:`Failure`, after which the sink has got nothing more.
 
+What the provider says beside the text (tool calls) is kept to the end and goes through the same steps
+(:mod:`.message_parts`), streamed or not; without enforced post steps it leaves at once.
+
 Each post step has one entry in the trail, with the time and attempts of all its windows; a shadow post step
 is sent the whole answer, once.
 """
@@ -12,48 +15,94 @@ is sent the whole answer, once.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
 
 from beamline_contract.errors import ErrorCode, WireError
 
+from .message_parts import guarded
 from .replies import Patch
 from .request import StepTrace
+from .route import Step
 from .run import Run
 from .steps import StepRunner
 from .stream_invoke import Delivery
 from .stream_port import Sink
-from .windows import Window
+from .windows import WHOLE, Chain, Looked, Window
 
 _WORSE = {"ok": 0, "skipped": 1, "rejected": 2, "error": 3}
 
 
-class PostWindows:
-    """The enforced post steps of a run as one function of text."""
+PART_MESSAGE = "message"
+"""``part`` of a post step's request where its text is what stands beside the answer's text."""
+PART_WINDOW = "window"
+"""``part`` where its text is a piece of a stream: the step shall say how far it looks."""
 
-    def __init__(self, run: Run, steps: StepRunner) -> None:
+
+class PostWindows:
+    """The enforced post steps of a run as functions of text. ``ran``: they have seen the answer's text, and
+    are in the trail.
+    """
+
+    def __init__(self, run: Run, steps: StepRunner, *, ran: bool = False) -> None:
         self._run = run
         self._steps = steps
         self._enforced = tuple(step for step in run.route.after if not step.shadow)
         self._trail: dict[tuple[str, str], StepTrace] = {}
+        self._known: dict[tuple[str, str], StepTrace] = {}
+        if ran:
+            self._known = {
+                (entry.step, entry.extension_id): entry
+                for entry in run.trail
+                if entry.action == "extension_post" and entry.outcome != "shadow"
+            }
 
-    def window(self) -> Window:
-        """A window on these steps."""
-        return Window(self.apply if self._enforced else None)
+    @property
+    def enforced(self) -> bool:
+        """Whether there is any."""
+        return bool(self._enforced)
 
-    async def apply(self, text: str) -> str | WireError:
-        """``text`` after every step, or the error of one that ends the request."""
+    def chain(self) -> Chain:
+        """A window on each of these steps."""
+        return Chain([Window(partial(self._look, step)) for step in self._enforced])
+
+    async def guard(self, message: Any) -> Any:
+        """What stands beside the text, as these steps let it through; or the error of one that ends the
+        request.
+        """
+        if not self._enforced or message is None:
+            return message
+        self._run.part = PART_MESSAGE
+        try:
+            return await guarded(message, self._all)
+        finally:
+            self._run.part = None
+
+    async def _all(self, text: str) -> str | WireError:
+        """``text`` after every step."""
+        for step in self._enforced:
+            looked = await self._look(step, text)
+            if isinstance(looked, WireError):
+                return looked
+            text = looked.text
+        return text
+
+    async def _look(self, step: Step, text: str) -> Looked | WireError:
         run = self._run
         before = len(run.trail)
         kept, run.output = run.output, text
+        part = run.part
+        run.part = part or PART_WINDOW
         try:
-            for step in self._enforced:
-                result = await self._steps.run(run, step)
-                if isinstance(result, WireError):
-                    return result
-                if isinstance(result, Patch):
-                    run.apply_post(result)
-            return run.output or ""
+            result = await self._steps.run(run, step)
+            if isinstance(result, WireError):
+                return result
+            if not isinstance(result, Patch):
+                return Looked(text, None)
+            run.apply_post(result)
+            return Looked(run.output or "", WHOLE if result.reach is None else result.reach)
         finally:
-            run.output = kept
+            run.output, run.part = kept, part
             for entry in run.trail[before:]:
                 self._merge(entry)
             del run.trail[before:]
@@ -64,7 +113,8 @@ class PostWindows:
         self._trail = {}
 
     def _merge(self, entry: StepTrace) -> None:
-        known = self._trail.setdefault((entry.step, entry.extension_id), entry)
+        key = (entry.step, entry.extension_id)
+        known = self._known.get(key) or self._trail.setdefault(key, entry)
         if known is entry:
             return
         known.ms += entry.ms
@@ -83,7 +133,7 @@ async def stream_rest(
 ) -> WireError | None:
     """Provider and post steps of a run whose steps before are done. ``ask`` asks the provider chain."""
     posts = PostWindows(run, steps)
-    delivery = Delivery(run, sink, posts.window())
+    delivery = Delivery(run, sink, posts.chain(), posts.guard if posts.enforced else None)
     try:
         error: WireError | None = None
         if run.output is None:
@@ -97,6 +147,7 @@ async def stream_rest(
         posts.write_trail()
     if error is not None:
         return error
+    run.metadata = {key: value for key, value in run.metadata.items() if key != "message"}  # it was delivered
     for step in run.route.after:
         if step.shadow:
             steps.shadow(run, step)

@@ -44,6 +44,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from beamline_contract.names import cancel_subject
+
 from ..core.ports import TransportFault
 from .fast_nats_codec import (
     NO_RESPONDERS,
@@ -56,7 +58,7 @@ from .fast_nats_codec import (
     headers_of,
     publication,
 )
-from .nats_transport import SERVICE_ERROR, SERVICE_ERROR_CODE, SETTLE_S, service_error
+from .nats_transport import SERVICE_ERROR, SERVICE_ERROR_CODE, SETTLE_S, given_up, service_error
 
 log = structlog.get_logger()
 
@@ -219,6 +221,9 @@ class HotPath:
         finally:
             if number in self._waiting:  # only a cancellation ends a request that is still in the table
                 del self._waiting[number]
+                word = given_up(headers)
+                if word is not None:
+                    self.publish(self._encoder.subject(cancel_subject(subject)), word)
 
     async def _open_inbox(self) -> None:
         async with self._inbox_opening:

@@ -16,7 +16,7 @@ import errno
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import ceil
 from typing import Any, Final
 
@@ -39,6 +39,8 @@ Readiness = Callable[[], tuple[bool, dict[str, Any]]]
 Endpoint = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _BACKLOG: Final = 2048
+_LINGER_BYTES: Final = 4 * 1024 * 1024
+_LINGER_S: Final = 1.0
 
 
 class ListenError(RuntimeError):
@@ -262,10 +264,27 @@ def _short(headers: dict[str, str]) -> bool:
     return stated.isdecimal() and int(stated[:20]) <= MAX_BODY_BYTES
 
 
+async def _linger(receive: Receive) -> None:
+    """Reads a little more of a body that is refused, and forgets it.
+
+    A connection that is closed with unread bytes is reset, and with it goes the refusal that its client would
+    have read.
+    """
+    left = _LINGER_BYTES
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_S):
+            while left > 0:
+                message = await receive()
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
+                left -= len(message.get("body", b""))
+
+
 async def _read_body(headers: dict[str, str], receive: Receive) -> bytes | WireError | None:
     """The body, a refusal (too large), or None when the client left while sending it."""
     stated = headers.get("content-length", "")
     if stated.isdecimal() and int(stated[:20]) > MAX_BODY_BYTES:
+        await _linger(receive)
         return too_large(int(stated[:20]))
     message = await receive()
     if message["type"] != "http.request":
@@ -283,4 +302,5 @@ async def _read_body(headers: dict[str, str], receive: Receive) -> bytes | WireE
         size += len(part)
         if not message.get("more_body", False):
             return b"".join(parts) if size <= MAX_BODY_BYTES else too_large()
+    await _linger(receive)
     return too_large()

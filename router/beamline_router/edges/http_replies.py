@@ -8,7 +8,7 @@ the provider. A client that takes nothing for ``STALLED_S`` has stopped reading.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from math import ceil
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ import orjson
 from beamline_contract.errors import WireError
 
 from ..core.intake import Envelope
-from ..core.request import Answer
+from ..core.request import Answer, StepTrace
 from ..core.stream_port import SinkStalledError
 from .serving import Served
 
@@ -40,11 +40,28 @@ _DEFAULT_RETRY_AFTER_S: Final = 1
 
 
 def envelope_headers(envelope: Envelope) -> list[Header]:
-    """Request id and trace of every reply."""
-    return [
+    """Request id, trace and baggage of every reply."""
+    headers = [
         (b"x-request-id", envelope.request_id.encode()),
         (b"traceparent", envelope.traceparent.encode()),
     ]
+    if envelope.baggage is not None:
+        headers.append((b"baggage", envelope.baggage.encode()))
+    return headers
+
+
+def steps_line(trail: Sequence[StepTrace]) -> bytes:
+    """The trail as a header, a list of RFC 8941: ``pii_guard;outcome=ok;ms=0.412;attempts=1, ...``."""
+    return ", ".join([_step_words(step) for step in trail]).encode("ascii", "replace")
+
+
+def _step_words(step: StepTrace) -> str:
+    words = f"{step.extension_id};outcome={step.outcome};ms={step.ms:.3f};attempts={step.attempts}"
+    for name in ("reason", "breaker", "version"):
+        value = getattr(step, name)
+        if value is not None:
+            words += f";{name}={value}"
+    return words if step.why is None else f'{words};why="{step.why}"'
 
 
 def served_headers(served: Served) -> list[Header]:
@@ -53,6 +70,8 @@ def served_headers(served: Served) -> list[Header]:
     headers = [JSON, *envelope_headers(served.envelope)]
     if result.policy_id is not None:
         headers.append((b"x-beamline-policy", result.policy_id.encode()))
+    if result.trail:
+        headers.append((b"x-beamline-steps", steps_line(result.trail)))
     if isinstance(result, Answer):
         headers.append((b"x-beamline-provider", result.provider_id.encode("ascii", "replace")))
     if served.warnings:

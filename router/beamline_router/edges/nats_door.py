@@ -4,7 +4,8 @@ The callback of the subscription only starts a task (nats-py serves callbacks on
 path calls them inside of a read); admission (:class:`.serving.Serving`) bounds how many there are, and what
 is above gets its refusal at once.
 A message without a reply subject is not executed: a provider would be paid for an answer that nobody can
-receive.
+receive. What an answer looks like, streamed or not, is :mod:`.nats_answers`' business; the door keeps the one
+subscription on which callers say what they have read of their streams, and that they have left.
 
 Shutdown: :meth:`NatsDoor.drain` ends the subscription and hands over what had arrived, then waits for the
 tasks; the connection must outlive it, because the answers still need it.
@@ -17,7 +18,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
-import orjson
 import structlog
 from nats import errors
 from nats.aio.client import Client
@@ -26,9 +26,11 @@ from nats.aio.subscription import Subscription
 
 from beamline_contract.errors import ErrorCode, WireError
 from beamline_contract.names import QUEUE_ROUTER, SUBJECT_INVOKE
+from beamline_sdk.streams import StreamSenders
 
 from ..core.api_keys import without_keys
-from .serving import Served, Serving
+from .nats_answers import NatsAnswer
+from .serving import Serving
 
 log = structlog.get_logger()
 
@@ -36,6 +38,7 @@ _PENDING_MESSAGES: Final = 65_536
 _PENDING_BYTES: Final = 256 * 1024 * 1024
 _DRAIN_S: Final = 5.0
 _FLUSH_S: Final = 2
+_SHUT_DOWN: Final = WireError.of(ErrorCode.STREAM_INTERRUPTED, "the router had to end before the stream did")
 
 
 Arrived = Callable[[bytes, Mapping[str, str], bytes], None]
@@ -109,12 +112,16 @@ class NatsDoor:
         self._line: Line | None = None
         self._subscription: Subscription | None = None
         self._nc: Client | None = None
+        self._streams = StreamSenders(self._publish)
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def open(self, nc: Client) -> None:
         """Subscribes; after a reconnect nats-py subscribes again by itself."""
         self._nc = nc
         self._line = self._line_of(nc)
+        controls = nc.new_inbox()
+        await nc.subscribe(f"{controls}.*", cb=self._told, pending_msgs_limit=_PENDING_MESSAGES)
+        self._streams.control_prefix = controls
         self._subscription = await self._line.subscribe(SUBJECT_INVOKE, QUEUE_ROUTER, self._arrived)
         # Until the server has answered, others may not see us. If the connection is lost meanwhile, nats-py
         # subscribes again when it is back.
@@ -165,15 +172,32 @@ class NatsDoor:
         key = self._serving.admit("nats", headers)
         if "authorization" in headers or "x-api-key" in headers:
             headers = without_keys(dict(headers))
-        if isinstance(key, WireError):
-            served = self._serving.refuse("nats", headers, key)
-        else:
-            served = await self._serving.serve("nats", payload, headers, key=key)
-        line = self._line
+        line, task = self._line, asyncio.current_task()
         assert line is not None
-        body = served.body()
-        if len(body) > line.max_payload:
-            body = _too_large_to_answer(served, line.max_payload)
+        assert task is not None
+        left = False
+
+        def leave() -> None:
+            nonlocal left
+            left = True
+            task.cancel()
+
+        answer = NatsAnswer(self._streams, reply.decode(), headers, max_payload=line.max_payload, leave=leave)
+        try:
+            if isinstance(key, WireError):
+                served = self._serving.refuse("nats", headers, key)
+            else:
+                served = await self._serving.serve("nats", payload, headers, key=key, sink_of=answer.sink_of)
+        except asyncio.CancelledError:
+            if left:
+                task.uncancel()
+                await answer.give_up(WireError.of(ErrorCode.CANCELLED, "the caller left"))
+                return
+            await answer.give_up(_SHUT_DOWN)
+            raise
+        body = await answer.finish(served)
+        if body is None:
+            return
         try:
             await line.publish(reply, body)
         except errors.Error as error:
@@ -182,20 +206,19 @@ class NatsDoor:
                 "request.answer_lost", request_id=served.envelope.request_id, error=type(error).__name__
             )
 
+    async def _told(self, message: Msg) -> None:
+        self._streams.heard(message.subject, message.data, message.headers)
+
+    async def _publish(
+        self, subject: str, payload: bytes, *, headers: dict[str, str] | None, reply: str = ""
+    ) -> None:
+        assert self._nc is not None
+        await self._nc.publish(subject, payload, reply, headers=headers)
+
 
 async def _sent_if_possible(line: Line, reply: bytes, body: bytes) -> None:
     with suppress(errors.Error):
         await line.publish(reply, body)
-
-
-def _too_large_to_answer(served: Served, limit: int) -> bytes:
-    error = WireError.of(
-        ErrorCode.INTERNAL,
-        f"the answer is larger than the {limit} bytes that NATS carries here; use HTTP for it",
-        retryable=False,
-        request_id=served.envelope.request_id,
-    )
-    return orjson.dumps({"error": error.to_wire()})
 
 
 async def _ending(subscription: Any) -> None:

@@ -11,6 +11,9 @@ flight. A timeout of zero or less would still publish. And on Python 3.11 ``asyn
 cancellation that arrives together with the reply, so the task's own count of cancellations is asked
 afterwards.
 
+A request that is cancelled is forgotten, and its extension is told (:func:`given_up`), so that it need not
+work for nobody.
+
 After a reconnect the responders come back one by one, so for a moment "no responders" is our own condition,
 not theirs: it is reported as DISCONNECTED, or one restart of NATS would open the breaker of every
 extension. For the same reason a request that ran out of time over an outage is DISCONNECTED: its reply may
@@ -22,6 +25,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 import orjson
@@ -29,6 +33,7 @@ from nats import errors
 from nats.aio.client import Client
 
 from beamline_contract.errors import ErrorCode, WireError
+from beamline_contract.names import HEADER_TRACEPARENT, cancel_subject
 
 from ..core.ports import TransportFault
 
@@ -116,6 +121,12 @@ class NatsTransport:
             if fault is TransportFault.TIMED_OUT and (not self.connected or nc.stats["reconnects"] != before):
                 return TransportFault.DISCONNECTED
             return fault
+        except asyncio.CancelledError:
+            word = given_up(headers)
+            if word is not None and nc.is_connected:
+                with suppress(errors.Error):
+                    await nc.publish(cancel_subject(subject), word)
+            raise
         except (errors.BadSubjectError, errors.BadHeaderError) as error:
             what = "subject" if isinstance(error, errors.BadSubjectError) else "header name"
             raise ValueError(f"NATS can't carry this {what}") from error
@@ -126,6 +137,12 @@ class NatsTransport:
                 reply.data, reply.headers[SERVICE_ERROR_CODE], reply.headers.get(SERVICE_ERROR)
             )
         return bytes(reply.data)
+
+
+def given_up(headers: Mapping[str, str]) -> bytes | None:
+    """The message by which an extension learns that nobody waits for a call; None where it has no name."""
+    trace = headers.get(HEADER_TRACEPARENT)
+    return None if trace is None else orjson.dumps({"traceparent": trace})
 
 
 def _fault_of(error: Exception) -> TransportFault:

@@ -155,6 +155,7 @@ class ChatFormat:
             "model": answer.metadata["model"] or head["model"],
             "choices": [choice],
             "usage": answer.usage,
+            **({"metadata": served.metadata} if served.trail_in_metadata else {}),
         }
 
     def _head(self, envelope: Envelope, kind: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ import orjson
 import structlog
 
 from beamline_contract.errors import ErrorCode, WireError
+from beamline_contract.names import HEADER_TRAIL
 
 from ..core.api_keys import ApiKey
 from ..core.intake import (
@@ -51,6 +52,7 @@ log = structlog.get_logger()
 DEFAULT_LIMIT: Final = 2048
 """Requests in flight in one router: at 1 KiB each they are nothing, at 256 KiB half a gigabyte."""
 _WARN_EVERY_S: Final = 10.0
+_KEY_TRAIL: Final = HEADER_TRAIL.lower()
 _STARTING_RETRY_MS: Final = 1_000
 
 Run = Callable[[Request, Snapshot, Sink | None], Awaitable[Answer | Failure]]
@@ -64,7 +66,17 @@ class Served:
     envelope: Envelope
     result: Answer | Failure
     want_trail: bool = True
+    trail_in_metadata: bool = False
     warnings: tuple[str, ...] = ()
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The answer's metadata, with the trail under ``steps`` where the caller asked for it."""
+        result = self.result
+        known = result.metadata if isinstance(result, Answer) else {}
+        if not self.trail_in_metadata:
+            return known
+        return {**known, "steps": [step.to_wire() for step in result.trail]}
 
     def body(self) -> bytes:
         """The JSON of the reply: the provider's reply with request id, policy and steps, or ``{"error":
@@ -77,7 +89,7 @@ class Served:
                 "provider_id": result.provider_id,
                 "output": result.output,
                 "usage": result.usage,
-                "metadata": result.metadata,
+                "metadata": self.metadata,
                 "request_id": self.envelope.request_id,
                 "policy": result.policy_id,
             }
@@ -269,7 +281,9 @@ class Serving:
             result = Failure(result.error.at(request_id=envelope.request_id), result.trail, result.policy_id)
         if self._access_log.enabled:
             self._write_line(door, envelope, request, result, seconds)
-        return Served(envelope, result, True if request is None else request.want_trail, warnings)
+        if request is None:
+            return Served(envelope, result)
+        return Served(envelope, result, request.want_trail, request.headers.get(_KEY_TRAIL) == "1", warnings)
 
     def _write_line(
         self, door: str, envelope: Envelope, request: Request | None, result: Answer | Failure, seconds: float

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import httpx2
@@ -63,9 +63,14 @@ async def chatting(site: Site, **settings: Any) -> AsyncIterator[Served]:
         site.nc, "no", "beamline.ext.validate.no.v1", lambda _: {"verdict": "reject", "reason": "no"}
     )
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(_serving(MockProvider(), site, SUBJECT))
-        await stack.enter_async_context(_serving(MaskSensitiveData(), site, MASK))
+        await stack.enter_async_context(mock_provider(site))
+        await stack.enter_async_context(serving_extension(MaskSensitiveData(), site, MASK))
         yield await stack.enter_async_context(running(site.settings(**settings)))
+
+
+def mock_provider(site: Site) -> AbstractAsyncContextManager[None]:
+    """The real mock provider, on the subject of the id ``talk``."""
+    return serving_extension(MockProvider(), site, SUBJECT)
 
 
 def _provider(extension_id: str) -> dict[str, Any]:
@@ -73,7 +78,8 @@ def _provider(extension_id: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _serving(extension: Any, site: Site, subject: str) -> AsyncIterator[None]:
+async def serving_extension(extension: Any, site: Site, subject: str) -> AsyncIterator[None]:
+    """Serves an extension of the SDK in this process."""
     stop, ready = asyncio.Event(), asyncio.Event()
     settings = RuntimeSettings(
         nats_url=site.nats_url, nats_subject=subject, metrics_port=0, metrics_host="127.0.0.1", grace_s=1

@@ -208,6 +208,7 @@ async def test_a_router_starts_from_its_file_without_postgresql_and_says_that_it
         pytest.param(lambda raw: raw[:-3], "checksum", id="cut short"),
         pytest.param(lambda raw: raw.replace(b"echo", b"ecHo"), "checksum", id="one letter changed"),
         pytest.param(lambda raw: raw.replace(b" 1 ", b" 2 ", 1), "schema version 2", id="of a later version"),
+        pytest.param(lambda raw: raw.replace(b" 1 ", b" 0 ", 1), "schema version 0", id="of an earlier one"),
         pytest.param(lambda _: b"junk", "not a snapshot file", id="something else"),
         pytest.param(lambda _: b"", "not a snapshot file", id="empty"),
     ],

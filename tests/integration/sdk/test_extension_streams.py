@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 
 from beamline_cli.local.nats import LocalNats
 from beamline_extensions.mock_provider.extension import MockProvider
-from beamline_sdk import Config, Delta, ExtensionError, ExtensionRequest, ProviderReply, provider
+from beamline_sdk import Config, Delta, ExtensionError, ExtensionRequest, ProviderReply, post, provider
 
 BODY: dict[str, Any] = {"prompt": "x", "trace_id": "t", "request_id": "r", "tenant_id": "a"}
 
@@ -29,12 +29,13 @@ class Reader:
         self.nc = nc
         self.inbox = nc.new_inbox()
         self.messages: list[tuple[dict[str, str], dict[str, Any]]] = []
+        self.subscription: Any = None
 
     async def ask(self, subject: str, body: dict[str, Any], **headers: str) -> None:
         async def note(message: Msg) -> None:
             self.messages.append((dict(message.headers or {}), orjson.loads(message.data)))
 
-        await self.nc.subscribe(self.inbox, cb=note)
+        self.subscription = await self.nc.subscribe(self.inbox, cb=note)
         await self.nc.flush()
         await self.nc.publish(
             subject, orjson.dumps(body), reply=self.inbox, headers={"Beamline-Stream": "1", **headers}
@@ -141,6 +142,29 @@ async def test_a_reader_that_leaves_closes_the_generator_where_it_stands(
     assert reader.end["error"]["code"] == "CANCELLED"
 
 
+async def test_a_reader_that_is_gone_without_a_word_closes_the_generator_too(
+    client: Any, nats_server: LocalNats, subject: str, tools: Any
+) -> None:
+    closed = asyncio.Event()
+
+    @provider
+    async def endless(request: ExtensionRequest, config: Settings) -> AsyncGenerator[Any, None]:
+        try:
+            while True:
+                yield "x"
+                await asyncio.sleep(0.01)
+        finally:
+            closed.set()
+
+    async with tools.serving(endless, nats_server.url, subject):
+        reader = Reader(client)
+        await reader.ask(subject, BODY)
+        await tools.eventually(lambda: reader.text, "the first chunk came")
+        assert not closed.is_set()
+        await reader.subscription.unsubscribe()
+        await asyncio.wait_for(closed.wait(), 10)
+
+
 async def test_an_error_within_the_stream_is_its_end(
     client: Any, nats_server: LocalNats, subject: str, tools: Any
 ) -> None:
@@ -204,3 +228,22 @@ async def test_the_mock_provider_streams_as_it_is_told(
         await tools.eventually(lambda: reader.ended, "the stream ended")
     assert [body["delta"] for _, body in reader.messages if "delta" in body] == wanted
     assert ("error" in reader.end) == ("stream_fault" in config)
+
+
+async def test_a_post_step_says_how_far_it_looks_and_is_told_which_part_it_sees(
+    client: Any, nats_server: LocalNats, subject: str, tools: Any
+) -> None:
+    seen: list[str | None] = []
+
+    @post(max_match_length=17)
+    async def far(request: ExtensionRequest, config: Config) -> None:
+        seen.append(request.part)
+
+    body = {"trace_id": "t", "request_id": "r", "tenant_id": "a", "output": "x"}
+    async with tools.serving(far, nats_server.url, subject):
+        replies = [
+            await tools.ask(client, subject, {**body, **part})
+            for part in ({}, {"part": "message"}, {"part": "window"})
+        ]
+    assert replies == [{}, {}, {"max_match_length": 17}]
+    assert seen == [None, "message", "window"]

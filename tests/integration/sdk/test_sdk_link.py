@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from nats.aio.client import Client
 from nats.errors import OutboundBufferLimitError
 from prometheus_client import CollectorRegistry, Counter
 
@@ -112,6 +113,47 @@ async def test_closing_while_the_server_is_gone_ends_and_raises_nothing(
         await close(nc, subscriptions=[subscription])
     assert nc.is_closed
     await close(nc)
+
+
+async def test_a_cancellation_inside_nats_py_is_not_taken_for_our_own_and_our_own_is_not_lost() -> None:
+    class Closing:
+        """A client whose reconnect task is cancelled by its own ``close()``."""
+
+        is_connected = is_draining = is_closed = False
+
+        async def close(self) -> None:
+            await asyncio.sleep(0)
+            raise asyncio.CancelledError
+
+    await close(cast("Client", Closing()))
+    cancelled = asyncio.create_task(close(cast("Client", Closing())))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+
+
+async def test_reconnects_that_fail_leave_no_socket_behind(own_nats: LocalNats, tools: Any) -> None:
+    opened, gone = 0, 0
+
+    async def no_nats(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal opened, gone
+        opened += 1
+        writer.write(b"HELLO\r\n")
+        while await reader.read(1024):
+            pass
+        gone += 1
+        writer.close()
+
+    nc = await connect(LinkSettings(own_nats.url, "test"))
+    own_nats.stop()
+    impostor = await asyncio.start_server(no_nats, "127.0.0.1", own_nats.port)
+    await tools.eventually(lambda: opened >= 6, "several reconnects met what is no NATS server")
+    await tools.eventually(lambda: gone >= opened - 1, "every socket but the last is closed")
+    await close(nc)
+    await tools.eventually(lambda: gone == opened, "and the last one with the connection")
+    impostor.close()
+    await impostor.wait_closed()
 
 
 async def test_the_first_connection_is_waited_for_until_cancelled(own_nats: LocalNats) -> None:

@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from beamline_contract.errors import ErrorCode, WireError
-from beamline_contract.wire import MAX_BODY_BYTES, MAX_REPLY_BYTES, PROTECTED_FIELDS
+from beamline_contract.wire import PROTECTED_FIELDS
 from beamline_router.core.intake import open_envelope, read_request
 from beamline_router.core.ports import TransportFault
 from beamline_router.core.request import Answer, Failure, Request
+from harness.poison import FIELDS, HOSTILE, JUNK, REPLIES, REQUESTS
 from harness.router_world import PASS, World, check, fails, post, pre, provider, says
 
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-DEEP = 10_000
 
 
 def take(body: bytes, **headers: str) -> Request | WireError:
@@ -27,51 +27,7 @@ def take(body: bytes, **headers: str) -> Request | WireError:
     return read_request(body, headers, envelope, now=1_000.0, unix_ms=1.7e12)
 
 
-def nested(open_: str, close: str, count: int = DEEP) -> bytes:
-    return (open_ * count + close * count).encode()
-
-
 # --- requests
-
-REQUESTS: list[Any] = [
-    pytest.param(b"", id="nothing"),
-    pytest.param(b"\xff\xfe\x00", id="bytes that are no UTF-8"),
-    pytest.param(b'{"prompt": "\xc3\x28"}', id="a prompt with invalid UTF-8"),
-    pytest.param(b'{"prompt": "\xed\xa0\x80"}', id="a surrogate in UTF-8"),
-    pytest.param(rb'{"prompt": "\ud800"}', id="half a surrogate pair"),
-    pytest.param(b"\xef\xbb\xbf" + b'{"prompt": "x"}', id="a byte order mark"),
-    pytest.param(b'{"prompt": "a\x00b"}', id="a raw control character"),
-    pytest.param(nested("[", "]"), id="ten thousand lists"),
-    pytest.param(nested('{"a":', "}").replace(b":}", b":1}"), id="ten thousand objects"),
-    pytest.param(b'{"prompt": "x", "context": ' + nested('{"a":', "}") + b"}", id="a deep context"),
-    pytest.param(b"[" * DEEP, id="brackets that never close"),
-    pytest.param(b"]" * DEEP, id="brackets that never opened"),
-    pytest.param(b'{"prompt": "' + b"x" * MAX_BODY_BYTES + b'"}', id="one that is too large"),
-    pytest.param(b'{"prompt": "' + b"x" * (1 << 20) + b'"}', id="a mebibyte and a little"),
-    pytest.param(b'{"prompt": "x", "parameters": {"temperature": NaN}}', id="NaN"),
-    pytest.param(b'{"prompt": "x", "parameters": {"temperature": Infinity}}', id="Infinity"),
-    pytest.param(b'{"prompt": "x", "parameters": {"n": 1e999}}', id="a number beyond all bounds"),
-    pytest.param(b'{"prompt": "x", "prompt": 5}', id="a key twice, the last of the wrong type"),
-    pytest.param(b'{"prompt": "x",}', id="a comma too many"),
-    pytest.param(b"null", id="null"),
-    pytest.param(b'"prompt"', id="text alone"),
-    pytest.param(b"[]", id="a list"),
-    pytest.param(b"{}", id="an empty object"),
-    pytest.param(b'{"prompt": ["x"]}', id="a list as prompt"),
-    pytest.param(b'{"prompt": "x", "messages": []}', id="both prompt and messages"),
-    pytest.param(b'{"messages": {"role": "user"}}', id="an object as messages"),
-    pytest.param(b'{"messages": [["user"]]}', id="lists as messages"),
-    pytest.param(b'{"messages": [{"role": 1}]}', id="a number as role"),
-    pytest.param(b'{"prompt": "x", "tenant_id": 5}', id="a number as tenant"),
-    pytest.param(b'{"prompt": "x", "tenant_id": "a b"}', id="a tenant with a blank"),
-    pytest.param(b'{"prompt": "x", "tenant_id": "a\\n"}', id="a tenant with a line break"),
-    pytest.param(b'{"prompt": "x", "model": "' + b"m" * 257 + b'"}', id="a model that is too long"),
-    pytest.param(b'{"prompt": "x", "policy": "../../x"}', id="a path as policy"),
-    pytest.param(b'{"prompt": "x", "parameters": []}', id="a list as parameters"),
-    pytest.param(b'{"prompt": "x", "context": "x"}', id="text as context"),
-    pytest.param(b'{"prompt": "x", "__proto__": {}}', id="a field that nobody knows"),
-    pytest.param(b'{"prompt": "x", "deadline_ms": 1}', id="a deadline in the body"),
-]
 
 
 @pytest.mark.parametrize("body", REQUESTS)
@@ -82,18 +38,6 @@ def test_a_poisoned_request_is_an_invalid_argument(body: bytes) -> None:
     assert error.code is ErrorCode.INVALID_ARGUMENT
     assert len(error.message) < 1_100
     orjson.dumps(error.to_wire())
-
-
-JUNK = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**60), 2**60)
-    | st.floats(allow_nan=False)
-    | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
-    max_leaves=12,
-)
-FIELDS = ("tenant_id", "environment", "model", "policy", "prompt", "messages", "parameters", "context")
 
 
 @QUICK
@@ -160,26 +104,6 @@ async def test_a_request_that_is_too_large_for_nats_is_the_callers_fault(world: 
 
 # --- replies
 
-REPLIES: list[Any] = [
-    pytest.param(b"", id="nothing"),
-    pytest.param(b"\xff\xfe", id="bytes that are no UTF-8"),
-    pytest.param(b'{"output": "\xc3\x28", "verdict": "\xc3\x28"}', id="text with invalid UTF-8"),
-    pytest.param(rb'{"output": "\ud800", "verdict": "\ud800"}', id="half a surrogate pair"),
-    pytest.param(nested("[", "]"), id="ten thousand lists"),
-    pytest.param(b'{"metadata": ' + nested('{"a":', "}") + b"}", id="deep metadata"),
-    pytest.param(b'{"output": "' + b"x" * MAX_REPLY_BYTES + b'"}', id="one that is too large"),
-    pytest.param(b'{"output": "x", "usage": {"prompt_tokens": NaN}}', id="NaN"),
-    pytest.param(b"null", id="null"),
-    pytest.param(b"[1]", id="a list"),
-    pytest.param(b'"output"', id="text alone"),
-    pytest.param(b'{"output": 5, "verdict": 5}', id="numbers for text"),
-    pytest.param(b'{"output": ["x"], "verdict": ["pass"]}', id="lists for text"),
-    pytest.param(b'{"output": "x", "output": {}, "verdict": "pass", "verdict": "maybe"}', id="keys twice"),
-    pytest.param(b'{"error": 5}', id="a number as error"),
-    pytest.param(b'{"error": {"code": {"a": 1}, "message": [], "details": 5}}', id="an error of wrong types"),
-    pytest.param(b'{"error": {"code": "INTERNAL", "retry_after_ms": -1e400}}', id="a pause beyond bounds"),
-]
-
 
 @pytest.mark.parametrize("reply", REPLIES)
 @pytest.mark.parametrize("who", ["pre", "check", "main", "post"])
@@ -194,18 +118,6 @@ async def test_a_poisoned_reply_is_an_error_of_its_step_and_counts_against_its_s
     assert failure.error.extension_id == who
     assert len(failure.error.message) < 1_100
     assert [name for name, failed, _ in world.recorder.attempts if failed] == [who]
-
-
-HOSTILE = {
-    "tenant_id": "victim",
-    "request_id": "forged",
-    "trace_id": "f" * 32,
-    "extension_id": "somebody",
-    "provider_id": "somebody",
-    "deadline_ms": 10**9,
-    "route": "elsewhere",
-    "policy": "elsewhere",
-}
 
 
 async def test_hostile_replies_change_neither_identity_nor_deadline_nor_route(world: World) -> None:

@@ -71,7 +71,10 @@ def test_five_failures_leave_no_retry_and_one_success_gives_it_back() -> None:
 
 @given(st.integers(1, 1_000), st.floats(0, 1, exclude_max=True))
 def test_a_pause_lies_between_nothing_and_a_doubling_capped_bound(attempt: int, random: float) -> None:
-    assert 0 <= backoff(attempt, random) <= min(CAP_S, BASE_S * 2 ** min(attempt - 1, 60))
+    bound = min(CAP_S, BASE_S * 2 ** min(attempt - 1, 60))
+    assert 0 <= backoff(attempt, random) <= bound
+    assert backoff(attempt, 0.0) == 0
+    assert backoff(attempt, 0.5) == bound / 2
 
 
 @pytest.mark.parametrize(

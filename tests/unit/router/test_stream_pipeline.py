@@ -185,17 +185,20 @@ async def test_a_malformed_chunk_is_the_providers_failure(world: World, payload:
     assert attempts(world)[-1] == ("main", True, "INTERNAL")
 
 
-async def test_tool_calls_pass_at_once(world: World) -> None:
+async def test_without_post_steps_tool_calls_pass_at_once(world: World) -> None:
     from beamline_router.core.stream_port import Chunk
 
-    world.route(provider(), post())
-    world.streams_from("main", [Chunk(b'{"message":{"tool_calls":[{"index":0}]}}'), END])
+    world.route(provider())
+    world.streams_from("main", [Chunk(b'{"message":{"tool_calls":[{"index":0}]}}'), "and text", END])
     await answered(world)
-    assert [delta.message for delta in world.sink.deltas] == [{"tool_calls": [{"index": 0}]}]
+    assert [delta.message for delta in world.sink.deltas] == [{"tool_calls": [{"index": 0}]}, None]
 
 
 async def test_post_steps_see_the_stream_in_windows_and_have_one_entry_each(world: World) -> None:
-    world.answers("post", lambda sent: {"output": sent.body["output"].replace("secret", "******")})
+    world.answers(
+        "post",
+        lambda sent: {"output": sent.body["output"].replace("secret", "******"), "max_match_length": 6},
+    )
     world.route(provider(), post())
     text = ("nothing to see here, " * 30) + "a secret, " + ("and on it goes, " * 40)
     world.streams_from("main", [*(text[at : at + 13] for at in range(0, len(text), 13)), END])
@@ -209,7 +212,9 @@ async def test_post_steps_see_the_stream_in_windows_and_have_one_entry_each(worl
 async def test_a_post_step_that_fails_closed_ends_the_stream_before_its_text_has_left(world: World) -> None:
     world.answers(
         "post",
-        lambda sent: fails("VALIDATION_REJECTED") if "forbidden" in sent.body["output"] else {},
+        lambda sent: (
+            fails("VALIDATION_REJECTED") if "forbidden" in sent.body["output"] else {"max_match_length": 9}
+        ),
     )
     world.route(provider(), post(failure_mode="closed"), fallback=["second"])
     text = "all is well. " * 60 + "forbidden" + " on it goes. " * 60
@@ -220,6 +225,20 @@ async def test_a_post_step_that_fails_closed_ends_the_stream_before_its_text_has
     assert world.sink.text
     assert world.streams.cancelled == ["test.main"]
     assert attempts(world)[-1] == ("main", False, "CANCELLED")
+
+
+@pytest.mark.parametrize("cut", [1, 399, 700, 1_400])
+async def test_a_post_step_that_does_not_say_how_far_it_looks_gets_the_whole_answer(
+    world: World, cut: int
+) -> None:
+    world.answers(
+        "post", lambda sent: fails("VALIDATION_REJECTED") if "b" + "a" * 1_300 in sent.body["output"] else {}
+    )
+    world.route(provider(), post(failure_mode="closed"))
+    text = "x" * 400 + "b" + "a" * 1_300 + "y" * 400
+    world.streams_from("main", [text[:cut], *(text[at : at + 90] for at in range(cut, len(text), 90)), END])
+    assert (await failed(world)).error.code is ErrorCode.VALIDATION_REJECTED
+    assert world.sink.deltas == []
 
 
 async def test_what_is_held_back_is_not_committed_and_another_attempt_begins_anew(world: World) -> None:

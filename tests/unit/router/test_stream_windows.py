@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from beamline_contract.errors import ErrorCode, WireError
 from beamline_extensions.mask_sensitive_data.config import MaskConfig
 from beamline_extensions.mask_sensitive_data.extension import MaskSensitiveData
-from beamline_router.core.windows import STEP, TAIL, Window
+from beamline_router.core.windows import FIRST_LOOK, STEP, WHOLE, Chain, Looked, Window
 from beamline_sdk import ExtensionRequest
 
 MASK = MaskSensitiveData()
@@ -27,13 +28,30 @@ SECRETS = (
 )
 
 
+TAIL = MASK.max_match_length or 0
+Apply = Callable[[str], Awaitable[str | WireError]]
+
+
 async def mask(text: str) -> str | WireError:
     patch = await MASK.handle(ExtensionRequest(output=text), CONFIG)
     return text if patch.output is None else patch.output
 
 
-async def streamed(apply: Callable[[str], Awaitable[str | WireError]], chunks: list[str]) -> list[str]:
-    window = Window(apply)
+def looking(apply: Apply, reach: int | None) -> Callable[[str], Awaitable[Looked | WireError]]:
+    """A step that says how far it looks; None: it says nothing, and so must see the whole answer."""
+
+    async def look(text: str) -> Looked | WireError:
+        after = await apply(text)
+        return after if isinstance(after, WireError) else Looked(after, WHOLE if reach is None else reach)
+
+    return look
+
+
+async def streamed(apply: Apply, chunks: list[str], reach: int | None = TAIL) -> list[str]:
+    return await through(Window(looking(apply, reach)), chunks)
+
+
+async def through(window: Window | Chain, chunks: list[str]) -> list[str]:
     left = []
     for chunk in chunks:
         out = await window.feed(chunk)
@@ -87,7 +105,7 @@ async def test_any_answer_streams_to_what_it_would_have_been_in_one_piece(
 
 
 async def test_text_leaves_long_before_the_end_and_little_is_held() -> None:
-    window = Window(mask)
+    window = Window(looking(mask, TAIL))
     most = 0
     for at in range(0, 8_000, 10):
         assert isinstance(await window.feed((FILLER * 110)[at : at + 10]), str)
@@ -113,7 +131,7 @@ async def test_what_a_step_blocks_does_not_leave_wherever_it_is_cut() -> None:
     text = f"{FILLER * 8}forbidden {FILLER * 8}"
     at = text.index("forbidden")
     for cut in range(at, at + len("forbidden") + 1):
-        window, left, ended = Window(block), "", False
+        window, left, ended = Window(looking(block, len("forbidden"))), "", False
         for chunk in (text[: cut - 100], text[cut - 100 : cut], text[cut:]):
             out = await window.feed(chunk)
             if isinstance(out, WireError):
@@ -126,7 +144,7 @@ async def test_what_a_step_blocks_does_not_leave_wherever_it_is_cut() -> None:
 
 
 async def test_without_post_steps_nothing_is_held() -> None:
-    window = Window(None)
+    window = Chain()
     assert await window.feed("a") == "a"
     assert await window.finish() == ""
 
@@ -140,10 +158,134 @@ async def test_the_work_of_a_long_answer_grows_with_its_length_only() -> None:
             seen += len(text)
             return text + "!"  # never agrees to a cut: the dearest case
 
-        window = Window(upper)
+        window = Window(looking(upper, 1))
         for _ in range(length // 20):
             await window.feed("x" * 20)
         await window.finish()
         return seen
 
     assert await cost(80_000) < 6 * await cost(20_000)
+
+
+LONG = 700
+"""Characters of a match that no fixed tail would have held."""
+
+
+def bracketed(error: bool) -> Apply:
+    """A step that hides (or objects to) whatever stands between << and >>, up to LONG characters in all."""
+    pattern = re.compile(f"<<[^<>]{{1,{LONG - 4}}}>>")
+
+    async def apply(text: str) -> str | WireError:
+        if error and pattern.search(text):
+            return WireError(ErrorCode.VALIDATION_REJECTED, "blocked")
+        return pattern.sub("[HIDDEN]", text)
+
+    return apply
+
+
+@pytest.mark.parametrize("before", [0, 5, 383, 384, 1_000])
+@pytest.mark.parametrize("reach", [LONG, 5 * LONG, WHOLE, None], ids=["exact", "more", "whole", "unstated"])
+async def test_a_long_match_never_leaves_wherever_it_is_cut(before: int, reach: int | None) -> None:
+    match = "<<" + "secret " * 99 + "abc>>"
+    assert len(match) == LONG
+    text = f"{(FILLER * 20)[:before]}{match}{FILLER * 12}"
+    whole = await bracketed(False)(text)
+    assert isinstance(whole, str)
+    for cut in [*range(before, before + LONG + 1, 37), before + 1, before + LONG - 1]:
+        for size in (1_000_000, 50):
+            chunks = [text[:cut], *(text[at : at + size] for at in range(cut, len(text), size))]
+            parts = await streamed(bracketed(False), chunks, reach)
+            assert "".join(parts) == whole
+            blocked = Window(looking(bracketed(True), reach))
+            left = ""
+            for chunk in chunks:
+                out = await blocked.feed(chunk)
+                if isinstance(out, WireError):
+                    break
+                left += out
+            else:
+                assert isinstance(await blocked.finish(), WireError)
+            assert "secret" not in left
+
+
+async def test_a_step_that_looks_further_than_it_says_is_what_the_word_is_for() -> None:
+    """The same match escapes a step that claims a shorter reach: the test above would notice."""
+    text = f"{FILLER * 3}<<{'secret ' * 98}abc>>{FILLER * 12}"
+    parts = await streamed(bracketed(False), [text[at : at + 50] for at in range(0, len(text), 50)], 50)
+    assert "secret" in "".join(parts)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    pieces=st.lists(st.sampled_from(["<<", ">>", "x" * 200, "y" * 90, FILLER, " "]), max_size=30),
+    size=st.integers(1, 500),
+    more=st.integers(0, 2_000),
+)
+async def test_with_a_true_reach_the_result_is_exactly_that_of_the_whole_answer(
+    pieces: list[str], size: int, more: int
+) -> None:
+    text = "".join(pieces)
+    parts = await streamed(
+        bracketed(False), [text[at : at + size] for at in range(0, len(text), size)], LONG + more
+    )
+    assert "".join(parts) == await bracketed(False)(text)
+
+
+async def test_what_a_step_has_shortened_does_not_shorten_the_next_ones_look() -> None:
+    """The second step looks for ten letters that stand far apart before the first one has worked."""
+
+    async def squeeze(text: str) -> str | WireError:
+        return re.sub(r"[.]{100}", "", text)
+
+    async def find(text: str) -> str | WireError:
+        return text.replace("abcdefghij", "[FOUND]")
+
+    text = f"{FILLER * 4}{('.' * 100).join('abcdefghij')}{FILLER * 12}"
+    whole = await find(str(await squeeze(text)))
+    for size in (1, 7, 99, 250):
+        chain = Chain([Window(looking(squeeze, 100)), Window(looking(find, 10))])
+        parts = await through(chain, [text[at : at + size] for at in range(0, len(text), size)])
+        assert "".join(parts) == whole
+        assert "[FOUND]" in "".join(parts)
+
+
+async def test_a_step_that_says_nothing_gets_the_whole_answer_and_is_asked_once_before() -> None:
+    asked: list[int] = []
+
+    async def same(text: str) -> str | WireError:
+        asked.append(len(text))
+        return text
+
+    parts = await streamed(same, [FILLER] * 100, None)
+    assert parts[:-1] == [""] * 100
+    assert len(asked) == 2
+    assert FIRST_LOOK <= asked[0] < FIRST_LOOK + len(FILLER)
+    assert asked[1] == 100 * len(FILLER)
+
+
+async def test_while_a_step_does_not_answer_nothing_leaves() -> None:
+    answers = False
+
+    async def look(text: str) -> Looked | WireError:
+        return Looked(text.replace("secret", "***"), 6) if answers else Looked(text, None)
+
+    window = Window(look)
+    for _ in range(20):
+        assert await window.feed(f"{FILLER}secret ") == ""
+    answers = True
+    left = ""
+    for _ in range(40):
+        out = await window.feed(FILLER)
+        assert isinstance(out, str)
+        left += out
+    assert left.count("***") == 20
+    assert "secret" not in left
+
+
+async def test_an_address_of_the_greatest_length_is_masked_and_a_longer_one_is_none() -> None:
+    name, label = "n" * 64, "d" * 60 + "."
+    longest = f"{name}@{label * 4}{'e' * 8}.info"
+    longest = longest.replace("e" * 8, "e" * (8 + 320 - len(longest)))
+    assert len(longest) == 320
+    assert "[EMAIL]" in str(await mask(f"to {longest} now"))
+    assert "[EMAIL]" not in str(await mask(f"to {longest.replace('.info', 'x.info')} now"))

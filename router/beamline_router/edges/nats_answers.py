@@ -1,0 +1,131 @@
+"""The answer to one request over NATS: one message, or a stream of them.
+
+A caller that asks for a stream (``"stream": true``, or the header ``Beamline-Stream: 1``) gets the very
+protocol that a provider speaks to the router (docs/wire-contract.md, "Streams"): the SDK's own
+:class:`~beamline_sdk.streams.StreamSender` writes it. The opening message goes out as soon as the request was
+read, so that the caller knows from the start where to say that it has read, or has left.
+
+- **Back-pressure**: with ``Beamline-Stream-Window`` no more chunks leave than the caller has room for, and
+  the provider waits in turn. A caller without a window takes what comes; NATS' own limits hold for it.
+- **Stalled**: a caller that gives no room for STALLED_S has stopped reading; its request ends as CANCELLED.
+- **Gone**: a caller that says ``cancel``, or whose subscription NATS does not find any more, cancels the task
+  of its request, as a closed connection does at the HTTP door.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import orjson
+from nats import errors
+
+from beamline_contract.errors import ErrorCode, WireError
+from beamline_contract.names import HEADER_REQUEST_ID, HEADER_STREAM, HEADER_TRACEPARENT
+from beamline_sdk import Delta as Part
+from beamline_sdk.streams import StreamSender, StreamSenders
+
+from ..core.intake import Envelope
+from ..core.request import Request
+from ..core.stream_port import Delta, Sink, SinkStalledError
+from .serving import Served
+
+STALLED_S: Final = 30.0
+"""Seconds in which a caller must make room; a reader that pauses longer is gone for us."""
+_PIECE: Final = 65_536
+_BYTES_PER_CHARACTER: Final = 8  # at most 6 in JSON's longest escape, and room for what is around it
+_KEY_STREAM: Final = HEADER_STREAM.lower()
+
+
+class NatsAnswer:
+    """One exchange. ``leave`` is called when the caller has left; ``max_payload``: the server's, in bytes."""
+
+    def __init__(
+        self,
+        senders: StreamSenders,
+        reply: str,
+        headers: Mapping[str, str],
+        *,
+        max_payload: int,
+        leave: Callable[[], None],
+    ) -> None:
+        self._senders = senders
+        self._reply = reply
+        self._headers = headers
+        self._max_payload = max_payload
+        self._leave = leave
+        self._stream: _Stream | None = None
+
+    def sink_of(self, request: Request, envelope: Envelope) -> Sink | None:
+        """``Serving``'s question where the answer is streamed to."""
+        if not request.stream and self._headers.get(_KEY_STREAM) != "1":
+            return None
+        extra = {HEADER_TRACEPARENT: envelope.traceparent, HEADER_REQUEST_ID: envelope.request_id}
+        sender = self._senders.sender(self._reply, self._headers, extra)
+        sender.on_left = self._leave
+        piece = max(1, min(_PIECE, self._max_payload // _BYTES_PER_CHARACTER))
+        self._stream = _Stream(sender, piece)
+        return self._stream
+
+    async def finish(self, served: Served) -> bytes | None:
+        """Ends the stream; where there is none, the bytes of the one message that answers."""
+        body = served.body()
+        stream = self._stream
+        if stream is not None:
+            wire: dict[str, Any] = orjson.loads(body)
+            wire.pop("output", None)
+            body = orjson.dumps(wire)
+        if len(body) > self._max_payload - (_PIECE // 64 if stream is not None else 0):
+            body = _too_large(served, self._max_payload)
+        if stream is None:
+            return body
+        await self._end(body)
+        return None
+
+    async def give_up(self, why: WireError) -> None:
+        """Ends a stream that was begun with an error; there is nothing to end otherwise."""
+        if self._stream is not None:
+            await self._end(orjson.dumps({"error": why.to_wire()}))
+
+    async def _end(self, body: bytes) -> None:
+        assert self._stream is not None
+        self._senders.forget(self._stream.sender)
+        await self._stream.opened()
+        await self._stream.sender.end(body)
+
+
+class _Stream:
+    """The sink of one stream."""
+
+    def __init__(self, sender: StreamSender, piece: int) -> None:
+        self.sender = sender
+        self._piece = piece
+        self._opening = asyncio.get_running_loop().create_task(sender.open())
+
+    async def opened(self) -> None:
+        """Returns when the opening message has left, or can't."""
+        await asyncio.wait([self._opening])
+        if not self._opening.cancelled():
+            self._opening.exception()
+
+    async def emit(self, delta: Delta) -> None:
+        try:
+            async with asyncio.timeout(STALLED_S):
+                await self._opening
+                for at in range(0, len(delta.text), self._piece):
+                    await self.sender.chunk(Part(delta.text[at : at + self._piece]))
+                if delta.message:
+                    await self.sender.chunk(Part(message=delta.message))
+        except (TimeoutError, errors.Error) as stalled:  # no room, or no way to the caller
+            raise SinkStalledError from stalled
+
+
+def _too_large(served: Served, limit: int) -> bytes:
+    error = WireError.of(
+        ErrorCode.INTERNAL,
+        f"the answer is larger than the {limit} bytes that NATS carries here; use HTTP for it",
+        retryable=False,
+        request_id=served.envelope.request_id,
+    )
+    return orjson.dumps({"error": error.to_wire()})

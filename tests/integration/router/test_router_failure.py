@@ -1,0 +1,195 @@
+"""What a router's callers see while the parts around it fail: a frozen or killed NATS, files that can't be
+trusted, and an end under load with streams on both doors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import httpx2
+import orjson
+import pytest
+
+from beamline_cli.local.nats import LocalNats
+from beamline_contract.names import SUBJECT_INVOKE
+from beamline_router.edges import snapshot_file
+from beamline_sdk import link
+
+from .conftest import (
+    PIPELINE,
+    RECORDS,
+    RouterProcess,
+    Site,
+    eventually,
+    extension,
+    open_site,
+    policy,
+    running,
+)
+from .openai_world import chatting, mock_provider
+from .test_router_process import ended_well, nowhere, ready
+
+Start = Callable[..., RouterProcess]
+
+
+def damaged(raw: bytes) -> dict[str, tuple[bytes, str]]:
+    """A saved table in two conditions (the others: test_router_refresh), and what the router says of each."""
+    head, _, document = raw.partition(b"\n")
+    newer = head.replace(b" 1 ", b" 2 ", 1)
+    return {
+        "one letter changed": (raw.replace(b"echo", b"ecHo"), "checksum"),
+        "of a newer version": (newer + b"\n" + document, "schema version 2, this router reads 1"),
+    }
+
+
+async def test_a_file_that_can_not_be_trusted_is_named_and_the_router_waits_for_the_registry(
+    site: Site, start_router: Start, tmp_path: Path
+) -> None:
+    file = tmp_path / "snapshot"
+    snapshot_file.save(file, 41, RECORDS, [policy("default", PIPELINE)])
+    for content, words in damaged(file.read_bytes()).values():
+        await asyncio.to_thread(file.write_bytes, content)
+        process = start_router(**nowhere(tmp_path), BEAMLINE_SNAPSHOT_FILE=str(file))
+        url = await process.start()
+        async with httpx2.AsyncClient(base_url=url, timeout=20) as http:
+            line = await eventually(lambda p=process: p.line("snapshot_file.unusable"), "it says why")
+            readiness = await http.get("/readyz")
+            await eventually(lambda p=process: p.line("registry.reload_failed"), "it tries the registry")
+        assert words in line["error"]
+        assert (line["path"], line["level"]) == (str(file), "warning")
+        assert (readiness.status_code, readiness.json()["status"]) == (503, "starting")
+        assert readiness.json()["revision"] == 0
+        await ended_well(process)
+    found = start_router(BEAMLINE_SNAPSHOT_FILE=str(file))
+    async with httpx2.AsyncClient(base_url=await found.start(), timeout=20) as http:
+        await eventually(lambda: ready(http), "with a registry it serves")
+        await eventually(lambda: _usable(file), "and writes the file anew")
+
+
+def _usable(file: Path) -> bool:
+    try:
+        return snapshot_file.load(file) is not None
+    except snapshot_file.SnapshotFileError:
+        return False
+
+
+async def test_after_a_cold_start_the_age_of_the_file_is_in_the_gauge_and_in_readiness(
+    start_router: Start, tmp_path: Path
+) -> None:
+    file = tmp_path / "snapshot"
+    hour_ago = time.time() - 3_600
+    snapshot_file.save(file, 41, RECORDS, [policy("default", PIPELINE)], wall=lambda: hour_ago)
+    process = start_router(**nowhere(tmp_path), BEAMLINE_SNAPSHOT_FILE=str(file))
+    async with httpx2.AsyncClient(base_url=await process.start(), timeout=20) as http:
+        body = (await http.get("/readyz")).json()
+        text = (await http.get("/metrics")).text
+    [gauge] = [row for row in text.splitlines() if row.startswith("extension_registry_age_seconds ")]
+    assert 3_600 <= body["age_seconds"] < 3_700
+    assert 3_600 <= float(gauge.rpartition(" ")[2]) < 3_700
+    assert body["stale"] == {"registry": True, "nats": True, "from_file": True}
+    await ended_well(process)
+
+
+def test_two_pings_without_an_answer_are_noticed_within_six_seconds() -> None:
+    assert link.PING_INTERVAL_S * (link.MAX_OUTSTANDING_PINGS + 1) <= 6
+
+
+async def test_a_frozen_nats_is_noticed_and_then_requests_fail_at_once_until_it_thaws(
+    own_nats: LocalNats, database_url: str
+) -> None:
+    async with open_site(own_nats.url, database_url) as site, AsyncExitStack() as stack:
+        served = await stack.enter_async_context(running(site.settings()))
+        assert await served.answers()
+        own_nats.freeze()
+        try:
+
+            async def noticed() -> bool:
+                return bool((await served.readiness())["stale"]["nats"])
+
+            await eventually(noticed, "the router notices")
+            reply = await served.route({"prompt": "Hi"})
+            assert (reply.status_code, reply.json()["error"]["code"]) == (503, "UNAVAILABLE")
+        finally:
+            own_nats.thaw()
+        await eventually(served.answers, "requests are answered again")
+        assert set(served.router.runtime.breaker_states().values()) <= {"closed"}
+
+
+async def test_nats_killed_within_a_stream_interrupts_it_and_blames_nobody(
+    own_nats: LocalNats, database_url: str
+) -> None:
+    async with open_site(own_nats.url, database_url) as site, AsyncExitStack() as stack:
+        served = await stack.enter_async_context(chatting(site))
+        body = {"model": "stalling", "prompt": "Hi", "stream": True}
+        rows: list[str] = []
+        async with served.http.stream("POST", "/v1/route", json=body) as reply:
+            async for line in reply.aiter_lines():
+                rows.append(line)
+                if "delta" in line:
+                    await asyncio.to_thread(own_nats.stop, signal.SIGKILL)
+        error = orjson.loads(rows[-2].removeprefix("data: "))["error"]
+        assert error["code"] == "STREAM_INTERRUPTED"
+        assert error["details"]["delivered_characters"] > 0
+        assert served.router.runtime.breaker_states().get("talk", "closed") == "closed"
+        await asyncio.to_thread(own_nats.start)
+        fast = {"model": "fast", "prompt": "Hi"}
+
+        async def answers() -> bool:
+            return (await served.route(fast)).status_code == 200
+
+        await eventually(answers, "requests are answered again")
+
+
+@pytest.mark.parametrize("door", ["http", "nats"])
+async def test_sigterm_lets_every_stream_come_to_its_end(site: Site, start_router: Start, door: str) -> None:
+    config = {"mode": "fixed", "answer": "word " * 12, "chunk_characters": 5, "chunk_delay_ms": 60}
+    async with mock_provider(site):
+        step = {"action": "select_provider", "provider_id": "talk", "config": config}
+        await site.put(extension("talk", "provider"), policy("paced", [step]))
+        process = start_router()
+        url = await process.start()
+        limits = httpx2.Limits(max_connections=100)
+        async with httpx2.AsyncClient(base_url=url, timeout=20, limits=limits) as http:
+            await eventually(lambda: ready(http), "ready")
+            assert process.process is not None
+            begun = 0
+            body = {"policy": "paced", "prompt": "x", "stream": True}
+
+            async def over_http() -> tuple[str, bool]:
+                nonlocal begun
+                async with http.stream("POST", "/v1/route", json=body) as reply:
+                    text = ""
+                    async for line in reply.aiter_lines():
+                        begun += "delta" in line and not text
+                        text += line + "\n"
+                said = [orjson.loads(row) for row in events_of(text) if row]
+                return "".join(row.get("delta", "") for row in said), "event: end" in text
+
+            async def over_nats() -> tuple[str, bool]:
+                nonlocal begun
+                text, inbox = "", site.nc.new_inbox()
+                subscription = await site.nc.subscribe(inbox)
+                await site.nc.publish(SUBJECT_INVOKE, orjson.dumps(body), reply=inbox)
+                while True:
+                    message = await subscription.next_msg(timeout=15)
+                    said = orjson.loads(message.data)
+                    begun += "delta" in said and not text
+                    text += said.get("delta", "")
+                    if "Beamline-Stream-End" in (message.headers or {}):
+                        await subscription.unsubscribe()
+                        return text, "usage" in said
+
+            tasks = [asyncio.ensure_future(over_http() if door == "http" else over_nats()) for _ in range(30)]
+            await eventually(lambda: begun == 30, "all streams have begun")
+            process.process.terminate()
+            assert await asyncio.gather(*tasks) == [("word " * 12, True)] * 30
+        assert await process.wait() == 0
+
+
+def events_of(text: str) -> list[str]:
+    return [row.rpartition("data: ")[2] for row in text.split("\n\n") if row.strip()]
