@@ -104,6 +104,7 @@ class Pipeline:
             error = await (self._steps.run_group(run, overlap, asking) if overlap else asking)
             if error is not None:
                 return error
+        said = run.output
         for step in run.route.after:
             if step.shadow:
                 self._steps.shadow(run, step)
@@ -113,6 +114,8 @@ class Pipeline:
                 run.apply_post(result)
             elif isinstance(result, WireError):
                 return result
+        if run.output != said and "logprobs" in run.metadata:  # they spell out the text as it was
+            run.metadata = {key: value for key, value in run.metadata.items() if key != "logprobs"}
         if "message" in run.metadata and run.route.after:
             guarded = await PostWindows(run, self._steps, ran=True).guard(run.metadata["message"])
             if isinstance(guarded, WireError):
