@@ -45,9 +45,7 @@ def new(
         raise CliError(f"--kind must be one of {', '.join(EXTENSION_TYPES)}, not {kind!r}", ExitCode.USAGE)
     spoken = next((one for one in LANGUAGES if one == language), None)
     if spoken is None:
-        raise CliError(
-            f"--language must be one of {', '.join(LANGUAGES)}, not {language!r}", ExitCode.USAGE
-        )
+        raise CliError(f"--language must be one of {', '.join(LANGUAGES)}, not {language!r}", ExitCode.USAGE)
     try:
         wanted = Extension(extension, known, spoken)
     except BadNameError as error:

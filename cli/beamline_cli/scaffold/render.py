@@ -1,7 +1,7 @@
 """The files of a new extension: which there are for a language, and what is in them.
 
 A template's path says which file it makes: ``.j2`` goes away, and for Python ``extension`` becomes the id,
-because a module is imported by its name. Rendering is pure; :func:`write` is the only one that touches a disk.
+because a module is imported by its name. Rendering is pure; only :func:`write` touches a disk.
 """
 
 from __future__ import annotations
@@ -31,7 +31,11 @@ _INSTALL: Final[Mapping[Language, str]] = {
     "node": "npm install",
 }
 _TEST: Final[Mapping[Language, str]] = {"python": "pytest", "go": "go test ./...", "node": "npm test"}
-_RUN: Final[Mapping[Language, str]] = {"python": "python {id}.py", "go": "./{name}", "node": "node extension.js"}
+_RUN: Final[Mapping[Language, str]] = {
+    "python": "python {id}.py",
+    "go": "./{name}",
+    "node": "node extension.js",
+}
 _TAKEN: Final = {"asyncio", "beamline_sdk", "request", "config", "settings", "pretend", "run", "any"}
 
 
@@ -126,7 +130,9 @@ def render(extension: Extension) -> dict[str, str]:
 
 
 def write(folder: Path, files: Mapping[str, str], *, force: bool = False) -> None:
-    """Writes ``files`` into ``folder``. Raises :class:`FilesExistError` where one is there, unless ``force``."""
+    """Writes ``files`` into ``folder``. Raises :class:`FilesExistError` where one is there, unless
+    ``force``.
+    """
     there = tuple(sorted(name for name in files if (folder / name).exists()))
     if there and not force:
         raise FilesExistError(there)
