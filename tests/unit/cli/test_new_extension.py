@@ -1,4 +1,4 @@
-"""``beamline new``: what it writes, what it refuses, and that validate knows the configuration of what ships."""
+"""``beamline new``: what it writes and refuses; and validate, which knows configurations."""
 
 from __future__ import annotations
 
