@@ -76,6 +76,7 @@ class Instance:
         self.process.wait()
         if self.remove:
             subprocess.run(self.remove, check=False, capture_output=True)  # noqa: S603 -- our own arguments
+            self.remove = ()
 
     async def probe(self, path: str) -> int:
         """The status of a GET on its health port; 0 where nothing answers."""
