@@ -76,6 +76,8 @@ class Reason(StrEnum):
     """All that the object asks for is so."""
     NOT_READY = "NotReady"
     """Something that the object asks for is not so yet; the message names the condition."""
+    CONFIG_INVALID = "ConfigInvalid"
+    """spec.config breaks the schema that the running extension publishes; the message names each field."""
     BREAKER_OPEN = "BreakerOpen"
     """A referenced Extension is ready, but a router's breaker keeps requests from it."""
     DISABLED = "Disabled"

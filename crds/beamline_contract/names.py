@@ -79,7 +79,7 @@ HEADER_BAGGAGE: Final = "baggage"
 CANCEL_SUFFIX: Final = "cancel"
 """What stands behind an extension's subject where every instance hears which calls nobody waits for."""
 
-_SUBJECT_STEM: Final[dict[ExtensionType, str]] = {
+SUBJECT_STEMS: Final[dict[ExtensionType, str]] = {
     "provider": "beamline.provider",
     "pre": "beamline.ext.pre",
     "validator": "beamline.ext.validate",
@@ -100,7 +100,7 @@ def derive_subject(ext_type: ExtensionType, extension_id: str, version: str | No
     The last token is the version where that is ``v`` and a number, else ``v1``.
     """
     major = version if version is not None and _MAJOR_VERSION_RE.fullmatch(version) else "v1"
-    return f"{_SUBJECT_STEM[ext_type]}.{extension_id}.{major}"
+    return f"{SUBJECT_STEMS[ext_type]}.{extension_id}.{major}"
 
 
 def cancel_subject(subject: str) -> str:

@@ -159,6 +159,7 @@ class World:
         self.hints.on_report = self.controller.on_router_report
         fold = HealthFold(self._registry, lambda: epoch)
         self.hints.on_health = fold.add
+        self.hints.schemas.on_change = self.controller.enqueue_listeners
         self._fold = asyncio.create_task(fold.run(), name="health-fold")
         await self.hints.start()
         await self.controller.start()

@@ -109,6 +109,12 @@ class Controller:
             ):
                 self.queue.add(stored.key)
 
+    def enqueue_listeners(self, subject: str) -> None:
+        """What the extension on ``subject`` publishes about its configuration changed."""
+        for stored in self._store.list("Extension"):
+            if isinstance(stored, Extension) and stored.subject == subject:
+                self.queue.add(stored.key)
+
     def enqueue_dependents(self, extension: ObjectKey) -> None:
         """Everything that refers to ``extension`` is looked at again."""
         for key in self._reconciler.index.referrers(extension):

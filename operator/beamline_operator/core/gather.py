@@ -81,6 +81,9 @@ class Gatherer:
             allowed_images=self._settings.allowed_images,
             health=self._health.read(object_id(key.name), self._clock()) if key.kind == "Extension" else None,
             holders=self._holders(stored, routers),
+            config_schema=self._hints.config_schema(stored.subject)
+            if isinstance(stored, Extension)
+            else None,
         )
 
     def _holders(self, stored: StoredObject, routers: tuple[RouterStatus, ...]) -> dict[str, ObjectKey]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from beamline_contract.conditions import ConditionType, Reason
 from beamline_contract.extension import ExtensionRef
@@ -107,6 +107,8 @@ class View:
     """What routers say; None where nothing was heard since this process started."""
     holders: Mapping[str, ObjectKey] = field(default_factory=dict)
     """The objects behind the ids that routers name in their remarks."""
+    config_schema: Mapping[str, Any] | None = None
+    """What the running extension publishes; None where none runs."""
 
     @property
     def kind(self) -> Kind:

@@ -267,9 +267,9 @@ async def test_the_first_extension_of_the_docs_runs_as_it_is_printed(
     page = PAGE.read_text()
     code, expected = (
         re.search(r"```python\n(.*?)```", page, re.DOTALL),
-        re.search(r"```json\n(.*?)```", page, re.DOTALL),
+        re.search(r"```json reply\n(.*?)```", page, re.DOTALL),
     )
-    request = re.search(r"nats request (\S+) '(.*)'", page)
+    request = re.search(r"```json request (\S+)\n(.*?)```", page, re.DOTALL)
     assert code
     assert expected
     assert request

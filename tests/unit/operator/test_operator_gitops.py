@@ -272,6 +272,17 @@ async def overridden(world: Any) -> Any:
     return await _noticed(world, "Overridden")
 
 
+@case("a configuration that the running extension refuses", "InProgress", "Degraded", Reason.CONFIG_INVALID)
+async def config_invalid(world: Any) -> Any:
+    key = world.extension("gpt", config={"latency_ms": -1})
+    world.hints.schemas[world.store.get(key).subject] = {"properties": {"latency_ms": {"minimum": 0}}}
+    world.report()
+    await world.settle()
+    world.report()
+    await world.settle()
+    return key
+
+
 @pytest.mark.parametrize(("prepare", "flux", "health", "reason"), CASES)
 async def test_flux_and_argo_see_what_a_person_would(
     world: Any, prepare: Prepare, flux: str, health: str, reason: Reason | None
