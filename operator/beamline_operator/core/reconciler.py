@@ -32,6 +32,7 @@ from .health import HealthBoard
 from .index import ObjectIndex
 from .ledger import Ledger
 from .ports import Hints, Inputs, ObjectStore, StoreError
+from .samples import SampleBoard
 from .settings import ReconcileSettings
 from .status import first_sight
 from .view import Attempts, Row, View
@@ -76,6 +77,7 @@ class Reconciler:
         self.index = ObjectIndex()
         self.ledger = Ledger()
         self.health = HealthBoard()
+        self.samples = SampleBoard()
         self.monotonic = clock
         self.batcher = Batcher(registry, hints, epoch)
         self.notify: Callable[[ObjectKey], None] = _nobody
@@ -87,6 +89,7 @@ class Reconciler:
             ledger=self.ledger,
             settings=settings,
             health=self.health,
+            samples=self.samples,
             clock=self.monotonic,
             inputs=inputs,
         )
@@ -145,6 +148,8 @@ class Reconciler:
                 if plan.failed is not None:
                     raise RetryLater(plan.failed)
                 return plan.requeue
+            if plan.remember:
+                await self._store.write_status(key, {**_stored_status(self._store, view), **plan.remember})
             attempts = await self._actor.carry_out(key, plan, attempts)
             if attempts.finalizer is False:
                 return None

@@ -17,6 +17,7 @@ _NEEDED: Final = (
     ConditionType.SYNCED,
     ConditionType.WORKLOAD_READY,
     ConditionType.PROGRAMMED,
+    ConditionType.CANARY,
 )
 
 
