@@ -33,7 +33,7 @@ class CanaryGates(Model):
     """Calls of a step below which nothing is judged, and no step ends."""
 
 
-class Canary(Model):
+class VersionCanary(Model):
     """Steps with growing weights; after the last one the version takes everything."""
 
     steps: Annotated[tuple[CanaryStep, ...], Field(strict=False, min_length=1, max_length=16)] = (

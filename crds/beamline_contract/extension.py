@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from .canary import Canary
+from .canary import VersionCanary
 from .model import FreeForm, Model, Rule
 from .names import RESERVED_SUBJECT_PREFIXES, ExtensionType
 from .scalars import Namespace, ObjectName, Retry, Subject, TimeoutMs
@@ -117,7 +117,7 @@ class ExtensionSpec(Model):
     """
     weight: Annotated[int, Field(ge=0, le=1_000)] = 100
     """Share of traffic relative to other versions side by side; 0 takes none."""
-    canary: Canary | None = None
+    canary: VersionCanary | None = None
     """On a version: takes over the traffic of the base step by step; ``weight`` is left aside."""
     sticky_key: StickyKey | None = None
     """On the Extension that has versions: the same key meets the same version. Default: drawn per request."""

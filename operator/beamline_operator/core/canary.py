@@ -30,7 +30,7 @@ from enum import StrEnum
 from math import gcd
 from typing import Any, Final
 
-from beamline_contract.canary import Canary, CanaryGates
+from beamline_contract.canary import CanaryGates, VersionCanary
 from beamline_contract.extension import ExtensionSpec
 from beamline_contract.names import GROUP
 
@@ -141,7 +141,7 @@ def revision_of(spec: ExtensionSpec) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def advance(canary: Canary, revision: str, old: CanaryStatus | None, facts: Facts) -> CanaryStatus:
+def advance(canary: VersionCanary, revision: str, old: CanaryStatus | None, facts: Facts) -> CanaryStatus:
     """What is remembered next; at most one transition."""
     state = old or CanaryStatus()
     if state.revision != revision:
@@ -170,7 +170,7 @@ def advance(canary: Canary, revision: str, old: CanaryStatus | None, facts: Fact
     return _watched(canary, state, facts)
 
 
-def _watched(canary: Canary, state: CanaryStatus, facts: Facts) -> CanaryStatus:
+def _watched(canary: VersionCanary, state: CanaryStatus, facts: Facts) -> CanaryStatus:
     """A step whose gates hold: it goes on, ends, or can't be judged."""
     step = canary.steps[state.step - 1]
     if elapsed_s(state, facts.now) < step.pause_seconds:
@@ -251,7 +251,7 @@ def _bounded(weights: dict[str, int]) -> dict[str, int]:
     return {i: max(1, round(w * MAX_WEIGHT / largest)) if w else 0 for i, w in whole.items()}
 
 
-def _begin(canary: Canary, state: CanaryStatus, step: int, facts: Facts) -> CanaryStatus:
+def _begin(canary: VersionCanary, state: CanaryStatus, step: int, facts: Facts) -> CanaryStatus:
     if step > len(canary.steps):
         return _over(state, State.PROMOTED, 100, f"All {len(canary.steps)} steps held.", facts)
     begun = replace(
@@ -264,7 +264,7 @@ def _begin(canary: Canary, state: CanaryStatus, step: int, facts: Facts) -> Cana
     return replace(begun, message=_told(canary, begun))
 
 
-def _within(canary: Canary, state: CanaryStatus) -> CanaryStatus:
+def _within(canary: VersionCanary, state: CanaryStatus) -> CanaryStatus:
     """The steps may have been edited meanwhile: the step counts, its weight is what the spec says now."""
     step = min(state.step, len(canary.steps))
     return replace(state, step=step, weight=canary.steps[step - 1].weight)
@@ -278,11 +278,11 @@ def _news(asked: str, seen: str) -> bool:
     return asked.lower() not in _MEANINGLESS and asked != seen
 
 
-def _place(canary: Canary, state: CanaryStatus) -> str:
+def _place(canary: VersionCanary, state: CanaryStatus) -> str:
     return f"step {state.step} of {len(canary.steps)} ({state.weight} %)"
 
 
-def _told(canary: Canary, state: CanaryStatus) -> str:
+def _told(canary: VersionCanary, state: CanaryStatus) -> str:
     pause = canary.steps[state.step - 1].pause_seconds
     return f"{_place(canary, state)}, for {pause} s or longer.".capitalize()
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beamline_contract.canary import Canary
+from beamline_contract.canary import VersionCanary
 from beamline_operator.core.canary import (
     MAX_WEIGHT,
     OVER,
@@ -24,7 +24,7 @@ from beamline_operator.core.canary import (
 )
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
-CANARY = Canary.model_validate(
+CANARY = VersionCanary.model_validate(
     {
         "steps": [{"weight": weight, "pauseSeconds": 30} for weight in (5, 25, 60)],
         "gates": {"maxErrorRate": 0.1, "maxLatencyMs": 200, "minSamples": 20},
