@@ -16,7 +16,7 @@ import typer
 
 from beamline_contract import __version__
 
-from .commands import check, cluster, components, database, explain, invoke, look, up
+from .commands import check, cluster, components, database, doctor, explain, invoke, look, up
 from .faults import EXIT_CODES_HELP, CliError, ExitCode
 
 app = typer.Typer(
@@ -50,6 +50,7 @@ up.add_to(app)
 look.add_to(app)
 invoke.add_to(app)
 check.add_to(app)
+doctor.add_to(app)
 explain.add_to(app)
 cluster.add_to(app)
 database.add_to(app)

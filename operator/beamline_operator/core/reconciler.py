@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from uuid import uuid4
 
 import structlog
 
@@ -116,9 +117,15 @@ class Reconciler:
         Raises :class:`RetryLater` and ``FencedError``.
         """
         self.ledger.at_epoch(self._epoch())
-        affected = self.index.update(key, self._store.get(key))
+        stored = self._store.get(key)
+        affected = self.index.update(key, stored)
+        context = {
+            "reconcile_id": uuid4().hex[:12],
+            "generation": stored.metadata.generation if stored is not None else None,
+        }
         try:
-            return await self._passes(key)
+            with structlog.contextvars.bound_contextvars(**context):  # every line of this pass has them
+                return await self._passes(key)
         except StoreError as error:
             if error.retryable:
                 raise RetryLater(str(error)) from error
