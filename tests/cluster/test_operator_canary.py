@@ -142,9 +142,9 @@ def test_a_good_version_is_promoted_under_a_new_leader_and_a_bad_one_is_turned_b
     stage.operators[0].stop(signal.SIGKILL)
     promoted = stage.wait("chat-v2", state="Promoted", weight=100)
     assert promoted["since"] > before["since"]
-    assert stage.events("chat-v2") == ["CanaryPromoted", "CanaryStep", "CanaryStep"] or stage.events(
-        "chat-v2"
-    ) == ["CanaryPaused", "CanaryPromoted", "CanaryStep", "CanaryStep"]
+    # The killed leader may have died between a status and its event: what is left is told once.
+    eventually(lambda: {"CanaryStep", "CanaryPromoted"} <= set(stage.events("chat-v2")), "the events")
+    assert stage.events("chat-v2").count("CanaryPromoted") == 1
     eventually(
         lambda: {stage.route().json()["output"] for _ in range(10)} == {"chat-v2"}, "all calls at chat-v2"
     )
@@ -154,7 +154,7 @@ def test_a_good_version_is_promoted_under_a_new_leader_and_a_bad_one_is_turned_b
     turned = stage.wait("chat-v3", state="RolledBack", weight=0)
     assert "step 1 of 2" in turned["message"]
     assert "calls failed" in turned["message"] or "breaker" in turned["message"]
-    assert "CanaryRolledBack" in stage.events("chat-v3")
+    eventually(lambda: "CanaryRolledBack" in stage.events("chat-v3"), "the event of the roll-back")
     eventually(
         lambda: {stage.route().json().get("output") for _ in range(10)} == {"chat-v2"}, "chat-v2 again"
     )
