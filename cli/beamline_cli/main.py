@@ -23,6 +23,7 @@ from .commands import (
     components,
     conformance,
     database,
+    doctor,
     explain,
     invoke,
     keys,
@@ -65,6 +66,7 @@ invoke.add_to(app)
 check.add_to(app)
 new.add_to(app)
 conformance.add_to(app)
+doctor.add_to(app)
 explain.add_to(app)
 cluster.add_to(app)
 database.add_to(app)

@@ -122,13 +122,14 @@ class Controller:
 
     def on_health(self, report: RouterHealth) -> None:
         """A router reported calls and breakers: wakes the extensions whose status is to say something new."""
+        self._reconciler.samples.take(report)
         self._look_at(self._reconciler.health.take(report, self._reconciler.monotonic()))
 
     def settle_health(self) -> None:
         """Time went by: wakes the extensions whose health changed by it. Forgets those that are gone."""
-        self._reconciler.health.keep(
-            {object_id(stored.metadata.name) for stored in self._store.list("Extension")}
-        )
+        present = {object_id(stored.metadata.name) for stored in self._store.list("Extension")}
+        self._reconciler.health.keep(present)
+        self._reconciler.samples.keep(present)
         self._look_at(self._reconciler.health.settle(self._reconciler.monotonic()))
 
     def _look_at(self, due: Mapping[str, float]) -> None:

@@ -114,7 +114,10 @@ CASES: dict[str, tuple[dict[str, Any], Check]] = {
             for pod in ("demo-beamline-operator", "demo-beamline-router")
         ),
     ),
-    "migrations left to somebody else": ({"migration": {"enabled": False}}, lambda r: r.names("Job") == []),
+    "migrations left to somebody else": (
+        {"migration": {"enabled": False}},
+        lambda r: r.names("Job") == ["demo-beamline-pre-delete"],
+    ),
     "a time limit of migrations": (
         {"migration": {"timeoutSeconds": 120}},
         lambda r: r.one("Job", r.names("Job")[0])["spec"]["activeDeadlineSeconds"] == 120,
@@ -126,7 +129,8 @@ CASES: dict[str, tuple[dict[str, Any], Check]] = {
     "an operator of all namespaces": (
         {},
         lambda r: (
-            r.names("ClusterRole") == ["models:demo-beamline-operator"]
+            r.names("ClusterRole")
+            == ["models:demo-beamline-operator", "models:demo-beamline-operator-pre-delete"]
             and r.env("demo-beamline-operator", "BEAMLINE_LEASE_NAMESPACE") == "models"
         ),
     ),
@@ -134,7 +138,7 @@ CASES: dict[str, tuple[dict[str, Any], Check]] = {
         {"operator": {"namespaces": ["red", "blue"]}},
         lambda r: (
             r.names("ClusterRole") == []
-            and sorted(o["metadata"]["namespace"] for o in r.objects if o["kind"] == "Role")
+            and sorted({o["metadata"]["namespace"] for o in r.objects if o["kind"] == "Role"})
             == ["blue", "models", "red"]
             and r.env("demo-beamline-operator", "BEAMLINE_NAMESPACES") == "red,blue"
         ),

@@ -18,6 +18,7 @@ _NEEDED: Final = (
     ConditionType.SYNCED,
     ConditionType.WORKLOAD_READY,
     ConditionType.PROGRAMMED,
+    ConditionType.CANARY,
 )
 
 
