@@ -33,6 +33,7 @@ ROWS = {
     "openai_provider": "bench.openai_provider",
     "anthropic_provider": "bench.anthropic_provider",
     "provider_registry": "bench.provider_registry",
+    "overload": "bench.overload",
 }
 """Row name to the module whose ``run(rounds=, seconds=)`` measures it."""
 

@@ -37,6 +37,16 @@ GENERATORS: tuple[tuple[str, list[str], list[str]], ...] = (
         [PYTHON, "scripts/chart_readme.py"],
         [PYTHON, "scripts/chart_readme.py", "--check"],
     ),
+    (
+        "docs/extensions/built-in/*.md",
+        [PYTHON, "scripts/extension_pages.py"],
+        [PYTHON, "scripts/extension_pages.py", "--check"],
+    ),
+    (
+        "examples/extensions/{go,node}",
+        [PYTHON, "scripts/example_extensions.py"],
+        [PYTHON, "scripts/example_extensions.py", "--check"],
+    ),
 )
 """What is generated, the command that writes it, and the command that fails when it is stale."""
 

@@ -16,7 +16,21 @@ import typer
 
 from beamline_contract import __version__
 
-from .commands import check, cluster, components, database, explain, invoke, look, up
+from .commands import (
+    breakers,
+    check,
+    cluster,
+    components,
+    conformance,
+    database,
+    doctor,
+    explain,
+    invoke,
+    keys,
+    look,
+    new,
+    up,
+)
 from .faults import EXIT_CODES_HELP, CliError, ExitCode
 
 app = typer.Typer(
@@ -50,9 +64,14 @@ up.add_to(app)
 look.add_to(app)
 invoke.add_to(app)
 check.add_to(app)
+new.add_to(app)
+conformance.add_to(app)
+doctor.add_to(app)
 explain.add_to(app)
 cluster.add_to(app)
 database.add_to(app)
+keys.add_to(app)
+breakers.add_to(app)
 components.add_to(app)
 
 

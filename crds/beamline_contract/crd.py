@@ -77,6 +77,60 @@ _STATUS: dict[Kind, dict[str, Any]] = {
         },
         "breaker": {**_STRING, "description": "Worst breaker state over all routers."},
         "lastError": {**_STRING, "description": "Code of the last failure, without content."},
+        "canary": {
+            "type": "object",
+            "description": "How far the canary got; a new leader goes on from here.",
+            "required": ["state", "weight"],
+            "properties": {
+                "state": {
+                    **_STRING,
+                    "description": "Waiting, Progressing, Paused, Promoted, RolledBack or Aborted.",
+                },
+                "step": {
+                    "type": "integer",
+                    "format": "int32",
+                    "description": "Counts from 1; 0 before the first.",
+                },
+                "weight": {
+                    "type": "integer",
+                    "format": "int32",
+                    "minimum": 0,
+                    "maximum": 100,
+                    "description": "Percent of the requests to the base.",
+                },
+                "since": {"type": "string", "format": "date-time", "description": "When this step began."},
+                "revision": {**_STRING, "description": "Hash of the spec that is tried."},
+                "message": _STRING,
+                "promote": {
+                    **_STRING,
+                    "description": "Value of beamline.io/promote that was acted upon last.",
+                },
+                "abort": {**_STRING, "description": "Value of beamline.io/abort that was acted upon last."},
+            },
+        },
+        "lastGood": {
+            "type": "object",
+            "description": "The last revision of the workload that was ready, as it was asked for.",
+            "properties": {
+                "generation": {"type": "integer", "format": "int64"},
+                "revision": _STRING,
+                "image": _STRING,
+                "workload": {
+                    "type": "object",
+                    "maxProperties": 64,
+                    "x-kubernetes-preserve-unknown-fields": True,
+                },
+            },
+        },
+        "rolledBack": {
+            "type": "object",
+            "description": "The revision that failed, while the last good one runs in its place.",
+            "properties": {
+                "generation": {"type": "integer", "format": "int64"},
+                "revision": _STRING,
+                "message": _STRING,
+            },
+        },
         "workloadHash": {**_STRING, "description": "Hash of the workload that was applied last."},
     },
     "RoutingPolicy": {

@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
+from .canary import VersionCanary
 from .model import FreeForm, Model, Rule
 from .names import RESERVED_SUBJECT_PREFIXES, ExtensionType
 from .scalars import Namespace, ObjectName, Retry, Subject, TimeoutMs
@@ -116,6 +117,8 @@ class ExtensionSpec(Model):
     """
     weight: Annotated[int, Field(ge=0, le=1_000)] = 100
     """Share of traffic relative to other versions side by side; 0 takes none."""
+    canary: VersionCanary | None = None
+    """On a version: takes over the traffic of the base step by step; ``weight`` is left aside."""
     sticky_key: StickyKey | None = None
     """On the Extension that has versions: the same key meets the same version. Default: drawn per request."""
     allowed_namespaces: Annotated[tuple[Namespace, ...], Field(strict=False, max_length=64)] = ()
@@ -164,6 +167,12 @@ class ExtensionSpec(Model):
             message="version is required with versionOf: say which version this is",
             field="version",
             holds=lambda self, _: self.version_of is None or self.version is not None,
+        ),
+        Rule(
+            cel="!has(self.canary) || has(self.versionOf)",
+            message="a canary is a version: name its base in versionOf",
+            field="canary",
+            holds=lambda self, _: self.canary is None or self.version_of is not None,
         ),
     )
 

@@ -46,6 +46,10 @@ SUBJECT_ROUTER_STATUS: Final = "beamline.router.v1.status"
 SUBJECT_ROUTER_HEALTH: Final = "beamline.router.v1.health"
 SUBJECT_ROUTER_PROBE: Final = "beamline.router.v1.probe"
 """A message here asks every router to publish its status now: a new leader need not wait."""
+SUBJECT_ROUTER_ADMIN: Final = "beamline.router.v1.admin"
+"""Before a dot and a verb of :data:`ADMIN_VERBS`: every router answers. A subject each, so that NATS' own
+permissions can allow looking without allowing to change."""
+ADMIN_VERBS: Final = ("status", "explain", "isolate", "reset")
 SUBJECT_REGISTRY_CHANGED: Final = "beamline.registry.v1.changed"
 QUEUE_ROUTER: Final = "beamline-router"
 
@@ -75,7 +79,7 @@ HEADER_BAGGAGE: Final = "baggage"
 CANCEL_SUFFIX: Final = "cancel"
 """What stands behind an extension's subject where every instance hears which calls nobody waits for."""
 
-_SUBJECT_STEM: Final[dict[ExtensionType, str]] = {
+SUBJECT_STEMS: Final[dict[ExtensionType, str]] = {
     "provider": "beamline.provider",
     "pre": "beamline.ext.pre",
     "validator": "beamline.ext.validate",
@@ -96,7 +100,7 @@ def derive_subject(ext_type: ExtensionType, extension_id: str, version: str | No
     The last token is the version where that is ``v`` and a number, else ``v1``.
     """
     major = version if version is not None and _MAJOR_VERSION_RE.fullmatch(version) else "v1"
-    return f"{_SUBJECT_STEM[ext_type]}.{extension_id}.{major}"
+    return f"{SUBJECT_STEMS[ext_type]}.{extension_id}.{major}"
 
 
 def cancel_subject(subject: str) -> str:

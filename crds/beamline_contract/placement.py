@@ -95,8 +95,19 @@ class Autoscaling(Model):
 class Disruption(Model):
     """A PodDisruptionBudget on the workload."""
 
-    max_unavailable: PodShare = 1
-    """How many pods a drain of nodes may take away at a time."""
+    max_unavailable: PodShare | None = None
+    """How many pods a drain of nodes may take away at a time. Default: 1, without minAvailable."""
+    min_available: PodShare | None = None
+    """How many pods a drain of nodes must leave."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.maxUnavailable) || !has(self.minAvailable)",
+            message="maxUnavailable and minAvailable exclude each other",
+            field="minAvailable",
+            holds=lambda self, _: self.max_unavailable is None or self.min_available is None,
+        ),
+    )
 
 
 class Toleration(Model):

@@ -186,6 +186,8 @@ class Workload(Model):
     """Old revisions that stay for a roll-back."""
     progress_deadline_seconds: Annotated[int, Field(ge=10, le=3600)] = 300
     """A rollout without progress for so long has failed."""
+    rollback: Literal["auto", "manual"] = "manual"
+    """``auto``: where a rollout fails, the last revision that was ready runs again until the spec changes."""
     pod_labels: LabelMap = Field(default_factory=dict)
     pod_annotations: AnnotationMap = Field(default_factory=dict)
 

@@ -36,6 +36,9 @@ local stalled = condition("Stalled")
 if stalled ~= nil and stalled.status == "True" then
   return is("Degraded", stalled.message)
 end
+if ready.reason == "CanaryPaused" then
+  return is("Suspended", ready.message)
+end
 if ready.status == "True" then
   return is("Healthy", ready.message)
 end

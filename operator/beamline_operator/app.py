@@ -158,6 +158,7 @@ class Operator:
             self.store.on_change = controller.enqueue
             self.hints.on_report = controller.on_router_report
             self.hints.on_health = partial(self._on_health, controller)
+            self.hints.schemas.on_change = controller.enqueue_listeners
             stack.callback(self._disconnect)
             await self.hints.probe()
             self.controller = controller
@@ -212,6 +213,7 @@ class Operator:
         self.store.on_change = _ignore
         self.hints.on_report = _ignore
         self.hints.on_health = _ignore
+        self.hints.schemas.on_change = _ignore
         self.inputs.on_change = _ignore
         self.controller = None
 

@@ -231,6 +231,10 @@ class MemoryHints:
 
     announced: list[int] = field(default_factory=list)
     alive: dict[str, RouterStatus] = field(default_factory=dict)
+    schemas: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def config_schema(self, subject: str) -> Mapping[str, Any] | None:
+        return self.schemas.get(subject)
 
     async def changed(self, revision: int) -> None:
         self.announced.append(revision)

@@ -18,7 +18,7 @@ import orjson
 from beamline_contract import __version__
 
 from .answers import CallStats
-from .extension import Extension
+from .extension import Extension, Provider
 
 Verb = Literal["PING", "INFO", "STATS"]
 VERBS: Final[tuple[Verb, ...]] = ("PING", "INFO", "STATS")
@@ -54,6 +54,8 @@ class Service:
             "version": self.extension.version,
             "metadata": {"beamline.type": self.extension.kind, "beamline.extension": self.extension.name},
         }
+        if isinstance(self.extension, Provider) and type(self.extension).stream is not Provider.stream:
+            body["metadata"]["beamline.streams"] = "true"
         endpoint: dict[str, Any] = {
             "name": ENDPOINT,
             "subject": self.subject,

@@ -6,8 +6,8 @@ NATS door opens when there is both a connection and a table: before that, anothe
 queue group answer better.
 
 What runs then, all on one event loop: the HTTP server, the NATS client, the :class:`Refresher`, the
-:class:`Reporter`, and a task per request. If one of the long ones ends by a fault, the process ends with
-it, and whoever supervises it starts it anew.
+:class:`Reporter`, what follows keys and limits, what measures overload, and a task per request. If one of the
+long ones ends by a fault, the process ends with it, and whoever supervises it starts it anew.
 
 It ends in the opposite order, so that no answer is lost: not ready; both doors closed to new requests;
 requests under way finished; the last health and a status that says ``leaving``; NATS drained; the
@@ -34,11 +34,17 @@ from beamline_sdk import link, logs, signals
 from .core.pipeline import Pipeline
 from .core.state import Runtime
 from .edges.access_log import AccessLog
+from .edges.admin import Admin
+from .edges.door_settings import DoorSettings
 from .edges.fast_nats import FastLine, FastTransport
+from .edges.gate import Gate, default_limits
 from .edges.http import HttpDoor, HttpServer, ListenError
+from .edges.http_shed import shedding
+from .edges.key_files import SourceError
 from .edges.nats_door import NatsDoor, PlainLine
 from .edges.nats_streams import NatsStreams
 from .edges.nats_transport import NatsTransport
+from .edges.overload_probe import OverloadProbe
 from .edges.refresh import Refresher
 from .edges.registry import Registry
 from .edges.reports import Reporter
@@ -52,6 +58,7 @@ EXIT_CONFIG: Final = 78
 """sysexits.h EX_CONFIG: starting again will not help until somebody changes something."""
 _SAY_WAITING_AFTER_S: Final = 2.0
 _DRAIN_S: Final = 5.0
+_MAX_LISTED: Final = 200
 
 
 class StartError(RuntimeError):
@@ -107,6 +114,16 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
+def _door_settings(gate: Gate, settings: RouterSettings) -> DoorSettings:
+    default = default_limits(
+        settings.tenant_requests_per_second, settings.tenant_burst, settings.tenant_concurrency
+    )
+    try:
+        return DoorSettings(gate, keys=settings.api_keys, limits=settings.limits_file, default=default)
+    except SourceError as error:
+        raise StartError(str(error)) from error
+
+
 class _Router:
     def __init__(
         self, settings: RouterSettings, ready: Callable[[RunningRouter], None] | None, stop: asyncio.Event
@@ -144,13 +161,19 @@ class _Router:
             file=settings.snapshot_file,
             on_swap=self._swapped,
         )
+        self._gate = Gate(
+            self._telemetry,
+            limit=settings.max_in_flight,
+            anonymous=settings.anonymous,
+            nats_keys=settings.nats_keys == "required",
+        )
         self._serving = Serving(
             run=self._pipeline.run,
             snapshot=lambda: self._refresher.snapshot,
             telemetry=self._telemetry,
             access_log=self._access_log,
             bits=rng.getrandbits,
-            limit=settings.max_in_flight,
+            gate=self._gate,
         )
         self._reporter = Reporter(
             self._refresher,
@@ -158,20 +181,29 @@ class _Router:
             instance=settings.instance,
             started_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         )
+        self._admin = Admin(
+            settings.instance,
+            snapshot=lambda: self._refresher.snapshot,
+            runtime=self._runtime,
+            status=self._status,
+            now=time.monotonic,
+        )
         self._door = NatsDoor(self._serving, FastLine if fast else PlainLine)
 
     async def run(self) -> None:
+        self._door_settings = _door_settings(self._gate, self._settings)
         try:
             await self._registry.open()
         except RegistryError as error:
             raise StartError(str(error)) from error
         door = HttpDoor(self._serving, self._telemetry, self._readiness)
         try:
-            http = HttpServer(door, self._settings.http_host, self._settings.http_port)
+            protocol = shedding(self._serving.shed, self._serving.id_of)
+            http = HttpServer(door, self._settings.http_host, self._settings.http_port, protocol)
         except ListenError as error:
             raise StartError(str(error)) from error
         http_url = f"http://{self._settings.http_host}:{http.port}"
-        with signals.handled(self._stop, self._refresher.read_anew):
+        with signals.handled(self._stop, self._read_anew):
             try:
                 await http.start()
                 log.info("router.listening", url=http_url, instance=self._settings.instance)
@@ -181,6 +213,9 @@ class _Router:
                 self._start(self._refresher.run(), "refresh")
                 self._start(self._connect(http_url), "link")
                 self._start(self._reporter.run(), "reports")
+                self._start(self._door_settings.run(), "door settings")
+                probe = OverloadProbe(self._gate.shedder, lambda: self._serving.in_flight, lambda: self._nc)
+                self._start(probe.run(), "overload")
                 self._start(self._say_waiting(), "waiting")
                 await self._until_stopped()
             finally:
@@ -221,6 +256,7 @@ class _Router:
             self._transport.attach(self._nc)
             self._streams.attach(self._nc)
             await self._reporter.open(self._nc)
+            self._reporter.subscriptions.append(await self._admin.open(self._nc))
             await self._has_table.wait()
             await self._door.open(self._nc)
             self._settled = True
@@ -239,7 +275,12 @@ class _Router:
         self._has_table.set()
         await self._reporter.status()
 
+    def _read_anew(self) -> None:
+        self._refresher.read_anew()
+        self._door_settings.read_anew()
+
     async def _reconnected(self) -> None:
+        self._gate.shedder.forget()
         self._refresher.wake()
         await self._reporter.status()
 
@@ -288,6 +329,17 @@ class _Router:
             },
         }
         return loaded and not self._serving.closing, body
+
+    def _status(self) -> dict[str, Any]:
+        """What the admin subject's verb of that name answers."""
+        _, readiness = self._readiness()
+        return {
+            **readiness,
+            **self._gate.status(self._serving.in_flight),
+            "breakers": self._runtime.breaker_states(),
+            "refused": [refused.model_dump() for refused in self._refresher.refused[:_MAX_LISTED]],
+            "notices": [notice.model_dump() for notice in self._refresher.notices[:_MAX_LISTED]],
+        }
 
     async def _shut_down(self, http: HttpServer) -> None:
         started = time.monotonic()

@@ -52,6 +52,20 @@ class RouterSettings(BaseSettings):
     """Where the last good table is kept for a start without PostgreSQL; none: not kept."""
     max_in_flight: Annotated[int, Field(ge=1, le=1_000_000)] = DEFAULT_LIMIT
     """Requests served at a time; above, RESOURCE_EXHAUSTED."""
+    api_keys: Path | None = None
+    """A file, or a folder as a Secret is mounted, with the keys of callers; none: only loopback is served."""
+    anonymous: bool = False
+    """Serve callers without a key over HTTP, from anywhere: for networks that decide themselves who may call.
+    """
+    nats_keys: Literal["optional", "required"] = "optional"
+    """Whether requests over NATS need a key too; NATS itself decides who may publish them."""
+    limits_file: Path | None = None
+    """Limits by tenant; they go before the three below."""
+    tenant_requests_per_second: Annotated[float | None, Field(ge=0.001, le=1_000_000)] = None
+    tenant_burst: Annotated[float | None, Field(ge=1, le=1_000_000)] = None
+    tenant_concurrency: Annotated[int | None, Field(ge=1, le=1_000_000)] = None
+    """Limits of every tenant without its own; none: no limit. A burst is a second's worth where not stated.
+    """
     access_log: bool = True
     """One JSON line per request at level info."""
     grace_seconds: Annotated[float, Field(gt=0, le=600)] = 25.0

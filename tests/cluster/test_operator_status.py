@@ -11,7 +11,7 @@ from nats import connect
 from operatorbench import Bench
 
 from beamline_contract.names import SUBJECT_ROUTER_HEALTH, SUBJECT_ROUTER_STATUS
-from beamline_contract.reports import HealthDelta, RouterHealth, RouterStatus
+from beamline_contract.reports import HealthDelta, Notice, RouterHealth, RouterStatus
 from beamline_sdk.deployment.kube_api import MERGE
 
 
@@ -22,8 +22,10 @@ class Router:
         self._nc = nc
         self._sequence = 0
 
-    async def serve(self) -> None:
-        status = RouterStatus(instance="r1", revision=1_000_000, started_at="2030-01-01T00:00:00Z")
+    async def serve(self, *notices: Notice) -> None:
+        status = RouterStatus(
+            instance="r1", revision=1_000_000, started_at="2030-01-01T00:00:00Z", notices=list(notices)
+        )
         await self._nc.publish(SUBJECT_ROUTER_STATUS, status.model_dump_json().encode())
         await self._nc.flush()
 
@@ -132,3 +134,29 @@ async def test_reconcile_at_forces_a_pass(bench: Bench) -> None:
 
     await bench.until(handled, "the forced pass")
     assert await bench.audit() == audit
+
+
+async def test_a_policy_names_what_stands_in_its_way(bench: Bench, router: Router) -> None:
+    await bench.start()
+    await bench.extension("gpt", workload=None, subject="acme.provider.gpt.v1")
+    await bench.extension("off", workload=None, enabled=False)
+    await bench.wait("Extension", "gpt", "Synced", "True")
+    await asyncio.sleep(1.1)  # creation times are whole seconds, and the older object wins
+    await bench.extension("late", workload=None, subject="acme.provider.gpt.v1")
+    await policy(bench, "wide", {"name": "gpt"})
+    await policy(bench, "small", {"name": "gpt"}, {"name": "off"}, {"name": "nobody"})
+    lost = await bench.wait("Extension", "late", "Accepted", "False", "Conflicted")
+    assert f"{bench.namespace}/gpt" in lost["message"]
+    await bench.wait("RoutingPolicy", "wide", "Synced", "True")
+    told = [
+        Notice(kind="RoutingPolicy", id="wide", reason="Overridden", message="it has all", other_id="small"),
+    ]
+    await router.serve(*told)
+    over = await bench.wait("RoutingPolicy", "wide", "Ready", "True", "Overridden")
+    assert f"{bench.namespace}/small" in over["message"]
+    listed = {one["name"]: one for one in (await status(bench, "RoutingPolicy", "small"))["references"]}
+    assert (listed["off"]["reason"], listed["nobody"]["reason"]) == ("RefDisabled", "RefNotFound")
+    assert listed["off"]["path"] == "spec.steps[0].providers[1].extensionRef"
+    nothing = Notice(kind="RoutingPolicy", id="wide", reason="MatchesNothing", message="percent is 0")
+    await router.serve(nothing)
+    await bench.wait("RoutingPolicy", "wide", "Ready", "True", "MatchesNothing")

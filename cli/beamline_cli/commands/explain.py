@@ -10,6 +10,9 @@ import typer
 
 from beamline_cli.faults import CliError, ExitCode
 from beamline_cli.output import Format, as_json, as_yaml, complain, paint, say, table
+from beamline_cli.routers import Credentials, NatsUrl, Router, Timeout, ask, results
+
+from .look import State
 
 if TYPE_CHECKING:
     from beamline_contract.objects import BeamlineObject
@@ -33,11 +36,19 @@ def explain(
     header: Annotated[
         list[str] | None, typer.Option(metavar="NAME:VALUE", help="A header; repeatable.")
     ] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Ask running routers, with what they know of breakers and load.")
+    ] = False,
+    router: Router = None,
+    nats_url: NatsUrl = None,
+    credentials: Credentials = None,
+    state: State = None,
+    timeout: Timeout = 2.0,
     output: Annotated[Format, typer.Option("--output", "-o", help="How to print.")] = Format.TABLE,
 ) -> None:
     """Show which way a request would take, and why.
 
-    Offline, from the manifests.
+    Offline from the manifests, or with --live from what running routers serve.
     The decision is made by the code that the router runs. Nothing is called.
     """
     from beamline_contract.errors import WireError
@@ -50,21 +61,52 @@ def explain(
     import orjson
 
     headers = _headers(header or [])
+    if live:
+        answers = ask(
+            "explain",
+            {"request": document, "headers": headers},
+            nats_url=nats_url,
+            credentials=credentials,
+            state=state,
+            router=router,
+            timeout=timeout,
+        )
+        _show_live(results(answers), output)
+        return
     envelope = open_envelope(headers, lambda _: 1)
     wanted = read_request(orjson.dumps(document), headers, envelope, now=0.0, unix_ms=0.0)
     if isinstance(wanted, WireError):
         raise CliError(f"{wanted.code}: {wanted.message}")
     answer = explained(wanted, _snapshot(policies))
+    _print(answer, answer, output)
+    if answer["policy"] is None:
+        raise CliError("NOT_FOUND: no policy takes this request")
+
+
+def _print(document: Any, answer: dict[str, Any], output: Format) -> None:
     if output is Format.JSON:
-        say(as_json(answer))
+        say(as_json(document))
     elif output is Format.YAML:
-        say(as_yaml(answer))
+        say(as_yaml(document))
     elif output is Format.NAME:
         say(answer["policy"]["id"] if answer["policy"] else "")
     else:
         _show(answer)
-    if answer["policy"] is None:
-        raise CliError("NOT_FOUND: no policy takes this request")
+
+
+def _show_live(found: list[tuple[str, dict[str, Any]]], output: Format) -> None:
+    """What each router says; for people once for those that say the same, but for what only they know."""
+    if output in {Format.JSON, Format.YAML}:
+        document = [{"router": instance, **answer} for instance, answer in found]
+        _print(document, found[0][1], output)
+    else:
+        for number, (instance, answer) in enumerate(found):
+            if output is not Format.NAME:
+                say(("\n" if number else "") + f"router {instance}, revision {answer['revision']}")
+            _print(answer, answer, output)
+    without = [instance for instance, answer in found if answer["policy"] is None]
+    if without:
+        raise CliError(f"NOT_FOUND: no policy takes this request ({', '.join(without)})")
 
 
 def _document(request: str) -> dict[str, Any]:
@@ -213,5 +255,17 @@ def _row(step: dict[str, Any], call: dict[str, Any], note: str) -> tuple[str, ..
         f"{call['timeout_ms']} ms",
         str(call["retry"]),
         f"step ({', '.join(by_step)})" if by_step else "extension",
-        note,
+        note + _live(call.get("live")),
     )
+
+
+def _live(known: dict[str, Any] | None) -> str:
+    if known is None:
+        return ""
+    words = f"; breaker {known['breaker']}"
+    if not known["available"]:
+        reopens = known["reopens_in_ms"]
+        words += ", refuses calls" if reopens is None else f", refuses calls for {reopens / 1000:.1f} s"
+    if known["latency_ms"] is not None:
+        words += f"; {known['latency_ms']:.0f} ms, {known['in_flight']} in flight"
+    return words

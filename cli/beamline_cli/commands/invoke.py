@@ -33,6 +33,14 @@ def invoke(
         Path | None,
         typer.Option(envvar="BEAMLINE_STATE", help="State folder of the `beamline up` that is meant."),
     ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(envvar="BEAMLINE_API_KEY", help="API key; better in the environment than here."),
+    ] = None,
+    expect: Annotated[
+        str | None,
+        typer.Option(metavar="CODE", help="Succeed only where the router refuses with this code."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")] = False,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the answer.")] = 60.0,
 ) -> None:
@@ -49,7 +57,10 @@ def invoke(
     request: dict[str, Any] = {"prompt": sys.stdin.read() if prompt == "-" else prompt}
     optional = {"tenant_id": tenant, "environment": environment, "model": model, "policy": policy}
     request.update((name, value) for name, value in optional.items() if value is not None)
-    status, answer = post(f"{url.rstrip('/')}/v1/route", request, timeout)
+    status, answer = post(f"{url.rstrip('/')}/v1/route", request, timeout, key)
+    if expect is not None:
+        _expected(expect, status, answer)
+        return
     if json:
         say(as_json(answer))
     elif status == 200:
@@ -64,7 +75,17 @@ def invoke(
         )
 
 
-def post(url: str, document: dict[str, Any], timeout: float) -> tuple[int, dict[str, Any]]:
+def _expected(code: str, status: int, answer: dict[str, Any]) -> None:
+    error = answer.get("error") or {}
+    found = error.get("code", "an answer" if status == 200 else status)
+    if found != code:
+        raise CliError(f"expected {code}, got {found}: {error.get('message', 'the router answered')}")
+    say(f"{code}, as expected: {error.get('message')}")
+
+
+def post(
+    url: str, document: dict[str, Any], timeout: float, key: str | None = None
+) -> tuple[int, dict[str, Any]]:
     """POSTs JSON and reads JSON, whatever the status. Raises :class:`CliError`."""
     import http.client
     from urllib.parse import urlsplit
@@ -81,7 +102,10 @@ def post(url: str, document: dict[str, Any], timeout: float) -> tuple[int, dict[
         connection = kind(parts.hostname, parts.port, timeout=timeout)
         try:
             body = orjson.dumps(document)
-            connection.request("POST", parts.path or "/", body, {"content-type": "application/json"})
+            headers = {"content-type": "application/json"}
+            if key:
+                headers["authorization"] = f"Bearer {key}"
+            connection.request("POST", parts.path or "/", body, headers)
             response = connection.getresponse()
             answer = orjson.loads(response.read())
         finally:

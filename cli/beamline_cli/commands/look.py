@@ -10,6 +10,7 @@ import typer
 
 from beamline_cli.faults import CliError, ExitCode
 from beamline_cli.output import Format, as_json, as_yaml, paint, say, show_objects, table
+from beamline_cli.routers import Credentials, NatsUrl, Router, Timeout, ask, results
 
 if TYPE_CHECKING:
     from beamline_cli.up.state import RunningUp
@@ -32,8 +33,31 @@ def add_to(app: typer.Typer) -> None:
     app.command(name="get")(get)
 
 
-def status(state: State = None, output: Output = Format.TABLE) -> None:
-    """Show what runs, and what is wrong with the files."""
+def status(
+    *,
+    state: State = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Ask running routers: revision, breakers, limits, keys in use.")
+    ] = False,
+    router: Router = None,
+    nats_url: NatsUrl = None,
+    credentials: Credentials = None,
+    timeout: Timeout = 2.0,
+    output: Output = Format.TABLE,
+) -> None:
+    """Show what runs, and what is wrong with the files; with --live what the routers say."""
+    if live:
+        answers = ask(
+            "status",
+            {},
+            nats_url=nats_url,
+            credentials=credentials,
+            state=state,
+            router=router,
+            timeout=timeout,
+        )
+        _show_routers(results(answers), output)
+        return
     from beamline_cli.up.state import find_running, read_faults
 
     running = find_running(state)
@@ -107,6 +131,49 @@ def get(
         say("No objects.")
         return
     _show(chosen, output)
+
+
+def _show_routers(found: Sequence[tuple[str, Mapping[str, Any]]], output: Format) -> None:
+    document = [{"router": instance, **said} for instance, said in found]
+    if output is Format.JSON:
+        say(as_json(document))
+        return
+    if output is Format.YAML:
+        say(as_yaml(document))
+        return
+    if output is Format.NAME:
+        for instance, _ in found:
+            say(instance)
+        return
+    rows = [
+        (
+            instance,
+            str(said["status"]),
+            str(said["revision"]),
+            f"{said['age_seconds']:g} s",
+            f"{said['limits']['in_flight']}/{said['limits']['max_in_flight']}",
+            f"{said['limits']['overload_share']:.0%}",
+            str(said["keys_total"]),
+        )
+        for instance, said in found
+    ]
+    for line in table(("ROUTER", "STATUS", "REVISION", "AGE", "IN FLIGHT", "SHED", "KEYS"), rows):
+        say(line)
+    breakers = [
+        (instance, key, word)
+        for instance, said in found
+        for key, word in sorted(said["breakers"].items())
+        if word != "closed" or output is Format.WIDE
+    ]
+    if breakers:
+        say()
+        for line in table(("ROUTER", "BREAKER", "STATE"), breakers):
+            say(line)
+    for instance, said in found:
+        for fault in said["refused"]:
+            say(paint(f"{instance}: {fault['id']}: {fault['field']}: {fault['reason']}", "red"))
+        for notice in said["notices"]:
+            say(paint(f"{instance}: {notice['id']}: {notice['reason']}: {notice['message']}", "yellow"))
 
 
 def _show(objects: Sequence[Mapping[str, Any]], output: Format) -> None:

@@ -40,6 +40,14 @@ DATABASE: Final = "beamline"
 POSTGRES_SETTINGS: Final = {"max_connections": "50", "shared_buffers": "32MB", "synchronous_commit": "off"}
 _EPHEMERAL_SETTINGS: Final = {"fsync": "off", "full_page_writes": "off"}
 _ROLES: Final = ("beamline_operator", "beamline_router")
+_DOOR_VARIABLES: Final = (
+    "BEAMLINE_API_KEYS",
+    "BEAMLINE_ANONYMOUS",
+    "BEAMLINE_NATS_KEYS",
+    "BEAMLINE_LIMITS_FILE",
+    "BEAMLINE_TENANT_",
+)
+"""Keys and limits of the router's doors, taken over from the caller's environment."""
 _ROUTER_STOP_S: Final = 30.0
 _LOOK_S: Final = 1.0
 _PARTS: Final = (
@@ -151,6 +159,7 @@ class World:
         self.hints.on_report = self.controller.on_router_report
         fold = HealthFold(self._registry, lambda: epoch)
         self.hints.on_health = fold.add
+        self.hints.schemas.on_change = self.controller.enqueue_listeners
         self._fold = asyncio.create_task(fold.run(), name="health-fold")
         await self.hints.start()
         await self.controller.start()
@@ -227,7 +236,10 @@ class World:
             "BEAMLINE_SNAPSHOT_FILE": str(plan.state_folder / "router-snapshot.json"),
             "LOG_LEVEL": plan.log_level,
         }
-        env |= {name: value for name, value in self._environ.items() if name.startswith("OTEL_")}
+        passed = ("OTEL_", *_DOOR_VARIABLES)
+        env |= {name: value for name, value in self._environ.items() if name.startswith(passed)}
+        for name in env.keys() & {"BEAMLINE_API_KEYS", "BEAMLINE_LIMITS_FILE"}:
+            env[name] = os.path.abspath(env[name])  # the router runs in the folder of the manifests
         spec = ProcessSpec(
             name="router",
             command=(*BEAMLINE, "router"),

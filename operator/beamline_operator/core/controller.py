@@ -109,6 +109,12 @@ class Controller:
             ):
                 self.queue.add(stored.key)
 
+    def enqueue_listeners(self, subject: str) -> None:
+        """What the extension on ``subject`` publishes about its configuration changed."""
+        for stored in self._store.list("Extension"):
+            if isinstance(stored, Extension) and stored.subject == subject:
+                self.queue.add(stored.key)
+
     def enqueue_dependents(self, extension: ObjectKey) -> None:
         """Everything that refers to ``extension`` is looked at again."""
         for key in self._reconciler.index.referrers(extension):
@@ -116,13 +122,14 @@ class Controller:
 
     def on_health(self, report: RouterHealth) -> None:
         """A router reported calls and breakers: wakes the extensions whose status is to say something new."""
+        self._reconciler.samples.take(report)
         self._look_at(self._reconciler.health.take(report, self._reconciler.monotonic()))
 
     def settle_health(self) -> None:
         """Time went by: wakes the extensions whose health changed by it. Forgets those that are gone."""
-        self._reconciler.health.keep(
-            {object_id(stored.metadata.name) for stored in self._store.list("Extension")}
-        )
+        present = {object_id(stored.metadata.name) for stored in self._store.list("Extension")}
+        self._reconciler.health.keep(present)
+        self._reconciler.samples.keep(present)
         self._look_at(self._reconciler.health.settle(self._reconciler.monotonic()))
 
     def _look_at(self, due: Mapping[str, float]) -> None:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from beamline_contract.conditions import ConditionType, Reason
 from beamline_contract.names import FIELD_MANAGER, FINALIZER, object_id
+from beamline_contract.projection import ExtensionRecord
 from beamline_registry.port import Outcome, Remove, Upsert, Write
+from beamline_sdk.deployment.port import Phase
 
+from .canary import OVER
 from .checks import judge
 from .checks.synced import is_acceptable
 from .plan import Plan
@@ -40,14 +43,30 @@ def decide(view: View, settings: ReconcileSettings) -> Plan:
         events=told,
         requeue=_requeue(view, decided, settings),
         failed=_failure(view),
+        remember=_remember(view),
     )
+
+
+def _remember(view: View) -> dict[str, object]:
+    """A roll-back is written down before it is made: the failed revision must never be tried again."""
+    if view.rollback is None:
+        return {}
+    said = view.rollback.to_status()
+    return {} if view.object.status.get("rolledBack") == said else {"rolledBack": said}
 
 
 def _requeue(view: View, decided: Decided, settings: ReconcileSettings) -> float | None:
     """What no event announces: the end of a rollout, and of what is in the way of this object."""
     workload = decided.get(ConditionType.WORKLOAD_READY)
+    waits: list[float] = []
     if workload is not None and workload.reason is Reason.WORKLOAD_PROGRESSING:
-        return settings.workload_poll_s
+        waits.append(settings.workload_poll_s)
+    if view.rollback is not None and (view.workload is None or view.workload.phase is not Phase.READY):
+        waits.append(settings.workload_poll_s)
+    if view.canary is not None and view.canary.state not in OVER:
+        waits.append(settings.canary_poll_s)
+    if waits:
+        return min(waits)
     in_the_way = view.attempts.write is not None and view.attempts.write.outcome is Outcome.CONFLICT
     if in_the_way or view.attempts.deploy_fault is not None:
         return settings.conflict_poll_s
@@ -63,7 +82,7 @@ def _upsert(view: View) -> tuple[Write, ...]:
     )
     if view.record is None or view.in_registry:
         return ()
-    upsert = Upsert(view.record, changed_by=view.object.metadata.changed_by or "unknown")
+    upsert = Upsert(view.record, changed_by=_changed_by(view))
     if not tried:
         return (upsert,)
     result = attempts.write
@@ -72,6 +91,19 @@ def _upsert(view: View) -> tuple[Write, ...]:
         # The row of an earlier object with this very name: retained by it, or its end was missed.
         return (Remove(view.kind, view.record.id, "", 0, changed_by=FIELD_MANAGER), upsert)
     return ()
+
+
+def _changed_by(view: View) -> str:
+    """Whoever changed the object; a canary changes its own weight."""
+    known, wanted = view.row.record if view.row is not None else None, view.record
+    if (
+        isinstance(known, ExtensionRecord)
+        and isinstance(wanted, ExtensionRecord)
+        and known.weight != wanted.weight
+        and known.generation == wanted.generation
+    ):
+        return f"{FIELD_MANAGER} (canary)"
+    return view.object.metadata.changed_by or "unknown"
 
 
 def _wants_deploy(view: View, decided: Decided) -> bool:

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from beamline_contract.names import object_id
 from beamline_contract.objects import Extension, ObjectKey, RoutingPolicy
-from beamline_contract.projection import extension_record, policy_record
+from beamline_contract.projection import ExtensionRecord, extension_record, policy_record
 from beamline_contract.reports import RouterStatus
-from beamline_sdk.deployment.port import DeploymentError, Deployments, DeploymentStatus
+from beamline_sdk.deployment.port import DeploymentError, DeploymentRequest, Deployments, DeploymentStatus
 
+from .canary import ABORT, PROMOTE, CanaryStatus, Facts, advance, remembered
 from .checks.references import permission_fault
 from .health import HealthBoard
 from .index import ObjectIndex, refs_of, target_of
 from .ledger import Ledger
 from .ports import Hints, Inputs, ObjectStore, StoredObject
+from .rollback import LastGood, RolledBack, judged, last_good, proven, returned, revision_of, rolled_back
+from .samples import SampleBoard
 from .settings import ReconcileSettings
-from .view import Attempts, Record, Reference, View
+from .versions import Family, base_of, blocked_by, failed_because, family_of, standing, weigh
+from .view import MAX_ANNOTATION, Attempts, Record, Reference, View
 from .workload import desired_workload
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What shall run, how it is, the last revision that was good, and the one that failed."""
+
+    desired: DeploymentRequest | None = None
+    observed: DeploymentStatus | None = None
+    good: LastGood | None = None
+    rollback: RolledBack | None = None
 
 
 class Gatherer:
@@ -35,6 +49,7 @@ class Gatherer:
         ledger: Ledger,
         settings: ReconcileSettings,
         health: HealthBoard,
+        samples: SampleBoard,
         clock: Callable[[], float],
         inputs: Inputs | None = None,
     ) -> None:
@@ -46,6 +61,7 @@ class Gatherer:
         self._settings = settings
         self._inputs = inputs
         self._health = health
+        self._samples = samples
         self._clock = clock
 
     async def gather(self, key: ObjectKey, attempts: Attempts, now: datetime) -> View | None:
@@ -57,31 +73,103 @@ class Gatherer:
         denied = {
             object_id(ref.ref.name) for ref in references if permission_fault(key.namespace, ref) is not None
         }
-        desired = None
+        work = _Work()
         if isinstance(stored, Extension) and self._deployments is not None:
-            desired = desired_workload(stored, self._settings, self._inputs)
-        observed: DeploymentStatus | None = None
-        if desired is not None and self._deployments is not None:
-            try:
-                observed = await self._deployments.get_status(key.namespace, key.name, desired)
-            except DeploymentError as error:
-                attempts = _with_deploy_fault(attempts, error)
+            work, attempts = await self._work(stored, attempts)
+        record, canary = record_of(stored, denied), None
+        if isinstance(stored, Extension) and isinstance(record, ExtensionRecord):
+            record, canary = self._divide(stored, record, work, attempts, now)
         routers = tuple(sorted(self._hints.routers(), key=lambda router: router.instance))
         return View(
             object=stored,
             now=now,
-            record=record_of(stored, denied),
+            record=record,
             row=self._ledger.get(key),
             rival=self._index.rival(key),
             references=references,
-            desired=desired,
-            workload=observed,
+            desired=work.desired,
+            workload=work.observed,
             routers=routers,
             attempts=attempts,
             allowed_images=self._settings.allowed_images,
             health=self._health.read(object_id(key.name), self._clock()) if key.kind == "Extension" else None,
             holders=self._holders(stored, routers),
+            config_schema=self._hints.config_schema(stored.subject)
+            if isinstance(stored, Extension)
+            else None,
+            canary=canary,
+            good=work.good,
+            rollback=work.rollback,
         )
+
+    async def _work(self, extension: Extension, attempts: Attempts) -> tuple[_Work, Attempts]:
+        """What shall run for an Extension, how it is, and whether an earlier revision runs in its place."""
+        assert self._deployments is not None, "asked for only where there is something to run it"
+        asked = desired_workload(extension, self._settings, self._inputs)
+        if asked is None:
+            return _Work(), attempts
+        revision = revision_of(asked.workload, asked.inputs)
+        good, back = last_good(extension.status), rolled_back(extension, revision)
+        desired = asked
+        if back is not None and good is not None:
+            desired = self._returned(extension, good)
+        try:
+            observed = await self._deployments.get_status(
+                extension.metadata.namespace, extension.metadata.name, desired
+            )
+        except DeploymentError as error:
+            return _Work(desired, None, good, back), _with_deploy_fault(attempts, error)
+        if back is None and not extension.spec.suspend:
+            back = judged(extension, revision, asked, observed)
+            if back is not None and good is not None:
+                desired = self._returned(extension, good)
+        if back is None:
+            good = proven(extension, revision, desired, observed)
+        return _Work(desired, observed, good, back), attempts
+
+    def _returned(self, extension: Extension, good: LastGood) -> DeploymentRequest:
+        desired = desired_workload(returned(extension, good), self._settings, self._inputs)
+        assert desired is not None, "the last good revision is a workload"
+        return desired
+
+    def _divide(
+        self, extension: Extension, record: ExtensionRecord, work: _Work, attempts: Attempts, now: datetime
+    ) -> tuple[ExtensionRecord, CanaryStatus | None]:
+        """The row with its share of the traffic, and what is remembered of the canary."""
+        family = family_of(extension, self._store.get, self._index.referrers(base_of(extension)))
+        spec = extension.spec
+        canary = None
+        if spec.canary is not None:
+            canary = standing(extension)
+            known = remembered(extension.status)
+            # What the registry did not hear of is not lived through: no step while it is away.
+            if not (spec.suspend or extension.metadata.deleting or attempts.registry_fault is not None):
+                failed = failed_because(work.desired, work.observed)
+                if work.rollback is not None:
+                    failed = f"its workload failed: {work.rollback.message}"
+                notes = extension.metadata.annotations
+                facts = Facts(
+                    now=now,
+                    samples=self._samples.since(extension.id, canary.mark),
+                    breaker=self._health.breaker(extension.id),
+                    blocked=blocked_by(extension, family, work.desired, work.observed)
+                    or self._not_divided(extension, family, canary),
+                    failed=failed,
+                    promote=notes.get(PROMOTE, "")[:MAX_ANNOTATION],
+                    abort=notes.get(ABORT, "")[:MAX_ANNOTATION],
+                )
+                canary = advance(spec.canary, canary.revision, known, facts)
+        return weigh(record, extension, family, canary), canary
+
+    def _not_divided(self, extension: Extension, family: Family, canary: CanaryStatus) -> str | None:
+        """A step counts once the base's row has given up its part."""
+        if not canary.step or family.base is None:
+            return None
+        row = self._ledger.get(family.base.key)
+        wanted = weigh(extension_record(family.base), extension, family, canary)
+        if row is not None and isinstance(row.record, ExtensionRecord) and row.record.weight == wanted.weight:
+            return None
+        return "the registry does not hold this step's weights yet; see the condition Synced of the base."
 
     def _holders(self, stored: StoredObject, routers: tuple[RouterStatus, ...]) -> dict[str, ObjectKey]:
         """The objects behind the ids that routers name in their remarks on this one."""

@@ -106,6 +106,12 @@ class HealthBoard:
             entry.told, entry.told_at = current, now
         return entry.told
 
+    def breaker(self, identifier: str) -> str:
+        """The worst breaker state over all routers, as last reported."""
+        entry = self._entries.get(identifier)
+        states = entry.breakers.values() if entry is not None else ()
+        return max(states, key=_SEVERITY.__getitem__, default="closed")
+
     def _add(self, instance: str, delta: HealthDelta, now: float) -> None:
         entry = self._entries.setdefault(delta.extension_id, _Entry())
         entry.breakers[instance] = delta.breaker

@@ -21,6 +21,7 @@ from beamline_contract.objects import BrokenObject, Extension, Kind, ObjectKey, 
 from beamline_contract.projection import references
 
 from .ports import StoredObject
+from .versions import base_of, standing
 from .view import Rival
 
 Claim: TypeAlias = tuple[str, str]
@@ -35,6 +36,8 @@ class _Entry:
     claims: tuple[Claim, ...]
     facts: tuple[object, ...]
     refers_to: frozenset[ObjectKey]
+    base: ObjectKey | None = None
+    """What a version is a version of: the whole family shares the traffic."""
 
 
 class ObjectIndex:
@@ -105,6 +108,9 @@ class ObjectIndex:
                     yield from self._referrers.get(rival.name, ())
         if key.kind == "Extension":
             yield from self._referrers.get(key.name, ())
+        if entry.base is not None:
+            yield entry.base
+            yield from self.referrers(entry.base)
 
     def _unlink(self, key: ObjectKey, entry: _Entry | None) -> None:
         if entry is None:
@@ -149,6 +155,13 @@ def _shown(status: Mapping[str, Any]) -> tuple[object, ...]:
     return (unready, status.get("breaker", "closed"))
 
 
+def _share(version: Extension) -> tuple[object, ...]:
+    """What the rest of its family divides the traffic by."""
+    canary = None if version.spec.canary is None else standing(version)
+    stands = None if canary is None else (canary.state, canary.weight, canary.since)
+    return (version.spec.weight, version.spec.suspend, stands)
+
+
 def _entry(stored: StoredObject) -> _Entry:
     meta = stored.metadata
     claims: list[Claim] = [(f"{stored.kind} id", object_id(meta.name))]
@@ -163,8 +176,12 @@ def _entry(stored: StoredObject) -> _Entry:
             spec.version_of,
             meta.deleting,
             _shown(stored.status),
+            *_share(stored),
         )
     elif isinstance(stored, RoutingPolicy):
         facts = (meta.deleting,)
     refers_to = frozenset(target_of(stored, ref) for _, ref, _ in refs_of(stored))
-    return _Entry(meta.created_at, meta.uid, tuple(claims), facts, refers_to)
+    base = None
+    if isinstance(stored, Extension) and stored.spec.version_of is not None:
+        base = base_of(stored)
+    return _Entry(meta.created_at, meta.uid, tuple(claims), facts, refers_to, base)

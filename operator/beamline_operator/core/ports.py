@@ -80,3 +80,7 @@ class Hints(Protocol):
     def routers(self) -> Sequence[RouterStatus]:
         """The last report of every router that is alive."""
         ...
+
+    def config_schema(self, subject: str) -> Mapping[str, Any] | None:
+        """The JSON Schema that the extension on ``subject`` publishes; None where none is known."""
+        ...

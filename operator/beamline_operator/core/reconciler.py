@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from uuid import uuid4
 
 import structlog
 
@@ -32,6 +33,7 @@ from .health import HealthBoard
 from .index import ObjectIndex
 from .ledger import Ledger
 from .ports import Hints, Inputs, ObjectStore, StoreError
+from .samples import SampleBoard
 from .settings import ReconcileSettings
 from .status import first_sight
 from .view import Attempts, Row, View
@@ -76,6 +78,7 @@ class Reconciler:
         self.index = ObjectIndex()
         self.ledger = Ledger()
         self.health = HealthBoard()
+        self.samples = SampleBoard()
         self.monotonic = clock
         self.batcher = Batcher(registry, hints, epoch)
         self.notify: Callable[[ObjectKey], None] = _nobody
@@ -87,6 +90,7 @@ class Reconciler:
             ledger=self.ledger,
             settings=settings,
             health=self.health,
+            samples=self.samples,
             clock=self.monotonic,
             inputs=inputs,
         )
@@ -113,9 +117,15 @@ class Reconciler:
         Raises :class:`RetryLater` and ``FencedError``.
         """
         self.ledger.at_epoch(self._epoch())
-        affected = self.index.update(key, self._store.get(key))
+        stored = self._store.get(key)
+        affected = self.index.update(key, stored)
+        context = {
+            "reconcile_id": uuid4().hex[:12],
+            "generation": stored.metadata.generation if stored is not None else None,
+        }
         try:
-            return await self._passes(key)
+            with structlog.contextvars.bound_contextvars(**context):  # every line of this pass has them
+                return await self._passes(key)
         except StoreError as error:
             if error.retryable:
                 raise RetryLater(str(error)) from error
@@ -145,6 +155,8 @@ class Reconciler:
                 if plan.failed is not None:
                     raise RetryLater(plan.failed)
                 return plan.requeue
+            if plan.remember:
+                await self._store.write_status(key, {**_stored_status(self._store, view), **plan.remember})
             attempts = await self._actor.carry_out(key, plan, attempts)
             if attempts.finalizer is False:
                 return None

@@ -25,5 +25,7 @@ class ReconcileSettings:
     allowed_images: tuple[str, ...] = ()
     workload_poll_s: float = 5.0
     """How soon an unfinished rollout is looked at again where no event announces its end."""
+    canary_poll_s: float = 5.0
+    """How often a canary that is under way is looked at; routers report as often."""
     conflict_poll_s: float = 30.0
     """How soon an object is tried again that a row without an object, or a foreign Deployment, keeps out."""

@@ -15,6 +15,7 @@ from beamline_contract.names import object_id
 from beamline_contract.objects import BrokenObject, Extension, RoutingPolicy
 from beamline_contract.projection import COMPLEXITY_WARNING, PolicyRecord, complexity
 
+from .canary import State, remembered
 from .checks.programmed import serving_routers
 from .checks.references import fault_of
 from .health import from_status
@@ -64,6 +65,12 @@ def assemble(view: View, decided: Decided) -> dict[str, Any]:
 
 def _extension_status(view: View, extension: Extension) -> dict[str, Any]:
     status: dict[str, Any] = {"subject": extension.subject}
+    if view.canary is not None:
+        status["canary"] = view.canary.to_status()
+    if view.good is not None:
+        status["lastGood"] = view.good.to_status()
+    if view.rollback is not None:
+        status["rolledBack"] = view.rollback.to_status()
     observed = view.workload
     if view.desired is not None and observed is not None:
         status["replicas"] = observed.replicas
@@ -166,6 +173,7 @@ _TOLD: Final[tuple[tuple[ConditionType, str, Reason | None, EventReason], ...]] 
     (ConditionType.ACCEPTED, "False", None, EventReason.REJECTED),
     (ConditionType.SYNCED, "True", None, EventReason.SYNCED),
     (ConditionType.WORKLOAD_READY, "False", Reason.WORKLOAD_FAILED, EventReason.WORKLOAD_FAILED),
+    (ConditionType.WORKLOAD_READY, "False", Reason.WORKLOAD_ROLLED_BACK, EventReason.WORKLOAD_ROLLED_BACK),
     (ConditionType.PROGRAMMED, "False", Reason.REFUSED, EventReason.REFUSED),
     (ConditionType.PROGRAMMED, "True", None, EventReason.PROGRAMMED),
 )
@@ -176,7 +184,7 @@ def events(view: View, decided: Decided) -> tuple[Event, ...]:
     if view.suspended:
         return ()
     before = conditions_of(view.object.status)
-    told = _breaker_events(view)
+    told = _breaker_events(view) + _canary_events(view)
     for kind, wanted, reason, event in _TOLD:
         finding = decided.get(kind)
         if finding is None or finding.status != wanted or reason not in {None, finding.reason}:
@@ -200,6 +208,27 @@ def _breaker_events(view: View) -> list[Event]:
     return [
         Event(EventReason.BREAKER_OPENED, f"The breaker is {new} in at least one router{error}.", "Warning")
     ]
+
+
+_CANARY_EVENTS: Final = {
+    State.PROGRESSING: EventReason.CANARY_STEP,
+    State.PAUSED: EventReason.CANARY_PAUSED,
+    State.PROMOTED: EventReason.CANARY_PROMOTED,
+    State.ROLLED_BACK: EventReason.CANARY_ROLLED_BACK,
+    State.ABORTED: EventReason.CANARY_ABORTED,
+}
+
+
+def _canary_events(view: View) -> list[Event]:
+    """One for each step, and for each end."""
+    new = view.canary
+    if new is None or new.state not in _CANARY_EVENTS:
+        return []
+    old = remembered(view.object.status)
+    if old is not None and (old.state, old.step, old.revision) == (new.state, new.step, new.revision):
+        return []
+    bad = new.state in {State.ROLLED_BACK, State.ABORTED}
+    return [Event(_CANARY_EVENTS[new.state], new.message[:1024], "Warning" if bad else "Normal")]
 
 
 def _is_news(old: Mapping[str, Any] | None, finding: Finding, generation: int) -> bool:

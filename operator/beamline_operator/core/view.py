@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from beamline_contract.conditions import ConditionType, Reason
 from beamline_contract.extension import ExtensionRef
@@ -18,8 +18,10 @@ from beamline_contract.reports import Notice, RouterStatus
 from beamline_registry.port import WriteResult
 from beamline_sdk.deployment.port import DeploymentRequest, DeploymentStatus
 
+from .canary import CanaryStatus
 from .health import ExtensionHealth
 from .ports import StoredObject
+from .rollback import LastGood, RolledBack
 
 RECONCILE_AT: Final = f"{GROUP}/reconcile-at"
 """Annotation on an object: a value that was not there before forces a pass."""
@@ -105,8 +107,16 @@ class View:
     allowed_images: tuple[str, ...] = ()
     health: ExtensionHealth | None = None
     """What routers say; None where nothing was heard since this process started."""
+    canary: CanaryStatus | None = None
+    """What is remembered of its canary next; None without one."""
+    good: LastGood | None = None
+    """The last revision of the workload that was ready."""
+    rollback: RolledBack | None = None
+    """The revision that failed, where ``desired`` is the last good one in its place."""
     holders: Mapping[str, ObjectKey] = field(default_factory=dict)
     """The objects behind the ids that routers name in their remarks."""
+    config_schema: Mapping[str, Any] | None = None
+    """What the running extension publishes; None where none runs."""
 
     @property
     def kind(self) -> Kind:

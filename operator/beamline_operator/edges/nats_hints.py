@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -33,6 +33,8 @@ from beamline_contract.names import (
 from beamline_contract.reports import STATUS_TTL_S, Changed, Report, RouterHealth, RouterStatus
 from beamline_sdk import link
 from beamline_sdk.link import LinkSettings
+
+from .schemas import PublishedSchemas
 
 SWEEP_S: Final = 1.0
 
@@ -53,6 +55,7 @@ class NatsHints:
     ) -> None:
         self.on_report = on_report
         self.on_health = on_health
+        self.schemas = PublishedSchemas(clock=clock)
         self._settings = settings
         self._clock = clock
         self._routers: dict[str, tuple[float, RouterStatus]] = {}
@@ -93,6 +96,10 @@ class NatsHints:
         oldest = self._clock() - STATUS_TTL_S
         return [status for seen, status in self._routers.values() if seen >= oldest]
 
+    def config_schema(self, subject: str) -> Mapping[str, Any] | None:
+        """What the extension on ``subject`` publishes; None where none runs, or it publishes none."""
+        return self.schemas.get(subject)
+
     async def probe(self) -> None:
         """Asks every router to report now."""
         await self._publish(SUBJECT_ROUTER_PROBE, b"{}")
@@ -132,6 +139,7 @@ class NatsHints:
             await self._nc.subscribe(SUBJECT_ROUTER_STATUS, cb=self._on_status),
             await self._nc.subscribe(SUBJECT_ROUTER_HEALTH, cb=self._on_health),
         ]
+        self._tasks.append(asyncio.create_task(self.schemas.survey(self._nc), name="config-schemas"))
         await self._greet()
 
     async def _greet(self) -> None:

@@ -99,7 +99,8 @@ def inherited(environ: Mapping[str, str]) -> dict[str, str]:
 
 def _find(program: str, path: str, cwd: Path) -> str | None:
     if "/" in program:
-        candidate = (cwd / program).resolve()
+        # Not resolved: a virtual environment is the symbolic link by which its interpreter is called.
+        candidate = Path(os.path.abspath(cwd / program))
         return str(candidate) if candidate.is_file() and os.access(candidate, os.X_OK) else None
     return shutil.which(program, path=path)
 

@@ -38,9 +38,12 @@ def disruption_budget(request: DeploymentRequest, selector: Mapping[str, str]) -
     asked = request.workload.disruption
     if asked is None:
         return None
+    share: dict[str, Any] = {"maxUnavailable": 1 if asked.max_unavailable is None else asked.max_unavailable}
+    if asked.min_available is not None:
+        share = {"minAvailable": asked.min_available}
     return {
         "selector": {"matchLabels": dict(selector)},
-        "maxUnavailable": asked.max_unavailable,
+        **share,
         # A pod that never becomes ready must not keep a node from being drained.
         "unhealthyPodEvictionPolicy": "AlwaysAllow",
     }

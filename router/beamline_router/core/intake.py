@@ -15,7 +15,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from math import ceil
+from typing import Any, Final, Protocol
 
 import orjson
 
@@ -46,6 +47,10 @@ Bits = Callable[[int], int]
 Shape = Callable[[object, Mapping[str, str]], object]
 """A parsed body and the headers become a body of ``POST /v1/route``, or a :class:`WireError`."""
 
+NEAR: Final = 0.8
+"""From this share of a limit on a caller is warned."""
+_NEAR_DEPTH: Final = ceil(NEAR * MAX_JSON_DEPTH)
+
 _FIELDS: Final = frozenset(
     {"tenant_id", "environment", "model", "policy", "prompt", "messages", "parameters", "context", "stream"}
 )
@@ -75,6 +80,20 @@ _KEY_DEADLINE_MS: Final = HEADER_DEADLINE_MS.lower()
 _KEY_DEADLINE_AT: Final = HEADER_DEADLINE_AT.lower()
 
 
+class Bound(Protocol):
+    """What decides for whom a request is: an API key."""
+
+    @property
+    def tenant(self) -> str:
+        """The only tenant."""
+        ...
+
+    @property
+    def environment(self) -> str | None:
+        """The only environment; None: any."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """Who is asking, known before the body is read, so that even a refusal carries its id and trace."""
@@ -93,8 +112,7 @@ def open_envelope(headers: Mapping[str, str], bits: Bits) -> Envelope:
     The caller's trace goes on under a span id of our own; without a valid ``traceparent`` its
     ``tracestate`` means nothing and is dropped, as the W3C recommendation asks.
     """
-    given = headers.get("x-request-id") or headers.get(_KEY_REQUEST_ID)
-    request_id = given if given is not None and _REQUEST_ID.fullmatch(given) else f"{bits(128):032x}"
+    request_id = request_id_of(headers, bits)
     parent = headers.get(HEADER_TRACEPARENT)
     found = _TRACEPARENT.fullmatch(parent) if parent is not None else None
     span = bits(64) or 1
@@ -115,6 +133,12 @@ def open_envelope(headers: Mapping[str, str], bits: Bits) -> Envelope:
         _carried(headers, HEADER_TRACESTATE, _MAX_TRACESTATE),
         _carried(headers, HEADER_BAGGAGE, _MAX_BAGGAGE),
     )
+
+
+def request_id_of(headers: Mapping[str, str], bits: Bits) -> str:
+    """The caller's request id where it states a lawful one, else a new one."""
+    given = headers.get("x-request-id") or headers.get(_KEY_REQUEST_ID)
+    return given if given is not None and _REQUEST_ID.fullmatch(given) else f"{bits(128):032x}"
 
 
 def remaining_ms(headers: Mapping[str, str], unix_ms: float) -> float | WireError | None:
@@ -146,10 +170,12 @@ def read_request(
     now: float,
     unix_ms: float,
     shape: Shape | None = None,
+    bound: Bound | None = None,
 ) -> Request | WireError:
     """A valid request, or INVALID_ARGUMENT / DEADLINE_EXCEEDED. ``headers`` have lower-case names.
 
-    ``shape`` turns another door's body into the one of ``POST /v1/route`` before its fields are judged.
+    ``bound`` decides tenant and environment; a body that names others is PERMISSION_DENIED. ``shape`` turns
+    another door's body into the one of ``POST /v1/route`` before its fields are judged.
 
     ``now`` is monotonic seconds, ``unix_ms`` the wall clock in milliseconds (for Beamline-Deadline-At).
     """
@@ -172,6 +198,10 @@ def read_request(
     if fault is not None:
         return fault.at(request_id=envelope.request_id)
     assert isinstance(data, dict)
+    if bound is not None:
+        foreign = _bind(data, bound)
+        if foreign is not None:
+            return foreign.at(request_id=envelope.request_id)
     policy = data.get("policy")
     return Request(
         request_id=envelope.request_id,
@@ -194,6 +224,19 @@ def read_request(
     )
 
 
+def near_limits(body: bytes) -> tuple[str, ...]:
+    """A sentence for each limit of which a body that passed has used four fifths or more."""
+    found: tuple[str, ...] = ()
+    if len(body) >= NEAR * MAX_BODY_BYTES:
+        found = (
+            f"request body: {len(body)} of at most {MAX_BODY_BYTES} bytes; "
+            "shorten the history, or send a reference instead of the text",
+        )
+    if body.count(b"[") + body.count(b"{") >= _NEAR_DEPTH and too_deep(body, _NEAR_DEPTH - 1):
+        found = (*found, f"JSON depth: {_NEAR_DEPTH} or more of at most {MAX_JSON_DEPTH} levels; flatten it")
+    return found
+
+
 def too_large(size: int | None = None) -> WireError:
     """INVALID_ARGUMENT that becomes 413. ``size`` in bytes where it is known."""
     seen = "" if size is None else f", got {size}"
@@ -204,16 +247,34 @@ def too_large(size: int | None = None) -> WireError:
     )
 
 
-def too_deep(body: bytes) -> bool:
-    """Whether the JSON text nests deeper than 32 levels, or its brackets are not balanced."""
-    if body.count(b"[") + body.count(b"{") <= MAX_JSON_DEPTH:
+def too_deep(body: bytes, levels: int = MAX_JSON_DEPTH) -> bool:
+    """Whether the JSON text nests deeper than ``levels``, or its brackets are not balanced."""
+    if body.count(b"[") + body.count(b"{") <= levels:
         return False
     brackets = _STRING.sub(b"", body).translate(_ONE_KIND, _NOT_BRACKETS)
-    for _ in range(MAX_JSON_DEPTH):
+    for _ in range(levels):
         if not brackets:
             return False
         brackets = brackets.replace(b"[]", b"")
     return bool(brackets)
+
+
+def _bind(data: dict[str, Any], bound: Bound) -> WireError | None:
+    """Writes what the caller's key decides into the body, or says what the body must not name."""
+    for field, decided in (("tenant_id", bound.tenant), ("environment", bound.environment)):
+        if decided is None:
+            continue
+        named = data.get(field)
+        if named is not None and named != decided:
+            return WireError.of(
+                ErrorCode.PERMISSION_DENIED,
+                f"{field} is {named[:80]!r}, but the API key is for {decided!r}: "
+                "leave it out, or use another key",
+                details={"field": field},
+                attempts=0,
+            )
+        data[field] = decided
+    return None
 
 
 def _parse(body: bytes) -> object:

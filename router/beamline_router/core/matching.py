@@ -21,7 +21,7 @@ The same key always falls on the same side.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 from heapq import merge
@@ -147,6 +147,26 @@ def mismatch(rule: Rule, request: Request) -> str | None:
     ):
         return "percent"
     return None
+
+
+def visible_models(
+    matcher: Matcher, tenant: str, environment: str | None, headers: Mapping[str, str]
+) -> tuple[str, ...]:
+    """The models named without a wildcard by rules that take such a caller, sorted.
+
+    ``percent`` is no reason to hide a model, unless it is 0.
+    """
+    seen: set[str] = set()
+    for rule in matcher.rules:
+        if (
+            rule.exact_models
+            and rule.percent > 0
+            and (not rule.tenants or tenant in rule.tenants)
+            and (not rule.environments or environment in rule.environments)
+            and all(headers.get(name) == value for name, value in rule.headers)
+        ):
+            seen |= rule.exact_models
+    return tuple(sorted(seen))
 
 
 def notices(matcher: Matcher) -> list[Notice]:

@@ -118,6 +118,7 @@ class Pipeline:
 
     async def _after(self, run: Run) -> WireError | None:
         """Post steps."""
+        said = run.output
         for step in run.route.after:
             if step.shadow:
                 self._steps.shadow(run, step)
@@ -127,6 +128,8 @@ class Pipeline:
                 run.apply_post(result)
             elif isinstance(result, WireError):
                 return result
+        if run.output != said and "logprobs" in run.metadata:  # they spell out the text as it was
+            run.metadata = {key: value for key, value in run.metadata.items() if key != "logprobs"}
         if "message" in run.metadata and run.route.after:
             guarded = await PostWindows(run, self._steps, ran=True).guard(run.metadata["message"])
             if isinstance(guarded, WireError):

@@ -22,7 +22,7 @@ from .budget import BudgetSettings
 from .compile_extension import compile_extension, link_versions
 from .compile_policy import compile_policy
 from .hints import hints_of
-from .matching import Matcher, notices_of
+from .matching import Matcher, notices_of, visible_models
 from .reading import BrokenRecordError
 from .request import Request
 from .route import CompiledExtension, CompiledPolicy, Route
@@ -117,10 +117,19 @@ class Snapshot:
         found = self.matcher.find(request) if named is None else self._policies.get(named)
         return None if found is None else found.route
 
-    def models(self) -> tuple[str, ...]:
-        """Every model that a policy names without a wildcard, sorted."""
-        names = {name for rule in self.matcher.rules for name in rule.exact_models}
-        return tuple(sorted(names))
+    def models(self, tenant: str, environment: str | None, headers: Mapping[str, str]) -> tuple[str, ...]:
+        """Every model that a policy names without a wildcard and that such a caller can ask for, sorted."""
+        return visible_models(self.matcher, tenant, environment, headers)
+
+    def is_for(self, policy_id: str, tenant: str, environment: str | None) -> bool:
+        """Whether a caller bound to a tenant may name this policy; True where there is none of that id."""
+        found = self._policies.get(policy_id)
+        if found is None:
+            return True
+        criteria = found.criteria
+        return (not criteria.tenants or tenant in criteria.tenants) and (
+            not criteria.environments or environment in criteria.environments
+        )
 
     @property
     def extensions(self) -> int:

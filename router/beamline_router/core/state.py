@@ -72,6 +72,7 @@ class Runtime:
         self._breakers: dict[str, Breaker] = {}
         self._loads: dict[str, Load] = {}
         self._budgets: dict[str, RetryBudget] = {}
+        self._isolated: set[str] = set()
 
     def breaker(self, call: Call) -> Breaker:
         """The breaker that guards this call, made on first use."""
@@ -103,6 +104,7 @@ class Runtime:
         """Takes over the settings of a new snapshot; forgets breakers and counters of ids that are gone."""
         upkeep = snapshot.upkeep
         settings, budgets = upkeep.breakers, upkeep.budgets
+        self._isolated &= snapshot.compiled_extensions.keys()
         for key in [key for key in self._breakers if key not in settings]:
             del self._breakers[key]
         for key, breaker in self._breakers.items():
@@ -148,12 +150,18 @@ class Runtime:
         return expected_ms(hint, load.latency_s * 1000, self._clock() - load.last_at, LATENCY_MEMORY_S)
 
     def isolate(self, extension: CompiledExtension) -> None:
-        """Refuses every call to an extension until :meth:`reset`."""
+        """Refuses every call to an extension until :meth:`reset`, also from steps that a later snapshot
+        brings.
+
+        It lasts for as long as the registry holds the extension, enabled or not.
+        """
+        self._isolated.add(extension.id)
         for breaker in self._breakers_of(extension):
             breaker.isolate()
 
     def reset(self, extension: CompiledExtension) -> None:
         """Closes the breakers of an extension at once."""
+        self._isolated.discard(extension.id)
         for breaker in self._breakers_of(extension):
             breaker.reset()
 
@@ -170,4 +178,6 @@ class Runtime:
             self._recorder.breaker(key, state)
 
         breaker = self._breakers[key] = Breaker(settings, random=self._rng.random, on_change=changed)
+        if key.partition("@")[0] in self._isolated:
+            breaker.isolate()
         return breaker

@@ -147,7 +147,9 @@ async def stream_rest(
         posts.write_trail()
     if error is not None:
         return error
-    run.metadata = {key: value for key, value in run.metadata.items() if key != "message"}  # it was delivered
+    # The message was delivered; log probabilities spell out the text as it was before the post steps.
+    gone = {"message"} if run.output == "".join(delivery.parts) else {"message", "logprobs"}
+    run.metadata = {key: value for key, value in run.metadata.items() if key not in gone}
     for step in run.route.after:
         if step.shadow:
             steps.shadow(run, step)

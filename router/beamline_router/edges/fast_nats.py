@@ -343,6 +343,10 @@ class FastLine:
         if not self._path.publish(subject, payload):
             raise errors.OutboundBufferLimitError
 
+    def send(self, subject: bytes, payload: bytes) -> bool:
+        """Sends a message without waiting; False where there is no connection that takes it."""
+        return self._path.publish(subject, payload)
+
 
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 

@@ -26,9 +26,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from beamline_contract.errors import ErrorCode, WireError
 from beamline_contract.wire import MAX_BODY_BYTES
 
+from ..core.api_keys import without_keys
 from ..core.intake import too_large
 from .http_replies import NO_STORE, Receive, Scope, Send, send_json, send_whole
-from .openai_chat import ChatFormat, send_models
+from .openai_chat import ChatFormat, send_error, send_models
 from .route_format import Format, RouteFormat
 from .serving import Serving
 from .telemetry import Telemetry
@@ -96,11 +97,21 @@ class HttpDoor:
         await self._exchange(scope, receive, ChatFormat(send, self._clock()))
 
     async def _models(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        await send_models(send, scope["path"], self._serving.models)
+        headers = _headers(scope)
+        models = self._serving.models(headers, _peer(scope))
+        if isinstance(models, WireError):
+            await send_error(send, models)
+            return
+        await send_models(send, scope["path"], models)
 
     async def _exchange(self, scope: Scope, receive: Receive, form: Format) -> None:
         """One request in the words of ``form``: its body read, served, and answered, streamed or not."""
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = _headers(scope)
+        key = self._serving.admit("http", headers, _peer(scope))
+        without_keys(headers)
+        if isinstance(key, WireError):
+            await form.finish(self._serving.refuse("http", headers, key), close=not _short(headers))
+            return
         kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         if kind != "application/json" and not kind.endswith("+json"):
             refusal = WireError.of(
@@ -121,7 +132,9 @@ class HttpDoor:
         watch = _Watch(task, receive)
         watcher = asyncio.get_running_loop().create_task(watch.run())
         try:
-            served = await self._serving.serve("http", body, headers, shape=form.shape, sink_of=form.sink_of)
+            served = await self._serving.serve(
+                "http", body, headers, key=key, shape=form.shape, sink_of=form.sink_of
+            )
         except asyncio.CancelledError:
             if not watch.left:
                 raise
@@ -167,14 +180,20 @@ class _Watch:
 class HttpServer:
     """uvicorn around an ASGI application, on a socket of ours, so that port 0 is known at once."""
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], host: str, port: int) -> None:
+    def __init__(
+        self,
+        app: Callable[[Scope, Receive, Send], Awaitable[None]],
+        host: str,
+        port: int,
+        protocol: type[asyncio.Protocol] | None = None,
+    ) -> None:
         self._socket = listen(host, port)
         self.host = host
         self.port = int(self._socket.getsockname()[1])
         self._server = _Quiet(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=protocol or "httptools",
                 ws="none",
                 lifespan="off",
                 loop="none",
@@ -228,6 +247,21 @@ def listen(host: str, port: int) -> socket.socket:
         )
         raise ListenError(f"{host}:{port} for HTTP {why}") from error
     return bound
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def _peer(scope: Scope) -> str | None:
+    client = scope.get("client")
+    return None if not client else str(client[0])
+
+
+def _short(headers: dict[str, str]) -> bool:
+    """Whether a body that nobody reads is worth receiving, to keep the connection."""
+    stated = headers.get("content-length", "")
+    return stated.isdecimal() and int(stated[:20]) <= MAX_BODY_BYTES
 
 
 async def _linger(receive: Receive) -> None:

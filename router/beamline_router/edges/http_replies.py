@@ -74,6 +74,8 @@ def served_headers(served: Served) -> list[Header]:
         headers.append((b"x-beamline-steps", steps_line(result.trail)))
     if isinstance(result, Answer):
         headers.append((b"x-beamline-provider", result.provider_id.encode("ascii", "replace")))
+    if served.warnings:
+        headers.append((b"x-beamline-warning", ", ".join(served.warnings).encode("ascii", "replace")))
     return headers
 
 
@@ -84,6 +86,8 @@ def add_retry_after(headers: list[Header], status: int, error: WireError) -> Non
         headers.append((b"retry-after", str(max(1, ceil(after / 1000))).encode()))
     elif status in {429, 503}:
         headers.append((b"retry-after", str(_DEFAULT_RETRY_AFTER_S).encode()))
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
 
 
 async def send_json(

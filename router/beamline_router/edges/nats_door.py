@@ -28,6 +28,7 @@ from beamline_contract.errors import ErrorCode, WireError
 from beamline_contract.names import QUEUE_ROUTER, SUBJECT_INVOKE
 from beamline_sdk.streams import StreamSenders
 
+from ..core.api_keys import without_keys
 from .nats_answers import NatsAnswer
 from .serving import Serving
 
@@ -58,6 +59,10 @@ class Line(Protocol):
 
     async def publish(self, subject: bytes, payload: bytes) -> None:
         """Sends a message now. Raises a nats-py error where it can't leave now."""
+        ...
+
+    def send(self, subject: bytes, payload: bytes) -> bool:
+        """As :meth:`publish`, without waiting; False where that is not possible here."""
         ...
 
 
@@ -91,6 +96,11 @@ class PlainLine:
     async def publish(self, subject: bytes, payload: bytes) -> None:
         """See :class:`Line`."""
         await self._nc.publish(subject.decode(), payload)
+
+    def send(self, subject: bytes, payload: bytes) -> bool:
+        """See :class:`Line`: nats-py only sends in a coroutine."""
+        del subject, payload
+        return False
 
 
 class NatsDoor:
@@ -141,11 +151,27 @@ class NatsDoor:
         if not reply:
             log.debug("request.without_reply_subject")
             return
+        refusal = self._serving.shed("nats")
+        if refusal is not None:
+            self._send_now(reply, refusal.plain % self._serving.id_of(headers))
+            return
         task = asyncio.get_running_loop().create_task(self._serve(reply, headers, payload))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
+    def _send_now(self, reply: bytes, body: bytes) -> None:
+        """For refusals: an overloaded router makes no task for what it does not execute, where it can."""
+        line = self._line
+        assert line is not None
+        if not line.send(reply, body):
+            task = asyncio.get_running_loop().create_task(_sent_if_possible(line, reply, body))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
     async def _serve(self, reply: bytes, headers: Mapping[str, str], payload: bytes) -> None:
+        key = self._serving.admit("nats", headers)
+        if "authorization" in headers or "x-api-key" in headers:
+            headers = without_keys(dict(headers))
         line, task = self._line, asyncio.current_task()
         assert line is not None
         assert task is not None
@@ -158,7 +184,10 @@ class NatsDoor:
 
         answer = NatsAnswer(self._streams, reply.decode(), headers, max_payload=line.max_payload, leave=leave)
         try:
-            served = await self._serving.serve("nats", payload, headers, sink_of=answer.sink_of)
+            if isinstance(key, WireError):
+                served = self._serving.refuse("nats", headers, key)
+            else:
+                served = await self._serving.serve("nats", payload, headers, key=key, sink_of=answer.sink_of)
         except asyncio.CancelledError:
             if left:
                 task.uncancel()
@@ -185,6 +214,11 @@ class NatsDoor:
     ) -> None:
         assert self._nc is not None
         await self._nc.publish(subject, payload, reply, headers=headers)
+
+
+async def _sent_if_possible(line: Line, reply: bytes, body: bytes) -> None:
+    with suppress(errors.Error):
+        await line.publish(reply, body)
 
 
 async def _ending(subscription: Any) -> None:

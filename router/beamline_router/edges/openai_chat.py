@@ -189,6 +189,11 @@ async def send_models(send: Send, path: str, models: tuple[str, ...]) -> None:
         await send_json(send, 404, error_body(error))
 
 
+async def send_error(send: Send, error: WireError) -> None:
+    """An error in the words of that API."""
+    await send_json(send, status_of(error), error_body(error))
+
+
 def _model(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "beamline"}
 

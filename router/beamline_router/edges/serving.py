@@ -1,10 +1,11 @@
 """What both front doors share: admission, the gate, the pipeline, and one record of every request.
 
-A door hands over bytes and headers and gets a :class:`Served` back; it only has to write it down in its own
-protocol. Admission comes first and costs nothing: above ``limit`` requests in flight the answer is
-RESOURCE_EXHAUSTED at once, because a queue in front of a full router helps nobody. A request that was
-admitted ends in exactly one record (metric and log line), also when its caller goes away: then the door
-cancels the task, the cancellation reaches the step that runs, and the record says CANCELLED.
+A door asks :meth:`Serving.shed` first, which costs next to nothing: a full or overloaded router answers
+RESOURCE_EXHAUSTED at once, because a queue in front of it helps nobody. Then :meth:`Serving.admit`: a caller
+without a good key gets no further. Then it hands over bytes and headers and gets a :class:`Served` back; it
+only has to write it down in its own protocol. A request that was admitted ends in exactly one record (metric
+and log line), also when its caller goes away: then the door cancels the task, the cancellation reaches the
+step that runs, and the record says CANCELLED.
 
 A request takes the snapshot that is current when it begins, and keeps it to its end.
 """
@@ -23,11 +24,24 @@ import structlog
 from beamline_contract.errors import ErrorCode, WireError
 from beamline_contract.names import HEADER_TRAIL
 
-from ..core.intake import Bits, Envelope, Shape, open_envelope, read_request
+from ..core.api_keys import ApiKey
+from ..core.intake import (
+    DEFAULT_TENANT,
+    Bits,
+    Envelope,
+    Shape,
+    near_limits,
+    open_envelope,
+    read_request,
+    request_id_of,
+)
+from ..core.openai_intake import HEADER_ENVIRONMENT, HEADER_TENANT
 from ..core.request import Answer, Failure, Request
 from ..core.snapshot import Snapshot
 from ..core.stream_port import Sink
 from .access_log import AccessLog
+from .gate import Gate, Taken
+from .refusal import Refusal
 from .telemetry import Telemetry
 
 SinkOf = Callable[[Request, Envelope], Sink | None]
@@ -37,7 +51,7 @@ log = structlog.get_logger()
 
 DEFAULT_LIMIT: Final = 2048
 """Requests in flight in one router: at 1 KiB each they are nothing, at 256 KiB half a gigabyte."""
-_BUSY_RETRY_MS: Final = 1_000
+_WARN_EVERY_S: Final = 10.0
 _KEY_TRAIL: Final = HEADER_TRAIL.lower()
 _STARTING_RETRY_MS: Final = 1_000
 
@@ -53,6 +67,7 @@ class Served:
     result: Answer | Failure
     want_trail: bool = True
     trail_in_metadata: bool = False
+    warnings: tuple[str, ...] = ()
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -82,6 +97,8 @@ class Served:
             wire = {"error": result.error.to_wire()}
         if self.want_trail and result.trail:
             wire["steps"] = [step.to_wire() for step in result.trail]
+        if self.warnings:
+            wire["warnings"] = list(self.warnings)
         return orjson.dumps(wire, default=str)
 
 
@@ -98,9 +115,9 @@ class Serving:
         telemetry: Telemetry,
         access_log: AccessLog,
         bits: Bits,
+        gate: Gate,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
-        limit: int = DEFAULT_LIMIT,
     ) -> None:
         self._run = run
         self._snapshot = snapshot
@@ -109,7 +126,8 @@ class Serving:
         self._bits = bits
         self._clock = clock
         self._wall = wall
-        self._limit = limit
+        self._gate = gate
+        self._warned_at = float("-inf")
         self._in_flight = 0
         self.closing = False
         telemetry.in_flight(lambda: self._in_flight)
@@ -119,11 +137,52 @@ class Serving:
         """Requests being served now."""
         return self._in_flight
 
-    @property
-    def models(self) -> tuple[str, ...]:
-        """The models that the policies name; none before there is a table."""
+    def shed(self, door: str) -> Refusal | None:
+        """The refusal of a full or overloaded router, counted; None where the request may go on.
+
+        This is the whole cost of a refusal: no ids, no trace, no line in the log.
+        """
+        refusal = self._gate.full(door, self._in_flight)
+        if refusal is not None:
+            self._telemetry.request(door, refusal.failure, 0.0)
+        return refusal
+
+    def id_of(self, headers: Mapping[str, str]) -> bytes:
+        """The request id of one that is shed: its own where that is lawful, else a new one."""
+        return request_id_of(headers, self._bits).encode()
+
+    def admit(
+        self, door: str, headers: Mapping[str, str], peer: str | None = None
+    ) -> ApiKey | WireError | None:
+        """The caller's key, None for one who needs none, or the refusal.
+
+        ``headers`` have lower-case names; ``peer`` is the address of an HTTP caller.
+        """
+        return self._gate.key_of(door, headers, peer)
+
+    def models(self, headers: Mapping[str, str], peer: str | None) -> tuple[str, ...] | WireError:
+        """The models that this caller's chat requests can name; none before there is a table."""
+        key = self._gate.key_of("http", headers, peer)
+        if isinstance(key, WireError):
+            return key
+        tenant = headers.get(HEADER_TENANT)
+        environment = headers.get(HEADER_ENVIRONMENT)
+        if key is not None:
+            for field, named, decided in (
+                ("tenant_id", tenant, key.tenant),
+                ("environment", environment, key.environment),
+            ):
+                if named is not None and decided is not None and named != decided:
+                    return WireError.of(
+                        ErrorCode.PERMISSION_DENIED,
+                        f"{field} is {named[:80]!r}, but the API key is for {decided!r}",
+                        details={"field": field},
+                    )
+            tenant, environment = key.tenant, key.environment or environment
         snapshot = self._snapshot()
-        return () if snapshot is None else snapshot.models()
+        if snapshot is None:
+            return ()
+        return snapshot.models(tenant or DEFAULT_TENANT, environment, headers)
 
     async def serve(
         self,
@@ -131,26 +190,43 @@ class Serving:
         body: bytes,
         headers: Mapping[str, str],
         *,
+        key: ApiKey | None = None,
         shape: Shape | None = None,
         sink_of: SinkOf | None = None,
     ) -> Served:
-        """One request, start to end. ``headers`` have lower-case names. Raises only CancelledError."""
+        """One admitted request, start to end. Raises only CancelledError.
+
+        ``headers`` have lower-case names and hold no key any more; ``key`` is what :meth:`admit` found.
+        """
         started = self._clock()
         envelope = open_envelope(headers, self._bits)
-        if self._in_flight >= self._limit:
-            return self._record(door, envelope, None, Failure(_busy(self._limit, envelope), []), started)
         request: Request | None = None
+        warnings: tuple[str, ...] = ()
+        taken: Taken | WireError = ()
         self._in_flight += 1
         try:
+            if key is not None and isinstance(taken := self._gate.take(door, key.tenant, key), WireError):
+                return self._record(door, envelope, None, Failure(taken, []), started)
             read = read_request(
-                body, headers, envelope, now=started, unix_ms=self._wall() * 1000.0, shape=shape
+                body, headers, envelope, now=started, unix_ms=self._wall() * 1000.0, shape=shape, bound=key
             )
             if isinstance(read, WireError):
                 return self._record(door, envelope, None, Failure(read, []), started)
             request = read
+            if key is None and isinstance(taken := self._gate.take(door, read.tenant_id, None), WireError):
+                return self._record(door, envelope, request, Failure(taken, []), started)
             snapshot = self._snapshot()
             if snapshot is None:
                 return self._record(door, envelope, request, Failure(_starting(envelope), []), started)
+            if (
+                key is not None
+                and read.policy is not None
+                and not snapshot.is_for(read.policy, read.tenant_id, read.environment)
+            ):
+                hidden = WireError.of(ErrorCode.NOT_FOUND, "no policy goes by that id")
+                return self._record(door, envelope, request, Failure(hidden, []), started)
+            if warnings := near_limits(body):
+                self._warn(envelope, read, warnings)
             sink = None if sink_of is None else sink_of(request, envelope)
             result = await self._run(request, snapshot, sink)
         except asyncio.CancelledError:
@@ -167,7 +243,9 @@ class Serving:
             result = Failure(broken, [])
         finally:
             self._in_flight -= 1
-        return self._record(door, envelope, request, result, started)
+            if taken and not isinstance(taken, WireError):
+                self._gate.give(taken)
+        return self._record(door, envelope, request, result, started, warnings=warnings)
 
     def refuse(self, door: str, headers: Mapping[str, str], error: WireError) -> Served:
         """Records a request that its door itself refuses, such as for its content type."""
@@ -175,8 +253,27 @@ class Serving:
         refused = Failure(error.at(request_id=envelope.request_id), [])
         return self._record(door, envelope, None, refused, self._clock())
 
+    def _warn(self, envelope: Envelope, request: Request, warnings: tuple[str, ...]) -> None:
+        """At most one line per ``_WARN_EVERY_S``: a caller near a limit is near it with each request."""
+        now = self._clock()
+        if now - self._warned_at >= _WARN_EVERY_S:
+            self._warned_at = now
+            log.warning(
+                "request.near_limit",
+                request_id=envelope.request_id,
+                tenant_id=request.tenant_id,
+                limits=list(warnings),
+            )
+
     def _record(
-        self, door: str, envelope: Envelope, request: Request | None, result: Answer | Failure, started: float
+        self,
+        door: str,
+        envelope: Envelope,
+        request: Request | None,
+        result: Answer | Failure,
+        started: float,
+        *,
+        warnings: tuple[str, ...] = (),
     ) -> Served:
         seconds = self._clock() - started
         self._telemetry.request(door, result, seconds)
@@ -186,7 +283,7 @@ class Serving:
             self._write_line(door, envelope, request, result, seconds)
         if request is None:
             return Served(envelope, result)
-        return Served(envelope, result, request.want_trail, request.headers.get(_KEY_TRAIL) == "1")
+        return Served(envelope, result, request.want_trail, request.headers.get(_KEY_TRAIL) == "1", warnings)
 
     def _write_line(
         self, door: str, envelope: Envelope, request: Request | None, result: Answer | Failure, seconds: float
@@ -206,16 +303,6 @@ class Serving:
             status="ok" if answered else "error",
             error=None if error is None else error.code.value,
         )
-
-
-def _busy(limit: int, envelope: Envelope) -> WireError:
-    return WireError.of(
-        ErrorCode.RESOURCE_EXHAUSTED,
-        f"this router already serves {limit} requests; nothing was executed",
-        retry_after_ms=_BUSY_RETRY_MS,
-        attempts=0,
-        request_id=envelope.request_id,
-    )
 
 
 def _starting(envelope: Envelope) -> WireError:

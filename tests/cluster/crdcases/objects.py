@@ -37,6 +37,10 @@ _EXTENSION: dict[str, Any] = {
         "version": "v2",
         "versionOf": "fuller",
         "stickyKey": "header:x-user",
+        "canary": {
+            "steps": [{"weight": 5, "pauseSeconds": 300}, {"weight": 50, "pauseSeconds": 0}],
+            "gates": {"maxErrorRate": 0.01, "maxLatencyMs": 900, "minSamples": 50},
+        },
         "weight": 10,
         "allowedNamespaces": ["team-a", "team-b"],
         "deletionPolicy": "Retain",
@@ -116,6 +120,7 @@ _EXTENSION: dict[str, Any] = {
             "updateStrategy": {"type": "RollingUpdate", "maxUnavailable": 1, "maxSurge": "25%"},
             "revisionHistoryLimit": 3,
             "progressDeadlineSeconds": 120,
+            "rollback": "auto",
             "podLabels": {"team": "red"},
             "podAnnotations": {"example.com/note": "anything at all"},
         },

@@ -57,6 +57,7 @@ def test_a_new_image_is_a_new_migration_and_the_same_values_are_the_same_one(cha
 
 def test_helm_test_sends_a_prompt_through_the_service_of_the_routers(chart: Chart) -> None:
     values = {"router": {"service": {"port": 80}}, "helmTest": {"args": ["--tenant", "acme"], "prompt": "hi"}}
+    values["helmTest"]["apiKeySecret"] = {"name": "test-key"}
     (container,) = chart.render(merged(EXISTING, values)).pod("demo-beamline-test")["containers"]
     url = "http://demo-beamline-router.models.svc:80"
     assert container["args"] == ["invoke", "--url", url, "--tenant", "acme", "hi"]

@@ -31,6 +31,14 @@ TOGETHER: dict[str, tuple[dict[str, Any], str]] = {
         merged(EXISTING, {"operator": {"workload": {"natsUrl": "nats://user:secret@n:4222"}}}),
         "operator.workload.natsUrl contains credentials",
     ),
+    "required keys of which there are none": (
+        merged(EXISTING, {"router": {"auth": {"natsKeys": "required"}}}),
+        "router.auth.existingSecret is empty",
+    ),
+    "a burst of no rate": (
+        merged(EXISTING, {"router": {"tenantLimits": {"burst": 5}}}),
+        "router.tenantLimits.burst is set without router.tenantLimits.requestsPerSecond",
+    ),
     "bounds that cross": (
         merged(EXISTING, {"router": {"autoscaling": {"enabled": True, "minReplicas": 5, "maxReplicas": 3}}}),
         "router.autoscaling.minReplicas is 5 and maxReplicas 3",

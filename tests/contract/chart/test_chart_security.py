@@ -70,9 +70,9 @@ def test_every_pod_obeys_pod_security_restricted(either: Rendered) -> None:
     }
 
 
-def test_only_the_operator_gets_a_token_for_the_api_server(either: Rendered) -> None:
+def test_only_the_operator_and_the_hook_get_a_token_for_the_api_server(either: Rendered) -> None:
     with_token = [owner for owner, pod in either.pods() if pod["automountServiceAccountToken"]]
-    assert with_token == ["demo-beamline-operator"]
+    assert sorted(with_token) == ["demo-beamline-operator", "demo-beamline-pre-delete"]
     accounts = [found for found in either.objects if found["kind"] == "ServiceAccount"]
     assert not any(account["automountServiceAccountToken"] for account in accounts)
 
@@ -154,7 +154,11 @@ def test_the_operator_may_do_exactly_what_the_documentation_gives_a_reason_for(
     chart: Chart, namespaces: list[str]
 ) -> None:
     rendered = chart.render(merged(EXISTING, {"operator": {"namespaces": namespaces}}))
-    roles = [found for found in rendered.objects if found["kind"] in {"Role", "ClusterRole"}]
+    roles = [
+        found
+        for found in rendered.objects
+        if found["kind"] in {"Role", "ClusterRole"} and "pre-delete" not in found["metadata"]["name"]
+    ]
     lease = [role for role in roles if role["metadata"]["name"].endswith("-lease")]
     served = [role for role in roles if role not in lease]
     assert [role["metadata"].get("namespace") for role in served] == (namespaces or [None])
@@ -192,7 +196,9 @@ def test_the_lease_that_the_operator_may_write_is_the_one_that_it_uses(chart: Ch
 def test_every_binding_points_at_a_role_and_an_account_of_the_chart(either: Rendered) -> None:
     for binding in (found for found in either.objects if found["kind"].endswith("RoleBinding")):
         assert binding["roleRef"]["name"] in either.names(binding["roleRef"]["kind"])
-        assert [subject["name"] for subject in binding["subjects"]] == ["demo-beamline-operator"]
+        (subject,) = binding["subjects"]
+        hook = "pre-delete" in binding["metadata"]["name"]
+        assert subject["name"] == f"demo-beamline-{'pre-delete' if hook else 'operator'}"
 
 
 def _names(settings: type[BaseSettings]) -> set[str]:

@@ -114,7 +114,10 @@ CASES: dict[str, tuple[dict[str, Any], Check]] = {
             for pod in ("demo-beamline-operator", "demo-beamline-router")
         ),
     ),
-    "migrations left to somebody else": ({"migration": {"enabled": False}}, lambda r: r.names("Job") == []),
+    "migrations left to somebody else": (
+        {"migration": {"enabled": False}},
+        lambda r: r.names("Job") == ["demo-beamline-pre-delete"],
+    ),
     "a time limit of migrations": (
         {"migration": {"timeoutSeconds": 120}},
         lambda r: r.one("Job", r.names("Job")[0])["spec"]["activeDeadlineSeconds"] == 120,
@@ -126,7 +129,8 @@ CASES: dict[str, tuple[dict[str, Any], Check]] = {
     "an operator of all namespaces": (
         {},
         lambda r: (
-            r.names("ClusterRole") == ["models:demo-beamline-operator"]
+            r.names("ClusterRole")
+            == ["models:demo-beamline-operator", "models:demo-beamline-operator-pre-delete"]
             and r.env("demo-beamline-operator", "BEAMLINE_LEASE_NAMESPACE") == "models"
         ),
     ),
@@ -134,7 +138,7 @@ CASES: dict[str, tuple[dict[str, Any], Check]] = {
         {"operator": {"namespaces": ["red", "blue"]}},
         lambda r: (
             r.names("ClusterRole") == []
-            and sorted(o["metadata"]["namespace"] for o in r.objects if o["kind"] == "Role")
+            and sorted({o["metadata"]["namespace"] for o in r.objects if o["kind"] == "Role"})
             == ["blue", "models", "red"]
             and r.env("demo-beamline-operator", "BEAMLINE_NAMESPACES") == "red,blue"
         ),
@@ -203,6 +207,64 @@ CASES: dict[str, tuple[dict[str, Any], Check]] = {
             ]
             == ["2.5", "1000000", "false"]
         ),
+    ),
+    "API keys as files of a Secret": (
+        {"router": {"auth": {"existingSecret": "router-keys", "natsKeys": "required"}}},
+        lambda r: (
+            r.env("demo-beamline-router", "BEAMLINE_API_KEYS") == "/etc/beamline/keys"
+            and r.env("demo-beamline-router", "BEAMLINE_NATS_KEYS") == "required"
+            and {"name": "api-keys", "secret": {"secretName": "router-keys", "defaultMode": 0o440}}
+            in _router(r)["volumes"]
+            and {"name": "api-keys", "mountPath": "/etc/beamline/keys", "readOnly": True}
+            in _router(r)["containers"][0]["volumeMounts"]
+        ),
+    ),
+    "nobody without a key by default": (
+        {},
+        lambda r: (
+            not {"BEAMLINE_ANONYMOUS", "BEAMLINE_API_KEYS"}
+            & {entry["name"] for entry in _router(r)["containers"][0]["env"]}
+        ),
+    ),
+    "callers without a key, where that is wanted": (
+        {"router": {"auth": {"anonymous": True}}},
+        lambda r: (
+            r.env("demo-beamline-router", "BEAMLINE_ANONYMOUS") == "true"
+            and "--expect" not in r.pod("demo-beamline-test")["containers"][0]["args"]
+        ),
+    ),
+    "limits of tenants": (
+        {
+            "router": {
+                "tenantLimits": {
+                    "requestsPerSecond": 2.5,
+                    "burst": 10,
+                    "concurrency": 1000000,
+                    "existingConfigMap": "limits",
+                }
+            }
+        },
+        lambda r: (
+            [
+                r.env("demo-beamline-router", f"BEAMLINE_{name}")
+                for name in (
+                    "TENANT_REQUESTS_PER_SECOND",
+                    "TENANT_BURST",
+                    "TENANT_CONCURRENCY",
+                    "LIMITS_FILE",
+                )
+            ]
+            == ["2.5", "10", "1000000", "/etc/beamline/limits/limits.yaml"]
+            and any(volume.get("configMap", {}).get("name") == "limits" for volume in _router(r)["volumes"])
+        ),
+    ),
+    "a key for helm test": (
+        {"helmTest": {"apiKeySecret": {"name": "test-key"}}},
+        lambda r: r.env("demo-beamline-test", "BEAMLINE_API_KEY") == {"name": "test-key", "key": "key"},
+    ),
+    "helm test of a closed door": (
+        {},
+        lambda r: "UNAUTHENTICATED" in r.pod("demo-beamline-test")["containers"][0]["args"],
     ),
     "a router's end has time for all that it waits for": (
         {"router": {"graceSeconds": 60, "preStopSeconds": 15}},

@@ -1,9 +1,10 @@
 // The official Node client against a router: prints what it got as one JSON object.
 import OpenAI from "openai";
 
-const client = new OpenAI({ baseURL: process.argv[2], apiKey: "none", maxRetries: 0 });
+const [baseURL, good, limited] = process.argv.slice(2);
+const client = new OpenAI({ baseURL, apiKey: good, maxRetries: 0 });
 const messages = [{ role: "user", content: "Hi" }];
-const said = { errors: {} };
+const said = { errors: {}, streamedErrors: {}, keys: {} };
 
 const whole = await client.chat.completions.create({ model: "fast", messages, temperature: 0 });
 said.whole = {
@@ -31,13 +32,28 @@ async function streamed(model, options = {}) {
 }
 
 said.streamed = await streamed("fast");
+const seen = (error) => error && [error.constructor.name, error.status, error.code];
+const caught = (promise) => promise.then(() => undefined, (error) => error);
 async function failing(model) {
-  try {
-    await client.chat.completions.create({ model, messages });
-  } catch (error) {
-    said.errors[model] = [error.constructor.name, error.status, error.code];
-  }
+  said.errors[model] = seen(await caught(client.chat.completions.create({ model, messages })));
+  said.streamedErrors[model] = seen(
+    await caught(client.chat.completions.create({ model, messages, stream: true })),
+  );
 }
+
+async function asked(apiKey, stream, headers = {}) {
+  const other = client.withOptions({ apiKey });
+  return other.chat.completions.create({ model: "fast", messages, stream }, { headers });
+}
+said.keys.wrong = seen(await caught(asked("none", false)));
+said.keys.wrongStreamed = seen(await caught(asked("none", true)));
+said.keys.wrongModels = seen(await caught(client.withOptions({ apiKey: "none" }).models.list()));
+said.keys.foreign = seen(await caught(asked(good, false, { "x-beamline-tenant": "other" })));
+said.keys.first = (await asked(limited, false)).choices[0].message.content;
+const tooMany = await caught(asked(limited, false));
+said.keys.limited = seen(tooMany);
+said.keys.retryAfter = Number(tooMany?.headers?.get("retry-after")) >= 90;
+said.keys.limitedStreamed = seen(await caught(asked(limited, true)));
 for (const model of ["nobody", "guarded", "slow"]) await failing(model);
 
 const broken = await streamed("breaking");

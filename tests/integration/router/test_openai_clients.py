@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
+
+from beamline_router.core.api_keys import new_key
 
 from .conftest import Site
 from .openai_world import USER, chatting
@@ -22,11 +26,83 @@ NODE_PACKAGE = "openai@6"
 
 
 @asynccontextmanager
-async def client(site: Site, **options: Any) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with chatting(site) as served:
+async def client(
+    site: Site, api_key: str = "none", router: dict[str, Any] | None = None, **options: Any
+) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with chatting(site, **(router or {})) as served:
         url = f"{served.router.http_url}/v1"
-        async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, **options) as opened:
+        async with openai.AsyncOpenAI(base_url=url, api_key=api_key, max_retries=0, **options) as opened:
             yield opened
+
+
+@dataclass(frozen=True)
+class Keys:
+    """A file of keys, and what stands behind its entries."""
+
+    path: Path
+    good: str
+    limited: str
+    expired: str
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    (good, first), (limited, second), (expired, third) = (
+        new_key("acme", None, expires, secrets.token_bytes) for expires in (None, None, "2020-01-01")
+    )
+    path = tmp_path / "keys.json"
+    entries = [first, {**second, "limits": {"requestsPerSecond": 0.01, "burst": 1}}, third]
+    path.write_text(json.dumps({"keys": entries}))
+    return Keys(path, good, limited, expired)
+
+
+def complete(api: openai.AsyncOpenAI, stream: bool, **more: Any) -> Any:
+    return api.chat.completions.create(model="fast", messages=USER, stream=stream, **more)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_the_python_clients_api_key_is_the_routers(site: Site, keys: Keys, stream: bool) -> None:
+    async with client(site, keys.good, {"api_keys": keys.path}) as api:
+        reply = await complete(api, stream)
+        text = (
+            "".join([chunk.choices[0].delta.content or "" async for chunk in reply])
+            if stream
+            else reply.choices[0].message.content
+        )
+        assert "fast" in [model.id async for model in api.models.list()]
+        for wrong in ("none", keys.good[:-1], keys.expired):
+            with pytest.raises(openai.AuthenticationError) as raised:
+                await complete(api.with_options(api_key=wrong), stream)
+            assert raised.value.code == "invalid_api_key"
+            assert wrong not in str(raised.value)
+            with pytest.raises(openai.AuthenticationError):
+                await api.with_options(api_key=wrong).models.list()
+        with pytest.raises(openai.PermissionDeniedError) as denied:
+            await complete(api, stream, extra_headers={"x-beamline-tenant": "other"})
+    assert text == "Hello there"
+    assert denied.value.code == "permission_denied"
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_the_python_client_is_told_when_its_key_may_come_back(
+    site: Site, keys: Keys, stream: bool
+) -> None:
+    async with client(site, keys.limited, {"api_keys": keys.path}) as api:
+        first = await complete(api, stream)
+        if stream:
+            assert [chunk async for chunk in first]
+        with pytest.raises(openai.RateLimitError) as raised:
+            await complete(api, stream)
+    assert raised.value.code == "rate_limit_exceeded"
+    assert 90 <= int(raised.value.response.headers["retry-after"]) <= 100
+
+
+async def test_the_python_clients_own_timeout_ends_a_whole_request(site: Site) -> None:
+    async with client(site, timeout=0.5) as api:
+        with pytest.raises(openai.APITimeoutError):
+            await api.chat.completions.create(model="pausing", messages=USER)
+        reply = await complete(api, False)
+    assert reply.choices[0].message.content == "Hello there"
 
 
 async def test_the_python_client_gets_a_completion_and_the_models(site: Site) -> None:
@@ -127,12 +203,14 @@ def node_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-async def test_the_node_client_does_the_same(site: Site, node_folder: Path) -> None:
-    async with chatting(site) as served:
+async def test_the_node_client_does_the_same(site: Site, node_folder: Path, keys: Keys) -> None:
+    async with chatting(site, api_keys=keys.path) as served:
         process = await asyncio.create_subprocess_exec(
             "node",
             NODE.name,
             f"{served.router.http_url}/v1",
+            keys.good,
+            keys.limited,
             cwd=node_folder,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -153,3 +231,14 @@ async def test_the_node_client_does_the_same(site: Site, node_folder: Path) -> N
     }
     assert said["broken"] == {"content": "Hell", "code": "stream_interrupted"}
     assert said["timeout"] == "APIConnectionTimeoutError"
+    assert said["streamedErrors"] == said["errors"]
+    assert said["keys"] == {
+        "wrong": ["AuthenticationError", 401, "invalid_api_key"],
+        "wrongStreamed": ["AuthenticationError", 401, "invalid_api_key"],
+        "wrongModels": ["AuthenticationError", 401, "invalid_api_key"],
+        "foreign": ["PermissionDeniedError", 403, "permission_denied"],
+        "first": "Hello there",
+        "limited": ["RateLimitError", 429, "rate_limit_exceeded"],
+        "limitedStreamed": ["RateLimitError", 429, "rate_limit_exceeded"],
+        "retryAfter": True,
+    }

@@ -15,7 +15,7 @@ import lupa
 import pytest
 
 from beamline_contract.conditions import ConditionType, Reason
-from beamline_contract.reports import Notice
+from beamline_contract.reports import HealthDelta, Notice, RouterHealth
 from beamline_registry.port import RegistryUnavailableError
 from beamline_sdk.deployment.port import DeploymentError, Phase
 
@@ -215,6 +215,86 @@ async def not_runnable(world: Any) -> Any:
     return key
 
 
+@case("a workload that was rolled back", "Failed", "Degraded", Reason.WORKLOAD_ROLLED_BACK)
+async def workload_rolled_back(world: Any) -> Any:
+    world.extension(workload={**WORKLOAD, "rollback": "auto"})
+    world.report()
+    await world.settle()
+    world.deployments.phase["guard"] = (Phase.FAILED, "The image can't be pulled.")
+    key = world.extension(workload={**WORKLOAD, "image": "x:2", "rollback": "auto"})
+    await world.settle()
+    return key
+
+
+async def _canary(world: Any, **gates: Any) -> Any:
+    """A canary in its first step, served by a router."""
+    world.extension()
+    canary = {"steps": [{"weight": 10, "pauseSeconds": 30}], "gates": {"minSamples": 5, **gates}}
+    key = world.extension("guard-v2", version="v2", versionOf="guard", canary=canary)
+    await world.settle()
+    world.report()
+    await world.settle()
+    return key
+
+
+async def _calls(world: Any, success: int = 0, failure: int = 0) -> None:
+    delta = HealthDelta(extension_id="guard_v2", success=success, failure=failure)
+    world.controller.on_health(RouterHealth(instance="r1", sequence=1, deltas=[delta]))
+    await world.advance(10)
+    world.report()
+    await world.settle()
+
+
+@case("a canary that waits for its base", "InProgress", "Progressing", Reason.CANARY_WAITING)
+async def canary_waiting(world: Any) -> Any:
+    key = await _canary(world)
+    world.extension(suspend=True)
+    key = world.extension("guard-v2", version="v2", versionOf="guard", timeoutMs=7, canary={})
+    await world.settle()
+    world.report()
+    await world.settle()
+    return key
+
+
+@case("a canary under way", "InProgress", "Progressing", Reason.CANARY_PROGRESSING)
+async def canary_progressing(world: Any) -> Any:
+    return await _canary(world)
+
+
+@case("a canary without calls", "InProgress", "Suspended", Reason.CANARY_PAUSED)
+async def canary_paused(world: Any) -> Any:
+    key = await _canary(world)
+    await world.advance(60)
+    return key
+
+
+@case("a canary that was promoted", "Current", "Healthy", Reason.READY)
+async def canary_promoted(world: Any) -> Any:
+    key = await _canary(world)
+    await _calls(world, success=50)
+    await world.advance(60)
+    world.report()
+    await world.settle()
+    return key
+
+
+@case("a canary that was rolled back", "Failed", "Degraded", Reason.CANARY_ROLLED_BACK)
+async def canary_rolled_back(world: Any) -> Any:
+    key = await _canary(world)
+    await _calls(world, success=5, failure=5)
+    return key
+
+
+@case("a canary that was aborted", "Failed", "Degraded", Reason.CANARY_ABORTED)
+async def canary_aborted(world: Any) -> Any:
+    key = await _canary(world)
+    world.store.annotate(key, {"beamline.io/abort": "now"})
+    await world.settle()
+    world.report()
+    await world.settle()
+    return key
+
+
 async def _policy(world: Any, *names: str, **spec: Any) -> Any:
     key = world.policy(*(names or ("gpt",)), **spec)
     world.report()
@@ -272,6 +352,17 @@ async def overridden(world: Any) -> Any:
     return await _noticed(world, "Overridden")
 
 
+@case("a configuration that the running extension refuses", "InProgress", "Degraded", Reason.CONFIG_INVALID)
+async def config_invalid(world: Any) -> Any:
+    key = world.extension("gpt", config={"latency_ms": -1})
+    world.hints.schemas[world.store.get(key).subject] = {"properties": {"latency_ms": {"minimum": 0}}}
+    world.report()
+    await world.settle()
+    world.report()
+    await world.settle()
+    return key
+
+
 @pytest.mark.parametrize(("prepare", "flux", "health", "reason"), CASES)
 async def test_flux_and_argo_see_what_a_person_would(
     world: Any, prepare: Prepare, flux: str, health: str, reason: Reason | None
@@ -300,6 +391,6 @@ def test_every_reason_that_ready_can_have_is_in_the_table() -> None:
     elsewhere = {
         Reason.ACCEPTED, Reason.RESOLVED, Reason.SYNCED, Reason.PROGRAMMED, Reason.RECONCILING,
         Reason.NO_WORKLOAD, Reason.WORKLOAD_READY, Reason.WORKLOAD_SCALED_TO_ZERO, Reason.BREAKER_OPEN,
-        Reason.NOT_READY, Reason.FENCED, Reason.OBSERVED, Reason.NOT_SYNCED,
+        Reason.CANARY_PROMOTED, Reason.NOT_READY, Reason.FENCED, Reason.OBSERVED, Reason.NOT_SYNCED,
     }  # fmt: skip
     assert set(Reason) - elsewhere <= shown_here

@@ -309,7 +309,7 @@ def test_a_named_policy_is_used_without_matching() -> None:
 
 def test_models_are_those_that_policies_name_without_wildcards() -> None:
     policies = [policy("a", [provider()], match={"models": ["gpt-4", "claude-*"]}), policy("b", [provider()])]
-    assert compiled(EXTENSIONS, policies).snapshot.models() == ("gpt-4",)
+    assert compiled(EXTENSIONS, policies).snapshot.models("default", None, {}) == ("gpt-4",)
 
 
 def test_a_complex_policy_is_noticed_with_a_hint() -> None:

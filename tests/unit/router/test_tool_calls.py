@@ -251,3 +251,18 @@ async def test_a_failed_attempts_tool_calls_are_not_mixed_with_the_next_ones(wor
     answer = await world.stream()
     assert isinstance(answer, Answer)
     assert [arguments_of(delta.message) for delta in world.sink.deltas] == ['{"b":2}']
+
+
+@pytest.mark.parametrize("text", ["to jane@example.com", "to nobody"], ids=["changed", "unchanged"])
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+async def test_log_probabilities_of_a_text_that_was_changed_do_not_leave(
+    world: World, text: str, streamed: bool
+) -> None:
+    masking(world)
+    world.route(provider(), post())
+    metadata = {"metadata": {"logprobs": {"content": [{"token": text}]}}}
+    world.answers("main", {"output": text, **metadata})
+    world.streams_from("main", [text, metadata])
+    result = await (world.stream() if streamed else world.ask())
+    assert isinstance(result, Answer)
+    assert ("logprobs" in result.metadata) == ("jane" not in text)

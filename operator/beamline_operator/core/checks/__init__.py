@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 from beamline_contract.conditions import ConditionType
 
 from ..view import Decided, Finding, View
-from . import accepted, programmed, progress, ready, references, synced, workload
+from . import accepted, canary, programmed, progress, ready, references, synced, workload
 
 Check: TypeAlias = Callable[[View, Decided], Finding | None]
 
@@ -24,6 +24,7 @@ CONDITIONS: Final[tuple[tuple[ConditionType, tuple[Check, ...]], ...]] = (
     (ConditionType.SYNCED, synced.CHECKS),
     (ConditionType.WORKLOAD_READY, workload.CHECKS),
     (ConditionType.PROGRAMMED, programmed.CHECKS),
+    (ConditionType.CANARY, canary.CHECKS),
     (ConditionType.READY, ready.CHECKS),
     (ConditionType.STALLED, progress.STALLED),
     (ConditionType.RECONCILING, progress.RECONCILING),

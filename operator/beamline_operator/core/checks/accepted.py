@@ -8,6 +8,7 @@ from beamline_contract.conditions import Reason
 from beamline_contract.objects import BrokenObject
 from beamline_registry.port import Outcome
 
+from ..config_schema import config_faults, schema_fault
 from ..view import Decided, Finding, View, no, yes
 
 
@@ -40,6 +41,24 @@ def image_is_allowed(view: View, _: Decided) -> Finding | None:
 def _is_within(image: str, entry: str) -> bool:
     """A whole name, or a path that ends where ``entry`` does: ghcr.io/acme is not ghcr.io/acme-evil."""
     return image == entry or (image.startswith(entry) and (entry[-1] in "/:@" or image[len(entry)] in "/:@"))
+
+
+def config_obeys_its_own_schema(view: View, _: Decided) -> Finding | None:
+    """An object that states spec.configSchema contradicts itself where its config breaks it."""
+    extension = view.extension
+    if extension is None or extension.spec.config_schema is None:
+        return None
+    fault = schema_fault(extension.spec.config_schema)
+    if fault is not None:
+        return no(Reason.INVALID, f"spec.configSchema: {fault}. Correct the schema, or leave it out.")
+    faults = config_faults(extension.spec.config_schema, extension.spec.config)
+    if not faults:
+        return None
+    return no(
+        Reason.INVALID,
+        f"{'; '.join(faults)} (spec.configSchema). Correct the object; until then the last accepted "
+        "generation, if any, keeps serving.",
+    )
 
 
 def holds_its_claims(view: View, _: Decided) -> Finding | None:
@@ -82,6 +101,7 @@ def accepted(_: View, __: Decided) -> Finding:
 CHECKS: Final = (
     obeys_its_rules,
     image_is_allowed,
+    config_obeys_its_own_schema,
     holds_its_claims,
     is_not_refused_by_the_registry,
     accepted,

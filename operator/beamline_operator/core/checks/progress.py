@@ -16,6 +16,9 @@ _PERSON_NEEDED: Final = frozenset(
         Reason.INVALID,
         Reason.CONFLICTED,
         Reason.WORKLOAD_FAILED,
+        Reason.WORKLOAD_ROLLED_BACK,
+        Reason.CANARY_ROLLED_BACK,
+        Reason.CANARY_ABORTED,
         Reason.WORKLOAD_NOT_RUNNABLE,
         Reason.CREDENTIALS_MISSING,
         Reason.REFUSED,
@@ -63,5 +66,13 @@ def is_under_way(view: View, decided: Decided) -> Finding | None:
     return None
 
 
+def canary_is_under_way(_: View, decided: Decided) -> Finding | None:
+    """A canary moves by itself, or as soon as it sees calls."""
+    canary = decided.get(ConditionType.CANARY)
+    if canary is None or canary.status != "Unknown" or ConditionType.STALLED in decided:
+        return None
+    return yes(Reason.RECONCILING, f"{ConditionType.CANARY}: {canary.message}")
+
+
 STALLED: Final = (needs_a_person,)
-RECONCILING: Final = (is_being_deleted, is_under_way)
+RECONCILING: Final = (is_being_deleted, is_under_way, canary_is_under_way)

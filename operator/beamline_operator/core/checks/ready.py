@@ -9,6 +9,7 @@ from typing import Final
 from beamline_contract.conditions import ConditionType, Reason
 from beamline_contract.names import object_id
 
+from ..config_schema import config_faults
 from ..view import Decided, Finding, View, no, unknown, yes
 
 _NEEDED: Final = (
@@ -17,6 +18,7 @@ _NEEDED: Final = (
     ConditionType.SYNCED,
     ConditionType.WORKLOAD_READY,
     ConditionType.PROGRAMMED,
+    ConditionType.CANARY,
 )
 
 
@@ -54,6 +56,22 @@ def nothing_is_unknown(_: View, decided: Decided) -> Finding | None:
     return None
 
 
+def config_fits_its_schema(view: View, _: Decided) -> Finding | None:
+    """The extension that runs refuses each request with such a configuration. Nothing is held back for it:
+    the next version of the extension may know it.
+    """
+    if view.extension is None or view.config_schema is None:
+        return None
+    faults = config_faults(view.config_schema, view.extension.spec.config)
+    if not faults:
+        return None
+    return no(
+        Reason.CONFIG_INVALID,
+        f"{'; '.join(faults)}. The extension that runs publishes a schema which this breaks, and refuses "
+        "requests: correct spec.config, or roll out the version that takes it.",
+    )
+
+
 def is_enabled(view: View, _: Decided) -> Finding | None:
     """A disabled extension has what it asks for: to be in no router's table."""
     if view.enabled:
@@ -84,6 +102,7 @@ CHECKS: Final = (
     nothing_fails,
     nothing_is_unknown,
     is_enabled,
+    config_fits_its_schema,
     takes_requests,
     ready,
 )

@@ -61,4 +61,22 @@ def not_yet(view: View, _: Decided) -> Finding:
     return no(Reason.WORKLOAD_PROGRESSING, f"The workload of this generation does not run: {why}.")
 
 
-CHECKS: Final = (is_asked_for, could_be_applied, is_as_observed, not_yet)
+def was_not_rolled_back(view: View, _: Decided) -> Finding | None:
+    """The revision that is asked for failed, and the last good one runs in its place."""
+    failed, good = view.rollback, view.good
+    if failed is None or good is None or view.desired is None:
+        return None
+    ready = (
+        view.workload is not None
+        and view.workload.phase is Phase.READY
+        and (view.workload.hash == view.desired.hash)
+    )
+    return no(
+        Reason.WORKLOAD_ROLLED_BACK,
+        f"spec.workload: generation {failed.generation} failed: {failed.message} Generation "
+        f"{good.generation} ({good.workload.image}) {'runs again' if ready else 'is coming back'}; change "
+        "spec.workload to try again.",
+    )
+
+
+CHECKS: Final = (is_asked_for, could_be_applied, was_not_rolled_back, is_as_observed, not_yet)

@@ -1,0 +1,1 @@
+"""What ``beamline check`` looks at: one check is one function and one line in :mod:`.checks`."""

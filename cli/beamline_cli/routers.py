@@ -1,0 +1,115 @@
+"""Asking all running routers something over NATS, and gathering what they answer.
+
+Nobody knows how many routers there are, so answers are taken until none has come for a while.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from .faults import CliError, ExitCode
+
+QUIET_S: Final = 0.4
+"""After an answer, how long the next one may take before they are all there."""
+
+NatsUrl = Annotated[
+    str | None,
+    typer.Option(
+        envvar=["BEAMLINE_NATS_URL", "NATS_URL"],
+        help="NATS of the routers; default: that of the running `beamline up`.",
+    ),
+]
+Credentials = Annotated[
+    Path | None,
+    typer.Option(
+        "--nats-credentials",
+        envvar=["BEAMLINE_NATS_CREDENTIALS_FILE", "NATS_CREDENTIALS_FILE"],
+        help="Credentials file for NATS.",
+    ),
+]
+Router = Annotated[
+    str | None, typer.Option(metavar="INSTANCE", help="Only this router; default: all of them.")
+]
+Timeout = Annotated[float, typer.Option(min=0.1, max=60.0, help="Seconds to wait for the first answer.")]
+
+
+def ask(
+    verb: str,
+    request: dict[str, Any],
+    *,
+    nats_url: str | None,
+    credentials: Path | None,
+    state: Path | None,
+    router: str | None,
+    timeout: float,
+) -> list[dict[str, Any]]:
+    """The answers, sorted by router. Raises :class:`CliError` where nobody answers."""
+    if nats_url is None:
+        from .up.state import find_running
+
+        nats_url = find_running(state).nats_url
+    if router is not None:
+        request = {**request, "instance": router}
+    import asyncio
+
+    answers = asyncio.run(_gather(nats_url, credentials, verb, request, timeout))
+    if not answers:
+        whom = "no router" if router is None else f"no router with the id {router}"
+        raise CliError(f"{whom} answered within {timeout:g} s on {_shown(nats_url)}", ExitCode.UNAVAILABLE)
+    return sorted(answers, key=lambda answer: str(answer.get("instance")))
+
+
+def results(answers: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """(router, result) of each. Raises :class:`CliError` with the first error where a router refused."""
+    for answer in answers:
+        if "error" in answer:
+            error = answer["error"]
+            code = ExitCode.UNAVAILABLE if error.get("code") == "UNAVAILABLE" else ExitCode.FAILURE
+            raise CliError(f"{answer.get('instance')}: {error.get('code')}: {error.get('message')}", code)
+    return [(str(answer.get("instance")), answer["result"]) for answer in answers]
+
+
+async def _gather(
+    url: str, credentials: Path | None, verb: str, request: dict[str, Any], patience: float
+) -> list[dict[str, Any]]:
+    import orjson
+
+    from beamline_contract.names import SUBJECT_ROUTER_ADMIN
+    from beamline_sdk import link, logs
+
+    logs.configure("cli", level="error", silent=True)
+    settings = link.LinkSettings(url, "beamline cli", None if credentials is None else str(credentials))
+    try:
+        nc = await link.connect(settings, timeout_s=patience)
+    except (link.LinkError, OSError) as error:
+        raise CliError(str(error), ExitCode.UNAVAILABLE) from error
+    try:
+        inbox = nc.new_inbox()
+        subscription = await nc.subscribe(inbox)
+        await nc.publish(f"{SUBJECT_ROUTER_ADMIN}.{verb}", orjson.dumps(request), reply=inbox)
+        answers: list[dict[str, Any]] = []
+        wait = patience
+        while True:
+            try:
+                message = await subscription.next_msg(wait)
+            except TimeoutError:
+                return answers
+            if message.headers and message.headers.get("Status") == "503":
+                return answers
+            found = orjson.loads(message.data)
+            if isinstance(found, dict):
+                answers.append(found)
+            if "instance" in request:
+                return answers
+            wait = QUIET_S
+    finally:
+        await link.close(nc, grace_s=1.0)
+
+
+def _shown(url: str) -> str:
+    from beamline_sdk.link import LinkSettings
+
+    return LinkSettings(url, "").shown

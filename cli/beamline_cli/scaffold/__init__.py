@@ -1,0 +1,1 @@
+"""Folders of new extensions, rendered from the templates beside this file."""

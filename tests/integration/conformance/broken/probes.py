@@ -1,0 +1,6 @@
+"""Is never ready."""
+
+from foreign import Foreign, Probe, main
+
+Probe.missing = ("/readyz",)
+main(Foreign)

@@ -1,0 +1,148 @@
+"""Two routers, asked over NATS by the command line: status, explain, isolate, reset."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from beamline_cli.main import main
+
+from .conftest import PIPELINE, Served, Site, eventually, extension, open_site, policy, running
+
+Captured = pytest.CaptureFixture[str]
+Beamline = Callable[..., Any]
+
+
+@pytest.fixture
+async def site(own_nats: Any, database_url: str) -> AsyncIterator[Site]:
+    """With a NATS of this test alone: every router on it answers."""
+    async with open_site(own_nats.url, database_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def two(site: Site) -> AsyncIterator[tuple[Served, Served]]:
+    async with AsyncExitStack() as stack:
+        routers = [
+            await stack.enter_async_context(running(site.settings(instance=name, poll_seconds=0.2)))
+            for name in ("router-a", "router-b")
+        ]
+        yield routers[0], routers[1]
+
+
+@pytest.fixture
+def beamline(site: Site, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> Beamline:
+    monkeypatch.delenv("NATS_URL", raising=False)
+
+    async def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = await asyncio.to_thread(main, [*arguments, "--nats-url", site.nats_url])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return call
+
+
+async def test_isolate_holds_in_all_routers_through_a_reload_and_ends_with_reset(
+    site: Site, two: tuple[Served, Served], beamline: Beamline
+) -> None:
+    assert (await two[0].route({"prompt": "x"})).status_code == 200
+    code, out, _ = await beamline("isolate", "echo")
+    assert code == 0
+    assert [line.split() for line in out.splitlines()[1:]] == [
+        ["router-a", "echo", "isolated"],
+        ["router-b", "echo", "isolated"],
+    ]
+    revision = await site.put(extension("echo", "provider", generation=2, timeout_ms=4_000), hint=False)
+    await eventually(
+        lambda: all(one.router.refresher.revision >= revision for one in two), "both have reloaded"
+    )
+    for one in two:
+        assert (await one.route({"prompt": "x"})).status_code == 503
+        assert one.router.runtime.breaker_states()["echo"] == "isolated"
+        (delta,) = [one for one in one.router.telemetry.health() if one.extension_id == "echo"]
+        assert delta.breaker == "isolated"
+    code, out, _ = await beamline("reset", "echo", "-o", "json")
+    assert code == 0
+    assert [entry["breakers"]["echo"] for entry in json.loads(out)] == ["closed", "closed"]
+    assert {one.router.runtime.breaker_states()["echo"] for one in two} == {"closed"}
+    assert (await two[0].route({"prompt": "x"})).status_code == 200
+
+
+async def test_one_router_alone_can_be_meant(two: tuple[Served, Served], beamline: Beamline) -> None:
+    code, out, _ = await beamline("isolate", "echo", "--router", "router-b", "-o", "name")
+    assert (code, out.split()) == (0, ["router-b"])
+    states = [one.router.runtime.breaker_states().get("echo", "closed") for one in two]
+    assert states == ["closed", "isolated"]
+
+
+async def test_explain_live_is_what_the_routers_serve_now(
+    site: Site, two: tuple[Served, Served], beamline: Beamline
+) -> None:
+    await beamline("isolate", "echo")
+    code, out, _ = await beamline("explain", "hello", "--live", "-o", "json")
+    assert code == 0
+    found = json.loads(out)
+    assert [entry["router"] for entry in found] == ["router-a", "router-b"]
+    (provider,) = [step for step in found[0]["steps"] if step["action"] == "select_provider"]
+    assert provider["providers"][0]["live"]["breaker"] == "isolated"
+    code, out, _ = await beamline("explain", "hello", "--live")
+    assert "breaker isolated, refuses calls" in out
+    assert out.count("policy default") == 2
+    assert not site.calls
+
+
+async def test_status_live_shows_every_router_its_breakers_and_the_hints_to_policies(
+    site: Site, two: tuple[Served, Served], beamline: Beamline
+) -> None:
+    near = [{"action": "extension_pre", "extension_id": "lower"}] * 12 + PIPELINE[2:3]
+    revision = await site.put(policy("long", near, match={"tenants": ["x"]}), hint=False)
+    await eventually(
+        lambda: all(one.router.refresher.revision >= revision for one in two), "both have reloaded"
+    )
+    await beamline("isolate", "mask")
+    code, out, _ = await beamline("status", "--live")
+    assert code == 0
+    assert [line.split()[:3] for line in out.splitlines()[1:3]] == [
+        ["router-a", "ready", str(revision)],
+        ["router-b", "ready", str(revision)],
+    ]
+    assert "router-a  mask     isolated" in out
+    assert "long: NearLimit: steps: 13 of at most 16" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        pytest.param(["isolate", "nobody"], 1, "NOT_FOUND: this router knows no extension", id="unknown"),
+        pytest.param(["isolate", "a b"], 1, "INVALID_ARGUMENT: extension must be", id="no name"),
+        pytest.param(
+            ["explain", '{"prompt": 5}', "--live"], 1, "INVALID_ARGUMENT: prompt must be text", id="a number"
+        ),
+        pytest.param(
+            ["explain", "x", "--live", "--policy", "none"], 1, "NOT_FOUND: no policy takes", id="no policy"
+        ),
+        pytest.param(
+            ["status", "--live", "--router", "router-z", "--timeout", "0.3"],
+            69,
+            "router-z",
+            id="no such router",
+        ),
+    ],
+)
+async def test_what_goes_wrong_is_a_sentence_and_an_exit_code(
+    two: tuple[Served, Served], beamline: Beamline, arguments: list[str], code: int, words: str
+) -> None:
+    ended, _, err = await beamline(*arguments)
+    assert (ended, words in err) == (code, True), err
+
+
+async def test_without_any_router_it_says_so_at_once(beamline: Beamline) -> None:
+    code, _, err = await beamline("isolate", "echo", "--timeout", "30")
+    assert code == 69
+    assert "no router answered" in err
