@@ -13,7 +13,6 @@ from .replies import Patch, ProviderReply
 from .request import Answer, Failure, Request, StepTrace, Trace
 from .route import Call, Route
 
-
 _NUMBERS: Final = frozenset({int, float})
 
 
