@@ -34,7 +34,7 @@ from .run import Run
 from .snapshot import Snapshot
 from .state import Rng, Runtime
 from .steps import StepRunner
-from .stream_invoke import Delivery, StreamInvoker
+from .stream_invoke import Delivery, stream_invoker
 from .stream_pipeline import PostWindows, stream_rest
 from .stream_port import Sink, Streams
 from .tracing import trace_of
@@ -83,7 +83,7 @@ class Pipeline:
             if route is None:
                 return _no_route(request)
             deadline = effective_deadline(request.deadline, route.deadline_s, self._clock())
-            run = Run(request, route, deadline, trace_of(request, self._rng))
+            run = Run(request, route, deadline, request.trace or trace_of(request, self._rng))
             error = await (self._run(run) if sink is None else self._stream(run, sink))
         except Exception as fault:  # noqa: BLE001 -- the caller gets one INTERNAL error whatever broke; content is not logged
             _log.error("pipeline.fault", request_id=request.request_id, type=type(fault).__name__)
@@ -149,7 +149,7 @@ class Pipeline:
             streams = self._streams
             if streams is None:
                 return WireError(ErrorCode.UNAVAILABLE, "this router does not stream")
-            invoker = StreamInvoker(
+            invoker = stream_invoker(
                 streams,
                 run,
                 delivery,

@@ -9,10 +9,12 @@ import orjson
 from beamline_contract.errors import WireError
 from beamline_contract.wire import AnswerPart
 
+from .headers import opening
 from .replies import Patch, ProviderReply
-from .request import Answer, Failure, Request, StepTrace
+from .request import Answer, Failure, Request, StepTrace, Trace
 from .route import Call, Route
-from .tracing import Trace
+
+_NUMBERS: Final = frozenset({int, float})
 
 _TOLD_THE_ROUTE: Final = frozenset({"pre", "post"})
 
@@ -21,8 +23,9 @@ class Run:
     """Working state of one request; nothing of it is shared with another."""
 
     __slots__ = (
-        "committed", "context", "deadline", "messages", "metadata", "output", "parameters", "part", "prompt",
-        "provider_attempts", "provider_id", "provider_s", "request", "route", "trace", "trail", "usage",
+        "committed", "context", "deadline", "messages", "metadata", "opening", "output", "parameters", "part",
+        "prompt", "provider_attempts", "provider_id", "provider_s", "request", "route", "trace", "trail",
+        "usage",
     )  # fmt: skip
 
     def __init__(self, request: Request, route: Route, deadline: float, trace: Trace) -> None:
@@ -30,6 +33,7 @@ class Run:
         self.route = route
         self.deadline = deadline
         self.trace = trace
+        self.opening = opening(request.request_id, trace)
         self.prompt = request.prompt
         self.messages = request.messages
         self.parameters = request.parameters
@@ -120,7 +124,7 @@ class Run:
         )
         metadata["model"] = model if isinstance(model, str) else self.request.model or ""
         metadata["finish_reason"] = reason if isinstance(reason, str) else "stop"
-        if isinstance(latency, bool) or not isinstance(latency, int | float) or latency < 0:
+        if latency is None or type(latency) not in _NUMBERS or latency < 0:
             metadata["latency_ms"] = round(self.provider_s * 1000, 3)
         metadata["trace_id"] = self.trace.trace_id
         return Answer(
