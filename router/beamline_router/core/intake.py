@@ -94,7 +94,7 @@ class Bound(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Envelope:
     """Who is asking, known before the body is read, so that even a refusal carries its id and trace."""
 

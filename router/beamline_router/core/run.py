@@ -9,6 +9,7 @@ import orjson
 from beamline_contract.errors import WireError
 from beamline_contract.wire import AnswerPart
 
+from .headers import opening
 from .replies import Patch, ProviderReply
 from .request import Answer, Failure, Request, StepTrace
 from .route import Call, Route
@@ -21,7 +22,8 @@ class Run:
     """Working state of one request; nothing of it is shared with another."""
 
     __slots__ = (
-        "committed", "context", "deadline", "messages", "metadata", "output", "parameters", "part", "prompt",
+        "committed", "context", "deadline", "messages", "metadata", "opening", "output", "parameters", "part",
+        "prompt",
         "provider_attempts", "provider_id", "provider_s", "request", "route", "trace", "trail", "usage",
     )  # fmt: skip
 
@@ -30,6 +32,7 @@ class Run:
         self.route = route
         self.deadline = deadline
         self.trace = trace
+        self.opening = opening(request.request_id, trace)
         self.prompt = request.prompt
         self.messages = request.messages
         self.parameters = request.parameters

@@ -62,6 +62,18 @@ class Load:
         self.last_at = now
 
 
+class Guard:
+    """What stands between a step and its extension: breaker, retry budget, bulkhead and the step's own one."""
+
+    __slots__ = ("breaker", "budget", "gate", "load")
+
+    def __init__(self, breaker: Breaker, budget: RetryBudget, load: Load, gate: Load | None) -> None:
+        self.breaker = breaker
+        self.budget = budget
+        self.load = load
+        self.gate = gate
+
+
 class Runtime:
     """``clock`` gives monotonic seconds; ``recorder`` hears of breaker changes under the breaker's key."""
 
@@ -73,6 +85,16 @@ class Runtime:
         self._loads: dict[str, Load] = {}
         self._budgets: dict[str, RetryBudget] = {}
         self._isolated: set[str] = set()
+        self._guards: dict[Call, Guard] = {}
+
+    def guard(self, call: Call) -> Guard:
+        """All that guards this call, found by one look-up: a call is the same object for a snapshot's life."""
+        found = self._guards.get(call)
+        if found is None:
+            gate = None if call.gate is None else self.load(call.gate)
+            found = Guard(self.breaker(call), self.budget(call), self.load(call.extension_id), gate)
+            self._guards[call] = found
+        return found
 
     def breaker(self, call: Call) -> Breaker:
         """The breaker that guards this call, made on first use."""
@@ -102,6 +124,7 @@ class Runtime:
 
     def adopt(self, snapshot: Snapshot) -> None:
         """Takes over the settings of a new snapshot; forgets breakers and counters of ids that are gone."""
+        self._guards.clear()
         upkeep = snapshot.upkeep
         settings, budgets = upkeep.breakers, upkeep.budgets
         self._isolated &= snapshot.compiled_extensions.keys()

@@ -58,14 +58,24 @@ class StepRunner:
     async def run(self, run: Run, step: Step) -> StepResult:
         """Runs one enforced step; the error, if any, says where it happened."""
         began = self._clock()
-        call = self._invoker.version(run, step.call)
-        done = await self._invoke(run, step, call, began)
+        call = step.call
+        if call.versions:
+            call = self._invoker.version(run, call)
+        try:
+            done = await self._invoker.invoke(run, call, run.payload(call))
+        except BaseException as fault:
+            self._note_broken(run, step, call, fault, began)
+            raise
         last_resort = step.failure_mode
         if done.error is not None and step.fallback is not None:
             self._note(run, step, call, "error", done, began=began)
             began = self._clock()
             call = self._invoker.version(run, step.fallback)
-            done = await self._invoke(run, step, call, began)
+            try:
+                done = await self._invoker.invoke(run, call, run.payload(call))
+            except BaseException as fault:
+                self._note_broken(run, step, call, fault, began)
+                raise
             last_resort = default_failure_mode(call.type)
         value, error = done.value, done.error
         if error is None:
@@ -153,14 +163,10 @@ class StepRunner:
         entry.ms, entry.reason = seconds * 1000, reason
         self._recorder.step(call.extension_id, call.type, outcome, reason, seconds)
 
-    async def _invoke(self, run: Run, step: Step, call: Call, began: float) -> Invocation:
-        try:
-            return await self._invoker.invoke(run, call, run.payload(call))
-        except BaseException as fault:
-            code = ErrorCode.INTERNAL if isinstance(fault, Exception) else ErrorCode.CANCELLED
-            ended = Invocation(error=WireError.of(code, ""), attempts=1)
-            self._note(run, step, call, "error", ended, began=began)
-            raise
+    def _note_broken(self, run: Run, step: Step, call: Call, fault: BaseException, began: float) -> None:
+        code = ErrorCode.INTERNAL if isinstance(fault, Exception) else ErrorCode.CANCELLED
+        ended = Invocation(error=WireError.of(code, ""), attempts=1)
+        self._note(run, step, call, "error", ended, began=began)
 
     def _note(
         self, run: Run, step: Step, call: Call, outcome: str, done: Invocation, *, began: float

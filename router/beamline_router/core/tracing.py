@@ -21,7 +21,7 @@ MAX_VALUE: Final = 8192
 """Longest tracestate or baggage that is passed on; W3C asks for at least 512 and 8192 characters."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Trace:
     """The trace that a request belongs to. ``flags`` are the caller's, ``01`` (sampled) for a new trace."""
 
@@ -29,10 +29,6 @@ class Trace:
     flags: str
     tracestate: str | None
     baggage: str | None
-
-    def child(self, rng: Rng) -> str:
-        """A ``traceparent`` with a new span id."""
-        return f"00-{self.trace_id}-{rng.getrandbits(64) or 1:016x}-{self.flags}"
 
 
 def trace_of(request: Request, rng: Rng) -> Trace:
