@@ -1,11 +1,11 @@
 """The headers of one call, as the lines in which they leave.
 
-What all calls of a request have in common is put together once (:func:`opening`), what differs from attempt to
-attempt is added by one formatting (:func:`of_attempt`). The result is a mapping like any other for whoever wants
-to look into it; a transport that writes lines takes :attr:`HeaderLines.text` as it is.
+What all calls of a request have in common is put together once (:func:`opening`), what differs from attempt
+to attempt is added by one formatting (:func:`of_attempt`). The result is a mapping like any other for
+whoever wants to look into it; a transport that writes lines takes :attr:`HeaderLines.text` as it is.
 
-No value can end its line or add another: names are constants, ids of traces are hexadecimal, and everything else
-has its line breaks replaced here.
+No value can end its line or add another: names are constants, ids of traces are hexadecimal, and everything
+else has its line breaks replaced here.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ Who is to blame decides what the breaker learns:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Literal
+from typing import Literal, Protocol
 
 from beamline_contract.errors import CLIENT_FAULTS, ErrorCode, WireError
 from beamline_sdk.breaker import CLOSED, Breaker
@@ -67,8 +67,24 @@ class Invocation:
         self.breaker = breaker
 
 
+class Watch(Protocol):
+    """What a transport that answers bit by bit knows about the attempt that has just ended."""
+
+    @property
+    def blameless(self) -> bool:
+        """Whether the extension can't have caused the attempt's error."""
+        ...
+
+    def after_first(self, done: float) -> float:
+        """Seconds between the first sign of an answer and its end at ``done``."""
+        ...
+
+
 class Invoker:
-    """Calls extensions. ``clock`` is monotonic and ``wall`` Unix time, both in seconds."""
+    """Calls extensions. ``clock`` is monotonic and ``wall`` Unix time, both in seconds.
+
+    ``watch`` belongs to a transport whose answers do not come in one piece.
+    """
 
     def __init__(
         self,
@@ -80,8 +96,10 @@ class Invoker:
         wall: Callable[[], float],
         sleep: Callable[[float], Awaitable[object]],
         rng: Rng,
+        watch: Watch | None = None,
     ) -> None:
         self._transport = transport
+        self._watch = watch
         self._runtime = runtime
         self._recorder = recorder
         self._clock = clock
@@ -109,14 +127,9 @@ class Invoker:
             error = WireError.of(ErrorCode.NOT_FOUND, call.absent)
             return Invocation(error=error, refused="absent")
         guard = self._runtime.guard(call)
-        load, gate, breaker, budget = guard.load, guard.gate, guard.breaker, guard.budget
-        if load.in_flight >= call.concurrency:
-            return _full(call.concurrency, "extension")
-        if gate is not None:
-            if gate.in_flight >= call.gate_limit:
-                return _full(call.gate_limit, "step")
-            gate.in_flight += 1
-        load.in_flight += 1
+        if (whose := guard.enter(call)) is not None:
+            return _full(call.concurrency if whose == "extension" else call.gate_limit, whose)
+        breaker, budget = guard.breaker, guard.budget
         span = self._rng.getrandbits(64) or 1
         last: Invocation | None = None
         attempt = 0
@@ -143,10 +156,11 @@ class Invoker:
                     self._recorder.attempt(call.extension_id, False, reason.value, self._clock() - now)
                     raise
                 if not isinstance(value, WireError):
-                    now += self._after_first(done)  # a stream has answered with its first chunk
+                    if self._watch is not None:
+                        now += self._watch.after_first(done)  # a stream has answered with its first chunk
                     breaker.success(permit, done, slow=done - now >= call.slow_s)
                     budget.succeeded()
-                    load.observe(done - now, done)
+                    guard.load.observe(done - now, done)
                     self._recorder.attempt(call.extension_id, False, None, done - now)
                     return Invocation(value=value, attempts=attempt, breaker=_word(breaker))
                 last = self._judge(
@@ -157,7 +171,8 @@ class Invoker:
                     budget=budget,
                     done=done,
                     seconds=done - now,
-                    blameless=reply is TransportFault.DISCONNECTED,
+                    blameless=reply is TransportFault.DISCONNECTED
+                    or (self._watch is not None and self._watch.blameless),
                     cut_short=timeout_s < call.timeout_s,
                 )
                 last.attempts = attempt
@@ -175,14 +190,7 @@ class Invoker:
                     return last
                 await self._sleep(pause)
         finally:
-            load.in_flight -= 1
-            if gate is not None:
-                gate.in_flight -= 1
-
-    def _after_first(self, done: float) -> float:
-        """Seconds between the first sign of an answer and its end: 0 for one that comes in one piece."""
-        del done
-        return 0.0
+            guard.leave()
 
     def _read(self, call: Call, reply: bytes | TransportFault) -> ReplyValue | WireError:
         if isinstance(reply, TransportFault):

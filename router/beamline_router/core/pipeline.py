@@ -34,7 +34,7 @@ from .run import Run
 from .snapshot import Snapshot
 from .state import Rng, Runtime
 from .steps import StepRunner
-from .stream_invoke import Delivery, StreamInvoker
+from .stream_invoke import Delivery, stream_invoker
 from .stream_pipeline import PostWindows, stream_rest
 from .stream_port import Sink, Streams
 from .tracing import trace_of
@@ -149,7 +149,7 @@ class Pipeline:
             streams = self._streams
             if streams is None:
                 return WireError(ErrorCode.UNAVAILABLE, "this router does not stream")
-            invoker = StreamInvoker(
+            invoker = stream_invoker(
                 streams,
                 run,
                 delivery,

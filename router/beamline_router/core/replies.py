@@ -82,7 +82,7 @@ def read_provider(data: bytes, extension_id: str) -> ProviderReply | WireError:
     if reply.get("provider_id", extension_id) != extension_id:
         dropped = ("provider_id",)
     if not _PROVIDER_PROTECTED.isdisjoint(reply):
-        dropped += tuple(sorted(_PROVIDER_PROTECTED & reply.keys()))
+        dropped += tuple(sorted(_PROVIDER_PROTECTED.intersection(reply)))
     return ProviderReply(output, usage, metadata or {}, dropped)
 
 
@@ -188,7 +188,7 @@ def _patch(data: bytes, allowed: Mapping[str, type]) -> Patch | WireError:
 def _dropped(reply: Mapping[str, Any]) -> tuple[str, ...]:
     if PROTECTED_FIELDS.isdisjoint(reply):
         return _NONE
-    return tuple(sorted(PROTECTED_FIELDS & reply.keys()))
+    return tuple(sorted(PROTECTED_FIELDS.intersection(reply)))
 
 
 def _usage(usage: object) -> dict[str, int] | None:

@@ -23,8 +23,8 @@ class Run:
 
     __slots__ = (
         "committed", "context", "deadline", "messages", "metadata", "opening", "output", "parameters", "part",
-        "prompt",
-        "provider_attempts", "provider_id", "provider_s", "request", "route", "trace", "trail", "usage",
+        "prompt", "provider_attempts", "provider_id", "provider_s", "request", "route", "trace", "trail",
+        "usage",
     )  # fmt: skip
 
     def __init__(self, request: Request, route: Route, deadline: float, trace: Trace) -> None:

@@ -12,7 +12,7 @@ because nothing yields.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from beamline_sdk.breaker import CLOSED, Breaker, BreakerSettings, BreakerState
 
@@ -63,7 +63,7 @@ class Load:
 
 
 class Guard:
-    """What stands between a step and its extension: breaker, retry budget, bulkhead and the step's own one."""
+    """What stands between a step and its extension: breaker, retry budget, the bulkheads of both."""
 
     __slots__ = ("breaker", "budget", "gate", "load")
 
@@ -72,6 +72,24 @@ class Guard:
         self.budget = budget
         self.load = load
         self.gate = gate
+
+    def enter(self, call: Call) -> Literal["extension", "step"] | None:
+        """Takes a place in the bulkheads, or says whose is full and takes none."""
+        load, gate = self.load, self.gate
+        if load.in_flight >= call.concurrency:
+            return "extension"
+        if gate is not None:
+            if gate.in_flight >= call.gate_limit:
+                return "step"
+            gate.in_flight += 1
+        load.in_flight += 1
+        return None
+
+    def leave(self) -> None:
+        """Gives back what :meth:`enter` took."""
+        self.load.in_flight -= 1
+        if self.gate is not None:
+            self.gate.in_flight -= 1
 
 
 class Runtime:
@@ -88,7 +106,7 @@ class Runtime:
         self._guards: dict[Call, Guard] = {}
 
     def guard(self, call: Call) -> Guard:
-        """All that guards this call, found by one look-up: a call is the same object for a snapshot's life."""
+        """All that guards this call, found by one look-up: a snapshot's calls stay the same objects."""
         found = self._guards.get(call)
         if found is None:
             gate = None if call.gate is None else self.load(call.gate)

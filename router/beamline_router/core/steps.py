@@ -106,20 +106,14 @@ class StepRunner:
         ]
         if beside is not None:
             tasks.append(asyncio.create_task(beside))
-        pending = set(tasks)
         try:
-            while pending:
-                _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                # In the listed order, so that of two that end at once the same one speaks every time.
-                for task in tasks:
-                    if task.done() and isinstance(result := task.result(), WireError):
-                        return result
-            return None
-        finally:
-            for task in pending:
-                task.cancel()
-            if pending:
-                await asyncio.gather(*pending, return_exceptions=True)
+            error = await _first_error(tasks)
+        except BaseException:
+            await _end(tasks)
+            raise
+        if error is not None:
+            await _end(tasks)
+        return error
 
     def shadow(self, run: Run, step: Step) -> None:
         """Starts a shadow step and returns at once."""
@@ -192,6 +186,26 @@ class StepRunner:
             )
         )
         self._recorder.step(call.extension_id, call.type, outcome, reason, seconds)
+
+
+async def _first_error(tasks: list[asyncio.Task[StepResult | None]]) -> WireError | None:
+    pending = set(tasks)
+    while pending:
+        _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        # In the listed order, so that of two that end at once the same one speaks every time.
+        for task in tasks:
+            if task.done() and isinstance(result := task.result(), WireError):
+                return result
+    return None
+
+
+async def _end(tasks: list[asyncio.Task[StepResult | None]]) -> None:
+    """Cancels those that still run, and returns when they have ended."""
+    pending = [task for task in tasks if not task.done()]
+    for task in pending:
+        task.cancel()
+    if pending:
+        await asyncio.gather(*pending, return_exceptions=True)
 
 
 def _rejection(step: Step, call: Call, verdict: Verdict, attempts: int) -> WireError:

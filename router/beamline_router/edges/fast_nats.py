@@ -354,6 +354,5 @@ class FastLine:
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 
 
-async def _never(message: Msg) -> None:
+async def _never(_message: Msg) -> None:
     """The callback that nats-py wants to have: the hot path takes its messages before they get there."""
-    del message

@@ -1,13 +1,14 @@
 """Counting at the price of an addition; what Prometheus wants is made of it when it asks.
 
 A child of prometheus_client takes a lock and several calls for each ``inc`` and ``observe``, and a request
-needs seventeen of them. Here a count is an entry of a dictionary and an observation an entry of a list, in plain
-Python objects that only the event loop changes. :class:`TallyCollector` turns them into samples in a scrape.
+needs seventeen of them. Here a count is an entry of a dictionary and an observation an entry of a list, in
+plain Python objects that only the event loop changes. :class:`TallyCollector` makes samples of them in a
+scrape.
 
-A scrape runs in a thread. It copies each container by one call that does not give up the interpreter's lock,
-so it never meets one that changes size; a request that is counted meanwhile may be in one series of a scrape and
-not yet in the next, which Prometheus allows. Within one histogram the sum of the buckets is the count: the count
-is made of them.
+A scrape runs in a thread. It copies each container by one call that does not give up the interpreter's
+lock, so it never meets one that changes size. A request that is counted meanwhile may be in one series and
+not yet in another, which Prometheus allows; within a histogram the count is always the sum of its buckets,
+because it is made of them.
 """
 
 from __future__ import annotations

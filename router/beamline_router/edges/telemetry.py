@@ -1,10 +1,10 @@
 """What the router counts: metrics for Prometheus, and health deltas for the operator.
 
 One :class:`Telemetry` is the pipeline's recorder. It is called several times per request, so a call is a
-dictionary lookup and a few additions (:mod:`.tallies`); only what is rare is counted by prometheus_client itself,
-whose children take a lock each time. Labels are bounded: ids come from compiled policies, and the series of an
-extension that left the registry are removed with the next swap (:meth:`Telemetry.keep`). Tenants, models
-and request ids are never labels.
+dictionary lookup and a few additions (:mod:`.tallies`); only what is rare is counted by prometheus_client
+itself, whose children take a lock each time. Labels are bounded: ids come from compiled policies, and the
+series of an extension that left the registry are removed with the next swap (:meth:`Telemetry.keep`).
+Tenants, models and request ids are never labels.
 
 Threads: everything here runs on the event loop, except a scrape, which renders in a thread: see
 :mod:`.tallies`.
