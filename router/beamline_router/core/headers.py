@@ -15,7 +15,7 @@ from typing import Final
 
 from beamline_contract import names
 
-from .tracing import Trace
+from .request import Trace
 
 _BREAKS: Final = str.maketrans({"\r": " ", "\n": " "})
 

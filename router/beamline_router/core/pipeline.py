@@ -83,7 +83,7 @@ class Pipeline:
             if route is None:
                 return _no_route(request)
             deadline = effective_deadline(request.deadline, route.deadline_s, self._clock())
-            run = Run(request, route, deadline, trace_of(request, self._rng))
+            run = Run(request, route, deadline, request.trace or trace_of(request, self._rng))
             error = await (self._run(run) if sink is None else self._stream(run, sink))
         except Exception as fault:  # noqa: BLE001 -- the caller gets one INTERNAL error whatever broke; content is not logged
             _log.error("pipeline.fault", request_id=request.request_id, type=type(fault).__name__)

@@ -169,9 +169,9 @@ def _patch(data: bytes, allowed: Mapping[str, type]) -> Patch | WireError:
     if isinstance(reply, WireError):
         return reply
     fields: dict[str, Any] = {}
-    for name, kind in allowed.items():
-        value = reply.get(name)
-        if value is None:
+    for name, value in reply.items():
+        kind = allowed.get(name)
+        if kind is None or value is None:
             continue
         if not isinstance(value, kind):
             return malformed(f"{name} must be {_WORDS[kind]}")

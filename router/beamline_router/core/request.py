@@ -14,6 +14,16 @@ from beamline_contract.errors import WireError
 
 
 @dataclass(slots=True)
+class Trace:
+    """The trace that a request belongs to. ``flags`` are the caller's, ``01`` (sampled) for a new trace."""
+
+    trace_id: str
+    flags: str
+    tracestate: str | None
+    baggage: str | None
+
+
+@dataclass(slots=True)
 class Request:
     """One validated request. ``deadline`` is monotonic seconds; ``headers`` are lower-case names of the
     caller's.
@@ -36,6 +46,8 @@ class Request:
     traceparent: str | None = None
     tracestate: str | None = None
     baggage: str | None = None
+    trace: Trace | None = None
+    """The trace of the three above, where the front door has already read them."""
     want_trail: bool = True
     stream: bool = False
     stream_usage: bool = False

@@ -11,9 +11,11 @@ from beamline_contract.wire import AnswerPart
 
 from .headers import opening
 from .replies import Patch, ProviderReply
-from .request import Answer, Failure, Request, StepTrace
+from .request import Answer, Failure, Request, StepTrace, Trace
 from .route import Call, Route
-from .tracing import Trace
+
+
+_NUMBERS: Final = frozenset({int, float})
 
 _TOLD_THE_ROUTE: Final = frozenset({"pre", "post"})
 
@@ -123,7 +125,7 @@ class Run:
         )
         metadata["model"] = model if isinstance(model, str) else self.request.model or ""
         metadata["finish_reason"] = reason if isinstance(reason, str) else "stop"
-        if isinstance(latency, bool) or not isinstance(latency, int | float) or latency < 0:
+        if latency is None or type(latency) not in _NUMBERS or latency < 0:
             metadata["latency_ms"] = round(self.provider_s * 1000, 3)
         metadata["trace_id"] = self.trace.trace_id
         return Answer(

@@ -24,7 +24,7 @@ from beamline_contract.extension import default_failure_mode
 
 from .invoke import Invocation, Invoker
 from .ports import Recorder
-from .replies import Patch, Verdict
+from .replies import Patch, ProviderReply, Verdict
 from .request import StepTrace
 from .route import Call, Step
 from .run import Run
@@ -79,13 +79,14 @@ class StepRunner:
             last_resort = default_failure_mode(call.type)
         value, error = done.value, done.error
         if error is None:
-            assert isinstance(value, Patch | Verdict)
             if isinstance(value, Verdict) and not value.passed:
                 self._note(run, step, call, "rejected", done, began=began)
                 return _rejection(step, call, value, done.attempts)
             self._note(run, step, call, "ok", done, began=began)
             if isinstance(value, Verdict) and value.details and len(orjson.dumps(value.details)) <= MAX_NOTES:
                 run.trail[-1].notes = value.details
+            assert value is not None
+            assert not isinstance(value, ProviderReply)
             return value
         if last_resort == "open":
             self._note(run, step, call, "skipped", done, began=began)

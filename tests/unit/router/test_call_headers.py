@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from beamline_router.core.headers import HeaderLines, of_attempt, opening
-from beamline_router.core.tracing import Trace
+from beamline_router.core.request import Trace
 from beamline_router.edges.fast_nats_codec import Encoder, headers_of
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
