@@ -14,7 +14,6 @@ from .replies import Patch, ProviderReply
 from .request import Answer, Failure, Request, StepTrace, Trace
 from .route import Call, Route
 
-
 _NUMBERS: Final = frozenset({int, float})
 
 _TOLD_THE_ROUTE: Final = frozenset({"pre", "post"})
