@@ -123,14 +123,16 @@ class _Line:
         spent, lasted = cpu_seconds(pid), time.monotonic() - began
         got = [self._made.figures(child) for child in children]
         rate = sum(one["requests"] / one["seconds"] for one in got)
+        if not rate:
+            raise RuntimeError(f"{side}: no answer in {seconds} s with {in_flight} in flight")
         return Round(
             side,
             len(self._subjects),
             in_flight,
             rate,
             None if cpu is None or spent is None else per_1000(spent - cpu, rate * lasted),
-            p50_ms=median(one["p50_ms"] for one in got),
-            p99_ms=max(one["p99_ms"] for one in got),
+            p50_ms=median(one["p50_ms"] for one in got if one["requests"]),
+            p99_ms=max(one["p99_ms"] for one in got if one["requests"]),
             errors=sum(one["errors"] for one in got),
         )
 
