@@ -214,7 +214,7 @@ class _Router:
                 self._start(self._connect(http_url), "link")
                 self._start(self._reporter.run(), "reports")
                 self._start(self._door_settings.run(), "door settings")
-                probe = OverloadProbe(self._gate.shedder, lambda: self._serving.in_flight, lambda: self._nc)
+                probe = OverloadProbe(self._gate.shedder, self._serving, lambda: self._nc)
                 self._start(probe.run(), "overload")
                 self._start(self._say_waiting(), "waiting")
                 await self._until_stopped()
