@@ -206,13 +206,17 @@ async def _discard(client: _Client, watch: _Watch) -> None:
 
 
 class _Client(Client):
-    """nats-py's client with three additions: who watches it, a ``flush`` that is a barrier, and no socket
-    left behind by a reconnect that failed.
+    """nats-py's client with four additions: who watches it, a ``flush`` that is a barrier, a ``flush`` that
+    may end before its answer, and no socket left behind by a reconnect that failed.
 
     nats-py writes the PING of a flush past the commands that still wait in its own buffer. Its PONG then
     proves nothing: a subscription may not have reached the server yet when it is called ready, and one that
     drains may still get messages after it has stopped to listen, which loses them. So what waits is written
     first.
+
+    A flush that ran into its time limit leaves its future behind, cancelled. nats-py would set it when the
+    PONG comes after all, fail at that, and give up a connection that only was slow: under load the worst
+    moment to lose what is in flight.
     """
 
     def __init__(self, watch: _Watch) -> None:
@@ -224,6 +228,11 @@ class _Client(Client):
             waiting, self._pending, self._pending_data_size = self._pending, [], 0
             self._transport.writelines(waiting)
         await super()._send_ping(future)
+
+    async def _process_pong(self) -> None:
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
 
     async def _connect_to_server(self, s: Any) -> None:
         """nats-py puts the new socket in the place of the one before and forgets that, open as it may be:
