@@ -54,6 +54,9 @@ EXIT_UNAVAILABLE: Final = 69
 """sysexits EX_UNAVAILABLE: the API server does not answer at the start."""
 EXIT_CONFIG: Final = 78
 """sysexits EX_CONFIG: somebody has to change something first."""
+SWITCH_INTERVAL_S: Final = 0.0005
+"""kopf decodes watch events in a thread of its own. With Python's default of 5 ms each answer of the API server
+would wait that long for the interpreter while it does."""
 
 __all__ = [
     "EXIT_CONFIG",
@@ -281,6 +284,7 @@ async def run(
 
 def main() -> int:
     """The process: reads the environment, runs until SIGTERM or SIGINT, returns the exit code."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     settings = OperatorSettings()  # type: ignore[call-arg]  # the environment gives what has no default
     logs.configure("operator", level=settings.log_level, silent=settings.log_silent)
     try:

@@ -14,6 +14,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from .core.controller import RESYNC_S
 from .core.settings import ReconcileSettings
 
+PATIENCE_S: Final = 0.5
+"""Routers that are well report a change within a fraction of this (docs/performance.md)."""
 _NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -81,6 +83,7 @@ class OperatorSettings(BaseSettings):
             log_level=self.workload_log_level,
             passed_env={name: value for name, value in environment.items() if name.startswith("OTEL_")},
             allowed_images=_words(self.allowed_images),
+            patience_s=PATIENCE_S,
         )
 
 

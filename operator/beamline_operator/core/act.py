@@ -6,7 +6,7 @@ does not keep the workload from being applied, and the other way round.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -38,12 +38,18 @@ class Actor:
     """Writes to store, registry and deployments."""
 
     def __init__(
-        self, store: ObjectStore, deployments: Deployments | None, batcher: Batcher, ledger: Ledger
+        self,
+        store: ObjectStore,
+        deployments: Deployments | None,
+        batcher: Batcher,
+        ledger: Ledger,
+        clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._deployments = deployments
         self._batcher = batcher
         self._ledger = ledger
+        self._clock = clock
 
     async def carry_out(self, key: ObjectKey, plan: Plan, attempts: Attempts) -> Attempts:
         """The attempts after this plan.
@@ -89,7 +95,7 @@ class Actor:
             return replace(attempts, registry_fault=str(error) or type(error).__name__)
         write = writes[-1]
         if isinstance(write, Upsert) and result.outcome in {Outcome.WRITTEN, Outcome.UNCHANGED}:
-            self._ledger.put(key, Row(write.record, result.revision))
+            self._ledger.put(key, Row(write.record, result.revision, self._clock()))
         if isinstance(write, Remove) and result.outcome is not Outcome.STALE:
             self._ledger.forget(key)
             if result.outcome is Outcome.WRITTEN:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -68,8 +69,7 @@ class KubeStore:
 
     def observe(self, document: Mapping[str, Any], *, deleted: bool = False) -> ObjectKey:
         """Takes in one object as the API server told it, and says so to ``on_change``."""
-        stored = parse_stored(document)
-        key, version = stored.key, _version(stored.metadata.resource_version)
+        key, version = _key_of(document), _version(str(document["metadata"].get("resourceVersion", "")))
         known = self._objects.get(key)
         if deleted:
             self._gone[key] = version
@@ -78,8 +78,8 @@ class KubeStore:
             self.on_change(key)
             return key
         newest = _version(known.metadata.resource_version) if known is not None else self._gone.get(key, -1)
-        if version > newest:
-            self._objects[key] = stored
+        if version > newest:  # most events are the echo of our own writes: they are not even parsed
+            self._objects[key] = _parsed(document, known)
             self.on_change(key)
         return key
 
@@ -206,11 +206,11 @@ class KubeStore:
 
     def _take(self, document: Mapping[str, Any], released: Mapping[str, Any]) -> None:
         """The answer to our own write is news to the cache, but no reason to look at the object again."""
-        stored = parse_stored(document)
+        known = self._objects.get(_key_of(document))
+        stored = _parsed(document, known)
         if stored.metadata.deleting and not stored.metadata.finalizers and "metadata" in released:
             self._objects.pop(stored.key, None)
             return
-        known = self._objects.get(stored.key)
         if known is not None and _version(stored.metadata.resource_version) > _version(
             known.metadata.resource_version
         ):
@@ -255,6 +255,25 @@ def parse_stored(document: Mapping[str, Any]) -> StoredObject:
             spec=spec if isinstance(spec, Mapping) else {},
             status=status if isinstance(status, Mapping) else {},
         )
+
+
+def _parsed(document: Mapping[str, Any], known: StoredObject | None) -> StoredObject:
+    """The object; its spec is taken over from ``known`` where the generation says that it is the same."""
+    metadata = parse_metadata(document.get("metadata") or {})
+    if (
+        known is not None
+        and not isinstance(known, BrokenObject)
+        and known.metadata.uid == metadata.uid
+        and known.metadata.generation == metadata.generation
+    ):
+        return replace(known, metadata=metadata, status=document.get("status") or {})
+    return parse_stored(document)
+
+
+def _key_of(document: Mapping[str, Any]) -> ObjectKey:
+    metadata = document["metadata"]
+    kind: Kind = "RoutingPolicy" if document.get("kind") == "RoutingPolicy" else "Extension"
+    return ObjectKey(kind, str(metadata.get("namespace") or "default"), str(metadata["name"]))
 
 
 def _path(key: ObjectKey) -> str:
