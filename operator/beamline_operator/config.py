@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from .core.controller import RESYNC_S
 from .core.settings import ReconcileSettings
+from .edges.kopf_edge import SILENCE_S
 
 PATIENCE_S: Final = 0.5
 """Routers that are well report a change within a fraction of this (docs/performance.md)."""
@@ -41,6 +42,8 @@ class OperatorSettings(BaseSettings):
     lease_retry_s: Annotated[float, Field(gt=0)] = 2.0
     workers: Annotated[int, Field(ge=1, le=256)] = 16
     resync_s: Annotated[float, Field(gt=0)] = RESYNC_S
+    watch_silence_s: Annotated[float, Field(gt=0)] = SILENCE_S
+    """A watch without any event, bookmarks too, for so long is opened again."""
     workload_nats_url: str | None = None
     """NATS as workloads reach it; default: as the operator does."""
     workload_nats_credentials_file: str | None = None

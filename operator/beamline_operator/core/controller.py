@@ -92,8 +92,10 @@ class Controller:
     def enqueue(self, key: ObjectKey) -> None:
         """Something happened to ``key``, or may have. What the registry does not hold yet goes first."""
         stored, row = self._store.get(key), self._reconciler.ledger.get(key)
-        known = stored is not None and row is not None and not stored.metadata.deleting
-        self.queue.add(key, first=not known or row.record.generation != stored.metadata.generation)
+        if stored is None or row is None or stored.metadata.deleting:
+            self.queue.add(key)
+        else:
+            self.queue.add(key, first=row.record.generation != stored.metadata.generation)
 
     def _enqueue_later(self, key: ObjectKey) -> None:
         self.queue.add(key, first=False)

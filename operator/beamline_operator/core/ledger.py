@@ -48,7 +48,9 @@ class Ledger:
     def changed_between(self, after: int, until: int) -> set[ObjectKey]:
         """Keys of the rows with a revision in (after, until]."""
         if until - after <= len(self._keys):
-            chosen = [self._keys[revision] for revision in range(after + 1, until + 1) if revision in self._keys]
+            chosen = [
+                self._keys[revision] for revision in range(after + 1, until + 1) if revision in self._keys
+            ]
         else:
             chosen = [keys for revision, keys in self._keys.items() if after < revision <= until]
         return set().union(*chosen)

@@ -9,8 +9,9 @@ There are two lanes. What somebody waits for (an object that is new, changed or 
 said about the rest (routers' reports, timers, the full compare), so that a mass of changes is served before
 all of it is described. Of four keys at least one is from the other lane, so neither ever stands still.
 
-A failing key comes back after a delay that doubles from one second to four with jitter: never more than one
-attempt a second per key, and never more than five seconds late once what failed works again.
+A failing key comes back after a delay that doubles from one second to three with jitter, whatever wakes it
+meanwhile: never more than one attempt a second per key, and never more than five seconds late once what
+failed works again.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Final, Protocol
 from beamline_contract.objects import ObjectKey
 
 BACKOFF_FIRST_S: Final = 1.0
-BACKOFF_CAP_S: Final = 4.0
+BACKOFF_CAP_S: Final = 3.0
 JITTER: Final = 0.2
 """A delay is lengthened by up to this share, never shortened."""
 SHARE: Final = 4
@@ -60,6 +61,8 @@ class WorkQueue:
         self._processing: set[ObjectKey] = set()
         self._timers: dict[ObjectKey, tuple[float, Timer]] = {}
         self._failures: dict[ObjectKey, int] = {}
+        self._not_before: dict[ObjectKey, float] = {}
+        """When a key that failed may be tried again at the earliest."""
         self._getters: deque[asyncio.Future[None]] = deque()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -73,7 +76,10 @@ class WorkQueue:
         await self._idle.wait()
 
     def add(self, key: ObjectKey, *, first: bool = True) -> None:
-        """``key`` is due now; ``first`` before everything that is not."""
+        """``key`` is due now, or a second after its last failure; ``first`` before everything that is not."""
+        if key in self._not_before and (early := self._not_before[key] - self._time()) > 0:
+            self.add_after(key, early)
+            return
         known = self._dirty.get(key)
         if known is not None and known >= first:
             return
@@ -102,12 +108,14 @@ class WorkQueue:
         self._failures[key] = failures + 1
         base = min(BACKOFF_FIRST_S * 2.0 ** min(failures, 16), BACKOFF_CAP_S)
         delay = base * (1 + JITTER * self._jitter())
+        self._not_before[key] = self._time() + BACKOFF_FIRST_S
         self.add_after(key, delay)
         return delay
 
     def forget(self, key: ObjectKey) -> None:
         """``key`` succeeded: its next failure starts from the first delay again."""
         self._failures.pop(key, None)
+        self._not_before.pop(key, None)
 
     def failures(self, key: ObjectKey) -> int:
         """Failures in a row."""
@@ -148,8 +156,12 @@ class WorkQueue:
         self._later.clear()
         self._dirty.clear()
         self._failures.clear()
+        self._not_before.clear()
         if not self._processing:
             self._idle.set()
+
+    def _time(self) -> float:
+        return (self._clock or asyncio.get_running_loop()).time()
 
     def _put(self, key: ObjectKey) -> None:
         (self._first if self._dirty[key] else self._later).append(key)

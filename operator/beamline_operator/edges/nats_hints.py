@@ -37,8 +37,10 @@ from beamline_sdk.link import LinkSettings
 from .schemas import PublishedSchemas
 
 SWEEP_S: Final = 1.0
-HINT_EVERY_S: Final = 0.05
-"""Hints come at most this often: the first goes out at once, those that follow it are folded into one."""
+HINT_EVERY_S: Final = 0.25
+"""While many objects are due, one hint in so long tells of all that was written: each makes every router
+build its table anew, and with thousands of objects that is what the machine would be busy with.
+"""
 
 _R = TypeVar("_R", bound=Report)
 _log = structlog.get_logger()
@@ -57,6 +59,8 @@ class NatsHints:
     ) -> None:
         self.on_report = on_report
         self.on_health = on_health
+        self.crowded: Callable[[], bool] = lambda: False
+        """Whether many more changes are about to be written."""
         self.schemas = PublishedSchemas(clock=clock)
         self._settings = settings
         self._clock = clock
@@ -96,12 +100,12 @@ class NatsHints:
             self._nc = None
 
     async def changed(self, revision: int) -> None:
-        """Tells every router, now or within :data:`HINT_EVERY_S`; never raises."""
+        """Tells every router, now, or soon where many were told lately; never raises."""
         self._revision = max(self._revision, revision)
         if self._trailing is not None:
             return
         wait = self._told_at + HINT_EVERY_S - self._clock()
-        if wait > 0:
+        if wait > 0 and self.crowded():
             self._trailing = asyncio.get_running_loop().call_later(wait, self._trail)
             return
         await self._tell()
