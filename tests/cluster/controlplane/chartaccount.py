@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,24 +42,25 @@ def chosen_mode() -> str | None:
     return mode
 
 
-def rendered(mode: str, namespace: str) -> Iterator[dict[str, Any]]:
-    """What Helm makes of the chart's accounts and rights for a release in ``namespace``."""
+def rendered(mode: str, namespaces: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """What Helm makes of the chart's accounts and rights for a release in the first of ``namespaces``."""
     values: dict[str, Any] = {
         "database": {"existingSecret": "registry"},
         "nats": {"url": "nats://nats.nats.svc:4222"},
-        "operator": {"namespaces": [namespace] if mode == "roles" else [], "rollOnRotation": True},
+        "operator": {"namespaces": list(namespaces) if mode == "roles" else [], "rollOnRotation": True},
     }
     helm = find_or_build(CHART_TOOLS, HOW_TO_GET_CHART_TOOLS).path(HELM)
     only = [f"--show-only=templates/{name}.yaml" for name in _FILES]
-    command = [helm, "template", RELEASE, str(CHART), "--namespace", namespace, "--values", "-", *only]
+    command = [helm, "template", RELEASE, str(CHART), "--namespace", namespaces[0], "--values", "-", *only]
     done = subprocess.run(command, input=json.dumps(values), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     yield from (found for found in yaml.safe_load_all(done.stdout) if found)
 
 
-def make_account(rest: Any, mode: str, namespace: str) -> str:
-    """Applies the chart's account and rights in ``namespace``; a token of the account."""
-    for document in rendered(mode, namespace):
+def make_account(rest: Any, mode: str, namespaces: Sequence[str]) -> str:
+    """Applies the chart's account, in the first of ``namespaces``, and its rights; a token of the account."""
+    namespace = namespaces[0]
+    for document in rendered(mode, namespaces):
         home = document["metadata"].get("namespace", namespace)
         made = rest.request("POST", _COLLECTIONS[document["kind"]].format(home), document)
         assert made.accepted or made.status == 409, made.message

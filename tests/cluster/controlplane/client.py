@@ -69,9 +69,9 @@ class Cluster:
             )
         return done
 
-    def operator_kubeconfig(self, namespace: str) -> Path:
-        """What operators that serve ``namespace`` log in with: the administrator's, or, where the environment
-        asks for it, that of the chart's own account with the chart's own rights.
+    def operator_kubeconfig(self, *namespaces: str) -> Path:
+        """What operators that serve ``namespaces`` log in with: the administrator's, or, where the
+        environment asks for it, that of the chart's own account with the chart's own rights.
         """
         mode = chosen_mode()
         if mode is None:
@@ -79,7 +79,7 @@ class Cluster:
         with self.client() as client:
             rest = Rest(client)
         try:
-            token = make_account(rest, mode, namespace)
+            token = make_account(rest, mode, namespaces)
         finally:
             rest.close()
         folder = Path(tempfile.mkdtemp(prefix="beamline-account-"))
