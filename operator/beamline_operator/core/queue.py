@@ -7,7 +7,7 @@ the key out drops it.
 
 There are two lanes. What somebody waits for (an object that is new, changed or deleted) goes before what is
 said about the rest (routers' reports, timers, the full compare), so that a mass of changes is served before
-all of it is described. Of four keys at least one is from the other lane, so neither ever stands still.
+all of it is described. Of eight keys at least one is from the other lane, so neither ever stands still.
 
 A failing key comes back after a delay that doubles from one second to three with jitter, whatever wakes it
 meanwhile: never more than one attempt a second per key, and never more than five seconds late once what
@@ -28,7 +28,7 @@ BACKOFF_FIRST_S: Final = 1.0
 BACKOFF_CAP_S: Final = 3.0
 JITTER: Final = 0.2
 """A delay is lengthened by up to this share, never shortened."""
-SHARE: Final = 4
+SHARE: Final = 8
 """One key of so many is taken from the lane that waits."""
 
 
