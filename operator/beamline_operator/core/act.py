@@ -73,7 +73,11 @@ class Actor:
         return attempts
 
     async def publish(self, key: ObjectKey, old: Mapping[str, Any], plan: Plan) -> bool:
-        """Writes the status where it says something new, then the events. Whether it wrote."""
+        """Writes the status where it says something new, then the events. Whether it wrote.
+
+        In this order an event is told at most once: a leader that dies in between leaves a status that says
+        it all, and no event. The other order would tell one twice, and Kubernetes forgets events anyway.
+        """
         changed = dict(old) != dict(plan.status)
         if changed:
             await self._store.write_status(key, plan.status)
