@@ -36,6 +36,8 @@ class Row:
 
     record: Record
     revision: int
+    since: float = 0.0
+    """Monotonic seconds at which this process learnt it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,8 @@ class View:
     """The objects behind the ids that routers name in their remarks."""
     config_schema: Mapping[str, Any] | None = None
     """What the running extension publishes; None where none runs."""
+    patience: float = 0.0
+    """Seconds for which routers may still be about to report the row that was written last."""
 
     @property
     def kind(self) -> Kind:
