@@ -45,7 +45,7 @@ def secure(certificates: Path, tmp_path: Path, request: pytest.FixtureRequest) -
     config = tmp_path / "nats.conf"
     config.write_text(
         f'tls {{ cert_file: "{certificates}/own.crt", key_file: "{certificates}/own.key", '
-        f'ca_file: "{certificates}/own.crt", timeout: 5 {in_block} }}\n{after}\n'
+        f'ca_file: "{certificates}/own.crt", timeout: 20 {in_block} }}\n{after}\n'
     )
     server = LocalNats(extra=("-c", str(config)))
     server.start()
@@ -77,16 +77,16 @@ async def answers(given: LinkSettings) -> None:
     async def echo(message: Msg) -> None:
         await message.respond(message.data)
 
-    server = await connect(given, timeout_s=5)
+    server = await connect(given, timeout_s=30)
     try:
         await server.subscribe("secure.echo", cb=echo)
         await server.flush()
         for make in (FastTransport, NatsTransport):
-            nc = await connect(given, timeout_s=5)
+            nc = await connect(given, timeout_s=30)
             try:
                 transport = make()
                 transport.attach(nc)
-                assert await transport.request("secure.echo", b"x" * 100_000, {}, 5.0) == b"x" * 100_000
+                assert await transport.request("secure.echo", b"x" * 100_000, {}, 20.0) == b"x" * 100_000
             finally:
                 await close(nc, grace_s=1)
     finally:
