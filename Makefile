@@ -4,7 +4,7 @@ OTHER ?= python3.13
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 .DEFAULT_GOAL := help
-.PHONY: help env up test test-rights test-other test-fast check lint types imports generated lock-fresh docs-sync format crds lock image chart bench clean
+.PHONY: help env up test test-rights test-other test-fast check lint types imports generated lock-fresh docs-sync format crds lock image chart sbom audit bench clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,12 @@ image: env ## Build the container image with docker, podman or buildah
 
 chart: env ## Render, lint and check the Helm chart
 	@$(PYTEST) tests/contract/chart -q
+
+sbom: env ## Bill of materials (CycloneDX) and licences of what the image installs
+	@$(BIN)/python scripts/supply_chain.py sbom
+
+audit: env ## Known vulnerabilities of what the image installs; needs the network
+	@$(BIN)/python scripts/supply_chain.py audit
 
 bench: env ## Benchmarks, as ratios to baselines of the same run
 	@$(BIN)/python -m bench.run

@@ -24,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +34,8 @@ import structlog
 from nats import errors as nats_errors
 from nats.aio.client import Client, Server
 from nats.aio.subscription import Subscription
+
+from .link_security import LinkSecurity, SecurityError
 
 log = structlog.get_logger()
 
@@ -65,6 +67,8 @@ class LinkSettings:
     url: str
     name: str
     credentials_file: str | None = None
+    security: LinkSecurity = field(default_factory=LinkSecurity.from_environment)
+    """TLS files and nkey; default: what the environment names (:mod:`.link_security`)."""
 
     @property
     def servers(self) -> list[str]:
@@ -330,14 +334,20 @@ def _kind(error: Exception) -> str:
 
 
 def _credentials(settings: LinkSettings) -> dict[str, Any]:
+    try:
+        options = settings.security.options()
+    except SecurityError as error:
+        raise LinkError(str(error)) from error
     if not settings.credentials_file:
-        return {}
+        return options
+    if "nkeys_seed" in options:
+        raise LinkError("NATS_CREDENTIALS_FILE and NATS_NKEY_FILE are both set: keep one of the two")
     path = Path(settings.credentials_file)
     if not path.is_file():
         raise LinkError(f"the NATS credentials file {path} does not exist: check NATS_CREDENTIALS_FILE")
     if find_spec("nkeys") is None:
         raise LinkError("NATS credentials need the package nkeys: pip install 'nats-py[nkeys]'")
-    return {"user_credentials": str(path)}
+    return {**options, "user_credentials": str(path)}
 
 
 def _without_secrets(server: str) -> str:
