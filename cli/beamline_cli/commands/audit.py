@@ -69,7 +69,8 @@ def list_changes(
              ", ".join(row.changes)[:60])
             for row in rows
         ]  # fmt: skip
-        table(("NUMBER", "WHEN", "ACTION", "OBJECT", "WHO", "FIELDS"), lines)
+        for line in table(("NUMBER", "WHEN", "ACTION", "OBJECT", "WHO", "FIELDS"), lines):
+            say(line)
     else:
         found = [asdict(row) for row in rows]
         say(as_json(found) if output is Format.JSON else as_yaml(found))

@@ -1,4 +1,4 @@
-"""``beamline operator``, ``beamline router``, ``beamline extension``: one component as this process.
+"""``beamline operator``, ``router``, ``admin``, ``extension``: one component as this process.
 
 They are configured by environment variables, as containers are.
 """
@@ -25,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
     """Adds the commands of this module."""
     app.command(name="operator")(operator)
     app.command(name="router")(router)
+    app.command(name="admin")(admin)
     app.add_typer(extension)
 
 
@@ -48,6 +49,19 @@ def router() -> None:
         raise typer.Exit(main())
     except ValidationError as error:
         raise CliError(_settings_sentence(error), ExitCode.CONFIGURATION) from error
+
+
+def admin() -> None:
+    """Run the admin API and the inspector in this process until SIGTERM.
+
+    Environment: BEAMLINE_DATABASE_URL, NATS_URL, BEAMLINE_ADMIN_HTTP_HOST, BEAMLINE_ADMIN_HTTP_PORT,
+    BEAMLINE_ADMIN_TOKEN, BEAMLINE_ADMIN_CLUSTER (with KUBECONFIG or the pod's service account) or
+    BEAMLINE_ADMIN_FOLDER and BEAMLINE_ADMIN_STATE, BEAMLINE_ADMIN_OIDC_ISSUER, BEAMLINE_ADMIN_OIDC_AUDIENCE,
+    LOG_LEVEL, LOG_SILENT.
+    """
+    from beamline_admin.app import main
+
+    raise typer.Exit(main())
 
 
 def operator() -> None:
