@@ -1,28 +1,30 @@
-"""``/api/v1``: what the registry holds, for programs. Reading only; writes will go to the objects, never to
-rows.
+"""``/api/v1``: what the registry holds, for programs. Writes are in :mod:`.change_api`: they go to the
+objects, never to rows.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Annotated, Any, Final, TypeVar
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Security
+from fastapi import APIRouter, Depends, Query, Security
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
 from beamline_contract.errors import ErrorCode
-from beamline_contract.names import EXTENSION_TYPES
+from beamline_contract.names import EXTENSION_TYPES, TENANT_PATTERN
 from beamline_contract.objects import Kind
-from beamline_contract.projection import ExtensionRecord
+from beamline_contract.projection import ExtensionRecord, PolicyRecord
 from beamline_registry.port import AuditQuery, RegistryAudit
 
 from . import shapes
-from .catalogue import Catalogue, page_of
+from .access import ObjectId, Viewer, needs
+from .catalogue import Catalogue, View, page_of
 from .identity import Identity, Role
 from .problems import AdminCode, ProblemError
+from .scope import Scope, concerned_rows, tenants_of
+from .shapes import HealthWord
 
 PREFIX: Final = "/api/v1"
 MAX_LIMIT: Final = 200
@@ -35,7 +37,11 @@ After = Annotated[str, Field(max_length=253, description="Continue after this id
 Text = Annotated[
     str, Field(max_length=200, description="Only with this text in id, name, namespace or subject.")
 ]
-ObjectId = Annotated[str, Path(min_length=1, max_length=253)]
+
+
+Tenant = Annotated[
+    str | None, Field(pattern=TENANT_PATTERN, description="Only what may concern this tenant's requests.")
+]
 
 
 class _Filter(BaseModel):
@@ -56,6 +62,17 @@ class ExtensionQuery(PageQuery):
     type: Annotated[str | None, Field(max_length=64, description=f"One of {', '.join(EXTENSION_TYPES)}.")] = (
         None
     )
+    tenant: Tenant = None
+    health: Annotated[
+        HealthWord | None,
+        Field(description="By the score: 95 and more, 50 and more, less, none."),
+    ] = None
+
+
+class PolicyQuery(PageQuery):
+    """Which policies."""
+
+    tenant: Tenant = None
 
 
 class ChangeQuery(_Filter):
@@ -69,32 +86,14 @@ class ChangeQuery(_Filter):
     limit: Limit = DEFAULT_LIMIT
 
 
-def needs(role: Role) -> Callable[[Request], Awaitable[Identity]]:
-    """A dependency that lets pass who has at least ``role``; the gate has put the identity there."""
-
-    async def identity(request: Request) -> Identity:
-        found: Identity | None = getattr(request.state, "identity", None)
-        if found is None:
-            raise ProblemError(ErrorCode.UNAUTHENTICATED, "nobody is logged in")
-        if not found.role.covers(role):
-            raise ProblemError(
-                ErrorCode.PERMISSION_DENIED,
-                f"this needs the role {role.value}",
-                hint=f"yours is {found.role.value}",
-            )
-        return found
-
-    return identity
-
-
 def contains(text: str, *values: str) -> bool:
     """Whether one of ``values`` has ``text`` in it, whatever the case."""
     wanted = text.casefold()
     return any(wanted in value.casefold() for value in values)
 
 
-def api(catalogue: Catalogue, audit: RegistryAudit) -> APIRouter:
-    """The routes."""
+def api(catalogue: Catalogue, audit: RegistryAudit, *others: APIRouter) -> APIRouter:
+    """The routes, with those of ``others`` under the same roof."""
     problem = {"description": "A problem document", "content": {"application/problem+json": {
         "schema": {"$ref": "#/components/schemas/Problem"}}}}  # fmt: skip
     responses: dict[int | str, dict[str, Any]] = {"4XX": problem, "5XX": problem}
@@ -105,7 +104,7 @@ def api(catalogue: Catalogue, audit: RegistryAudit) -> APIRouter:
     )
 
     @routes.get("/extensions", tags=["extensions"])
-    async def list_extensions(query: Annotated[ExtensionQuery, Query()]) -> shapes.ExtensionPage:
+    async def list_extensions(who: Viewer, query: Annotated[ExtensionQuery, Query()]) -> shapes.ExtensionPage:
         """Extensions in order of id."""
         if query.type is not None and query.type not in EXTENSION_TYPES:
             raise ProblemError(
@@ -115,59 +114,79 @@ def api(catalogue: Catalogue, audit: RegistryAudit) -> APIRouter:
                 hint=f"one of {', '.join(EXTENSION_TYPES)}",
             )
 
-        def wanted(record: ExtensionRecord) -> bool:
-            return query.type in {None, record.type} and contains(
-                query.q, record.id, record.name, record.namespace, record.subject
-            )
-
         view = await catalogue.view()
+        scope, asked = Scope(who.tenants), Scope(frozenset({query.tenant}) if query.tenant else None)
+        words = await _health_words(audit) if query.health is not None else {}
+
+        def wanted(record: ExtensionRecord) -> bool:
+            if query.type not in {None, record.type}:
+                return False
+            if query.health is not None and words.get(record.id, "no_data") != query.health:
+                return False
+            if not contains(query.q, record.id, record.name, record.namespace, record.subject):
+                return False
+            if who.tenants is None and query.tenant is None:
+                return True
+            concerned = concerned_rows(record.id, view)
+            return scope.sees(concerned) and asked.sees(concerned)
+
         page = page_of(view.extensions, after=query.after, limit=query.limit, keep=wanted)
         items = [shapes.ExtensionItem.of(record) for record in page.items]
         return shapes.ExtensionPage(items=items, next=page.next, revision=view.revision)
 
-    @routes.get("/extensions/{extension_id}", tags=["extensions"])
-    async def get_extension(extension_id: ObjectId) -> shapes.ExtensionDetail:
+    @routes.get("/extensions/{identifier}", tags=["extensions"])
+    async def get_extension(who: Viewer, identifier: ObjectId) -> shapes.ExtensionDetail:
         """One extension. Values under keys that speak of a secret are masked."""
         view = await catalogue.view()
-        return shapes.ExtensionDetail.of(found(view.extensions.get(extension_id), "extension", "/extensions"))
+        return shapes.ExtensionDetail.of(seen_extension(view, identifier, who))
 
-    @routes.get("/extensions/{extension_id}/health", tags=["extensions"])
-    async def get_extension_health(extension_id: ObjectId) -> shapes.HealthAnswer:
+    @routes.get("/extensions/{identifier}/health", tags=["extensions"])
+    async def get_extension_health(who: Viewer, identifier: ObjectId) -> shapes.HealthAnswer:
         """Health over the last five minutes, of all routers together."""
         view = await catalogue.view()
-        record = found(view.extensions.get(extension_id), "extension", "/extensions")
+        record = seen_extension(view, identifier, who)
         return shapes.health_answer(await audit.health(record.id))
 
     @routes.get("/policies", tags=["policies"])
-    async def list_policies(query: Annotated[PageQuery, Query()]) -> shapes.PolicyPage:
+    async def list_policies(who: Viewer, query: Annotated[PolicyQuery, Query()]) -> shapes.PolicyPage:
         """Policies in order of id."""
         view = await catalogue.view()
+        scope, asked = Scope(who.tenants), Scope(frozenset({query.tenant}) if query.tenant else None)
         page = page_of(
             view.policies,
             after=query.after,
             limit=query.limit,
-            keep=lambda policy: contains(query.q, policy.id, policy.name, policy.namespace),
+            keep=lambda policy: (
+                contains(query.q, policy.id, policy.name, policy.namespace)
+                and scope.sees([tenants_of(policy)])
+                and asked.sees([tenants_of(policy)])
+            ),
         )
         items = [shapes.PolicyItem.of(record, view) for record in page.items]
         return shapes.PolicyPage(items=items, next=page.next, revision=view.revision)
 
-    @routes.get("/policies/{policy_id}", tags=["policies"])
-    async def get_policy(policy_id: ObjectId) -> shapes.PolicyDetail:
+    @routes.get("/policies/{identifier}", tags=["policies"])
+    async def get_policy(who: Viewer, identifier: ObjectId) -> shapes.PolicyDetail:
         """One policy with its steps, its complexity and hints."""
         view = await catalogue.view()
-        return shapes.PolicyDetail.of(found(view.policies.get(policy_id), "policy", "/policies"), view)
+        return shapes.PolicyDetail.of(seen_policy(view, identifier, who), view)
 
     @routes.get("/audit", tags=["audit"])
-    async def list_changes(query: Annotated[ChangeQuery, Query()]) -> shapes.AuditPage:
-        """Changes of objects, newest first, also of objects that are gone."""
+    async def list_changes(who: Viewer, query: Annotated[ChangeQuery, Query()]) -> shapes.AuditPage:
+        """Changes of objects, newest first, also of objects that are gone. Who is bound to tenants names an
+        object.
+        """
+        if who.tenants is not None:
+            _must_see_history(query, await catalogue.view(), who)
         rows = await audit.audit(AuditQuery(query.kind, query.object_id, query.before, query.limit + 1))
         more = len(rows) > query.limit
         items = [shapes.AuditItem.model_validate(asdict(row)) for row in rows[: query.limit]]
         return shapes.AuditPage(items=items, next=items[-1].sequence if more else None)
 
     @routes.get("/registry", tags=["registry"])
-    async def get_registry() -> shapes.RegistryAnswer:
+    async def get_registry(who: Viewer) -> shapes.RegistryAnswer:
         """The registry's revision, and how much it holds."""
+        Scope(who.tenants).must_be_whole()
         view = await catalogue.view()
         by_type = Counter(record.type for record in view.extensions.values())
         return shapes.RegistryAnswer(
@@ -178,7 +197,38 @@ def api(catalogue: Catalogue, audit: RegistryAudit) -> APIRouter:
             policies=len(view.policies),
         )
 
+    for other in others:
+        routes.include_router(other)
     return routes
+
+
+def _must_see_history(query: ChangeQuery, view: View, who: Identity) -> None:
+    """Raises :class:`ProblemError` unless one object is asked for that ``who`` may see."""
+    if query.object_id is None or query.kind is None:
+        raise ProblemError(
+            ErrorCode.PERMISSION_DENIED, "you are bound to tenants", hint="name kind and object_id"
+        )
+    if query.kind == "Extension":
+        seen_extension(view, query.object_id, who)
+    else:
+        seen_policy(view, query.object_id, who)
+
+
+async def _health_words(audit: RegistryAudit) -> dict[str, str]:
+    return {health.extension_id: shapes.health_word(health) for health in await audit.healths()}
+
+
+def seen_extension(view: View, identifier: str, who: Identity) -> ExtensionRecord:
+    """The extension of an id, as far as it concerns the tenants of ``who``. Raises :class:`ProblemError`."""
+    record = found(view.extensions.get(identifier), "extension", "/extensions")
+    seen = Scope(who.tenants).sees(concerned_rows(identifier, view))
+    return found(record if seen else None, "extension", "/extensions")
+
+
+def seen_policy(view: View, identifier: str, who: Identity) -> PolicyRecord:
+    """The policy of an id, as far as it concerns the tenants of ``who``. Raises :class:`ProblemError`."""
+    record = found(view.policies.get(identifier), "policy", "/policies")
+    return found(record if Scope(who.tenants).sees([tenants_of(record)]) else None, "policy", "/policies")
 
 
 def found(record: Record | None, what: str, listed_at: str) -> Record:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlencode
@@ -36,13 +36,20 @@ from beamline_sdk import logs, signals
 
 from .api import PREFIX, api
 from .catalogue import Catalogue
+from .change_api import change_api
 from .gate import App, Gate, problem_answer
-from .identity import Authenticator, LoopbackToken, Sessions
+from .identity import Authenticator, LoopbackToken, Sessions, Verifier
 from .inspector.pages import Pages
+from .limits import Rate
+from .objects.port import Objects
+from .outside import Outside, OutsideError
 from .problems import AdminCode, ProblemError
+from .routers import Routers
+from .runtime_api import runtime_api
 from .server import HttpServer, ListenError
 from .settings import AdminSettings
 from .telemetry import Telemetry, probes
+from .writing import Writer
 
 log = structlog.get_logger()
 
@@ -82,7 +89,21 @@ async def run(
         raise StartError(str(error)) from error
     try:
         token = settings.token.get_secret_value()
-        server = HttpServer(application(registry, registry, token), settings.http_host, settings.http_port)
+        outside = await Outside.open(settings, registry)
+    except OutsideError as error:
+        await registry.close()
+        raise StartError(str(error)) from error
+    try:
+        app = application(
+            registry,
+            registry,
+            token,
+            objects=outside.objects,
+            routers=outside.routers,
+            verifiers=outside.verifiers,
+            rate=settings.rate,
+        )
+        server = HttpServer(app, settings.http_host, settings.http_port)
         url = f"http://{_authority(settings.http_host)}:{server.port}"
         with signals.handled(stop):
             try:
@@ -97,6 +118,7 @@ async def run(
     except ListenError as error:
         raise StartError(str(error)) from error
     finally:
+        await outside.close()
         await registry.close()
 
 
@@ -125,15 +147,24 @@ def application(
     token: str,
     *,
     clock: Callable[[], float] = time.monotonic,
+    objects: Objects | None = None,
+    routers: Routers | None = None,
+    verifiers: Sequence[Verifier] = (),
+    rate: float = 1_000.0,
 ) -> App:
-    """The ASGI application: the gate, and behind it API, pages and probes. ``clock`` is monotonic seconds."""
+    """The ASGI application: the gate, and behind it API, pages and probes.
+
+    ``clock`` is monotonic seconds; ``rate`` is requests per second and caller.
+    """
     telemetry, sessions = Telemetry(), Sessions(clock)
-    tokens = Authenticator([LoopbackToken(token)])
+    tokens = Authenticator([LoopbackToken(token), *verifiers])
+    catalogue = Catalogue(reader)
     return Gate(
-        web(Catalogue(reader), audit, tokens, sessions, telemetry),
+        web(catalogue, audit, tokens, sessions, telemetry, objects=objects, routers=routers),
         tokens=tokens,
         sessions=sessions,
         telemetry=telemetry,
+        rate=Rate(rate, max(1, int(2 * rate)), clock),
     )
 
 
@@ -143,6 +174,9 @@ def web(
     tokens: Authenticator,
     sessions: Sessions,
     telemetry: Telemetry,
+    *,
+    objects: Objects | None = None,
+    routers: Routers | None = None,
 ) -> FastAPI:
     """What stands behind the gate. FastAPI's own documentation pages load scripts from elsewhere, so they are
     off.
@@ -150,7 +184,7 @@ def web(
     app = FastAPI(
         title="Beamline admin API",
         version=__version__,
-        summary="What the registry holds: extensions, policies, health and who changed what.",
+        summary="See what runs, who changed it, and change it: extensions, policies, routers, audit.",
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
@@ -159,7 +193,8 @@ def web(
     )
     pages = Pages(catalogue, audit, tokens, sessions)
     app.include_router(probes(catalogue, telemetry))
-    app.include_router(api(catalogue, audit))
+    changes = change_api(Writer(objects, catalogue))
+    app.include_router(api(catalogue, audit, changes, runtime_api(routers, catalogue)))
     app.include_router(pages.routes(), include_in_schema=False)
 
     def answer(request: Request, error: ProblemError) -> Response:

@@ -10,6 +10,7 @@ A fault that nobody caught ends here: logged with its place, answered without it
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
@@ -22,7 +23,8 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from beamline_contract.errors import ErrorCode
 
-from .identity import Client, Identity, Verifier, bearer_of, client_of
+from .identity import Client, Identity, Verifier, VerifierError, bearer_of, client_of
+from .limits import MAX_BODY, Rate
 from .problems import MEDIA_TYPE, ProblemError
 from .telemetry import Telemetry
 
@@ -34,6 +36,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 SESSION_COOKIE: Final = "beamline_session"
 PUBLIC: Final = frozenset(
     {"/healthz", "/readyz", "/metrics", "/login", "/static/inspector.css", "/static/icon.svg"}
@@ -52,8 +55,11 @@ HEADERS: Final = {
 class Gate:
     """ASGI middleware around the application."""
 
-    def __init__(self, app: App, *, tokens: Verifier, sessions: Verifier, telemetry: Telemetry) -> None:
+    def __init__(
+        self, app: App, *, tokens: Verifier, sessions: Verifier, telemetry: Telemetry, rate: Rate
+    ) -> None:
         self._app = app
+        self._rate = rate
         self._tokens = tokens
         self._sessions = sessions
         self._telemetry = telemetry
@@ -66,6 +72,12 @@ class Gate:
         scope.setdefault("state", {})["request_id"] = answer.request_id
         try:
             refusal = await self._refusal(scope)
+            if refusal is None and scope["method"] in _WITH_BODY and scope["path"].startswith("/api/"):
+                body = await _body(scope, receive)
+                if body is None:
+                    refusal = problem_answer(_too_large(), answer.request_id)
+                else:
+                    receive = _again(body, receive)
             await (refusal or self._app)(scope, receive, answer.send)
         except Exception as error:  # the last resort: an answer without the fault's text
             log.exception("admin.request_failed", request_id=answer.request_id, path=scope["path"])
@@ -84,7 +96,16 @@ class Gate:
         query = scope["query_string"].decode("latin-1")
         if path == "/" and any(part.startswith("token=") for part in query.split("&")):
             return RedirectResponse(f"/login?{query}", 303)
-        identity = await self._identity(scope, client)
+        try:
+            identity = await self._identity(scope, client)
+        except VerifierError as error:
+            return problem_answer(
+                ProblemError(ErrorCode.UNAVAILABLE, str(error)), scope["state"]["request_id"]
+            )
+        wait = self._rate.wait_s(client.address if identity is None else f"id {identity.subject}")
+        if wait > 0.0:
+            limited = ProblemError(ErrorCode.RESOURCE_EXHAUSTED, "too many requests", hint="slow down")
+            return problem_answer(limited, scope["state"]["request_id"], retry_after_s=wait)
         if identity is not None:
             scope["state"]["identity"] = identity
             return None
@@ -125,11 +146,47 @@ class _Answer:
         await self._send(message)
 
 
-def problem_answer(error: ProblemError, request_id: str) -> Response:
+async def _body(scope: Scope, receive: Receive) -> bytes | None:
+    """The whole body; None where it is larger than :data:`MAX_BODY`, which is then not read."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and (not value.isdigit() or int(value) > MAX_BODY):
+            return None
+    found = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return bytes(found)
+        found += message.get("body", b"")
+        if len(found) > MAX_BODY:
+            return None
+        if not message.get("more_body", False):
+            return bytes(found)
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """A ``receive`` that tells ``body`` in one message, then goes on."""
+    told = False
+
+    async def tell() -> Message:
+        nonlocal told
+        if told:
+            return await receive()
+        told = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return tell
+
+
+def _too_large() -> ProblemError:
+    what = f"the body may have at most {MAX_BODY} bytes"
+    return ProblemError(ErrorCode.INVALID_ARGUMENT, what, status=413)
+
+
+def problem_answer(error: ProblemError, request_id: str, *, retry_after_s: float = 1.0) -> Response:
     """A problem document as a response."""
     headers = {"www-authenticate": 'Bearer realm="beamline"'} if error.status == 401 else {}
     if error.status in {429, 503}:
-        headers["retry-after"] = "1"
+        headers["retry-after"] = str(max(1, math.ceil(retry_after_s)))
     body = error.document(request_id).model_dump(exclude_none=True)
     return JSONResponse(body, error.status, headers, MEDIA_TYPE)
 

@@ -1,14 +1,14 @@
 """Who asks. A verifier turns a token into an identity, or knows nothing about it; without an identity nothing
 is shown.
 
-There is one verifier today: a token for people on the same machine. Tokens of a cluster (TokenReview) and of
-an identity provider (OIDC) are further verifiers; they ask other machines, which is why ``verify`` is a
-coroutine. Verifiers are asked in order and the first identity counts, so each must be sure of its own tokens
-and silent about all others.
+There are three: a token for people on the same machine (here), tokens of an identity provider
+(:mod:`.oidc`) and tokens of a cluster (:mod:`.cluster_identity`). The latter ask other machines, which is
+why ``verify`` is a coroutine. Verifiers are asked in order and the first identity counts, so each must be
+sure of its own tokens and silent about all others.
 
 "The same machine" is more than the peer's address. A proxy on this machine would lend its address to the
-whole world, and a web page could rebind its own name to 127.0.0.1: so forwarded requests, and requests for a
-host name that is not this machine's, do not count as local.
+whole world, and a web page could rebind its own name to 127.0.0.1: so forwarded requests, and requests for
+a host name that is not this machine's, do not count as local.
 """
 
 from __future__ import annotations
@@ -67,13 +67,21 @@ class Identity:
     subject: str
     role: Role
     local_only: bool = False
+    tenants: frozenset[str] | None = None
+    """The tenants that it is bound to; None is all of them."""
+
+
+class VerifierError(Exception):
+    """A verifier can't say now whether a token is good; the message is for people."""
 
 
 class Verifier(Protocol):
     """Knows one kind of token."""
 
     async def verify(self, token: str, client: Client) -> Identity | None:
-        """The identity that ``token`` proves when ``client`` shows it; None where it proves nothing."""
+        """The identity that ``token`` proves when ``client`` shows it; None where it proves nothing. Raises
+        :class:`VerifierError`.
+        """
         ...
 
 

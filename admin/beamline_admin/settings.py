@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import secrets
+from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from beamline_sdk.logs import LEVELS
 
 MIN_TOKEN_LENGTH: Final = 16
+_ISSUERS: Final = ("https://", "http://127.0.0.1:", "http://localhost:")
+"""An issuer by plain HTTP could be anybody; one on this machine is for trying it."""
 
 
 def _either(name: str) -> Any:
@@ -44,6 +47,32 @@ class AdminSettings(BaseSettings):
         Field(validation_alias=_named("TOKEN"), default_factory=lambda: SecretStr(secrets.token_urlsafe(32))),
     ]
     """Works for clients on this machine only. Not given: 256 random bits, new at every start."""
+    nats_url: Annotated[str, Field(validation_alias=_either("NATS_URL"))] = ""
+    """Empty: routers can't be asked."""
+    nats_credentials_file: Annotated[str | None, Field(validation_alias=_either("NATS_CREDENTIALS_FILE"))] = (
+        None
+    )
+    cluster: Annotated[bool, Field(validation_alias=_named("CLUSTER"))] = False
+    """Objects live in a cluster: by KUBECONFIG, else by the pod's service account. Its tokens count, too."""
+    kubeconfig: Annotated[str | None, Field(validation_alias=AliasChoices("KUBECONFIG"))] = None
+    namespaces: Annotated[str, Field(validation_alias=_named("NAMESPACES"))] = ""
+    """Comma-separated; empty is all of them."""
+    token_audience: Annotated[str, Field(validation_alias=_named("TOKEN_AUDIENCE"))] = ""
+    """Audience that tokens of the cluster must have; empty: that of the API server."""
+    folder: Annotated[Path | None, Field(validation_alias=_named("FOLDER"))] = None
+    """Objects live in the YAML files of this folder, whose `beamline up` has the state :attr:`state`."""
+    state: Annotated[Path | None, Field(validation_alias=_named("STATE"))] = None
+    oidc_issuer: Annotated[str, Field(validation_alias=_named("OIDC_ISSUER"))] = ""
+    """Empty: no tokens of an identity provider."""
+    oidc_audience: Annotated[str, Field(validation_alias=_named("OIDC_AUDIENCE"))] = ""
+    oidc_jwks_url: Annotated[str, Field(validation_alias=_named("OIDC_JWKS_URL"))] = ""
+    oidc_subject_claim: Annotated[str, Field(validation_alias=_named("OIDC_SUBJECT_CLAIM"))] = "sub"
+    oidc_role_claim: Annotated[str, Field(validation_alias=_named("OIDC_ROLE_CLAIM"))] = "beamline_role"
+    oidc_tenants_claim: Annotated[str, Field(validation_alias=_named("OIDC_TENANTS_CLAIM"))] = (
+        "beamline_tenants"
+    )
+    rate: Annotated[float, Field(validation_alias=_named("RATE"), gt=0, le=10_000)] = 50.0
+    """Requests per second and caller; twice as many at once."""
     log_level: Annotated[str, Field(validation_alias=_either("LOG_LEVEL"))] = "info"
     log_silent: Annotated[bool, Field(validation_alias=_either("LOG_SILENT"))] = False
 
@@ -61,6 +90,18 @@ class AdminSettings(BaseSettings):
             raise ValueError(f"must be one of {', '.join(LEVELS)}")
         return value.lower()
 
+    @model_validator(mode="after")
+    def _fit_together(self) -> AdminSettings:
+        if bool(self.oidc_issuer) != bool(self.oidc_audience):
+            raise ValueError("BEAMLINE_ADMIN_OIDC_ISSUER and _AUDIENCE go together")
+        if self.oidc_issuer and not self.oidc_issuer.startswith(_ISSUERS):
+            raise ValueError("BEAMLINE_ADMIN_OIDC_ISSUER must be an https:// URL")
+        if (self.folder is None) != (self.state is None):
+            raise ValueError("BEAMLINE_ADMIN_FOLDER and BEAMLINE_ADMIN_STATE go together")
+        if self.cluster and self.folder is not None:
+            raise ValueError("objects live in a cluster or in a folder, not in both")
+        return self
+
     @classmethod
     def from_environment(cls) -> AdminSettings:
         """Reads the environment. Raises :class:`ValueError` with one sentence per wrong variable, without its
@@ -69,7 +110,10 @@ class AdminSettings(BaseSettings):
         try:
             return cls()  # type: ignore[call-arg]  # the token has a default
         except ValidationError as error:
-            sentences = (f"{entry['loc'][0]}: {entry['msg']}" for entry in error.errors(include_input=False))
+            sentences = (
+                f"{'.'.join(map(str, entry['loc'])) or 'settings'}: {entry['msg']}"
+                for entry in error.errors(include_input=False)
+            )
             raise ValueError("; ".join(sentences)) from None
 
     @property

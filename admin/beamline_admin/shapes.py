@@ -126,6 +126,16 @@ class NoData(Shape):
 HealthAnswer = Annotated[Measured | NoData, Field(discriminator="status")]
 
 
+HealthWord = Literal["healthy", "degraded", "failing", "no_data"]
+
+
+def health_word(health: port.Health) -> HealthWord:
+    """The score as a word: 95 and more is healthy, 50 and more degraded."""
+    if health.score is None:
+        return "no_data"
+    return "healthy" if health.score >= 95.0 else "degraded" if health.score >= 50.0 else "failing"
+
+
 def health_answer(health: port.Health | None) -> Measured | NoData:
     """The answer about ``health``; None where the extension has never been called."""
     if health is None or health.score is None:
@@ -147,6 +157,8 @@ class AuditItem(Shape):
     timestamp: str
     previous_hash: str
     hash: str
+    request_id: str
+    """The request of this API that made the change; empty for any other way."""
 
 
 class ExtensionPage(Shape):

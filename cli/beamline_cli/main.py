@@ -17,6 +17,7 @@ import typer
 from beamline_contract import __version__
 
 from .commands import (
+    audit,
     breakers,
     check,
     cluster,
@@ -72,6 +73,7 @@ cluster.add_to(app)
 database.add_to(app)
 keys.add_to(app)
 breakers.add_to(app)
+audit.add_to(app)
 components.add_to(app)
 
 

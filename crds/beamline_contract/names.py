@@ -17,6 +17,11 @@ API_VERSION: Final = f"{GROUP}/{VERSION}"
 CATEGORY: Final = "beamline"
 FINALIZER: Final = "beamline.io/registry"
 FIELD_MANAGER: Final = "beamline-operator"
+ADMIN_FIELD_MANAGER: Final = "beamline-admin"
+CHANGED_BY: Final = f"{GROUP}/changed-by"
+"""Annotation that the admin API writes with each change: who asked for it, and in which request."""
+DELETED_BY: Final = f"{GROUP}/deleted-by"
+"""The same, written just before it deletes the object."""
 MANAGED_BY: Final = "beamline"
 
 ExtensionType = Literal["pre", "validator", "provider", "post"]

@@ -11,7 +11,16 @@ from pydantic import ValidationError
 
 from .extension import ExtensionSpec
 from .model import Fault, InvalidObjectError, faults_of, faults_of_validation
-from .names import API_VERSION, NAME_PATTERN, derive_subject, object_id, subject_fault
+from .names import (
+    ADMIN_FIELD_MANAGER,
+    API_VERSION,
+    CHANGED_BY,
+    DELETED_BY,
+    NAME_PATTERN,
+    derive_subject,
+    object_id,
+    subject_fault,
+)
 from .policy import RoutingPolicySpec
 
 Kind: TypeAlias = Literal["Extension", "RoutingPolicy"]
@@ -54,7 +63,14 @@ class ObjectMeta:
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     changed_by: str = ""
-    """Who made the last change to the spec: the newest field manager in managedFields, or the file."""
+    """Who made the last change to the spec: the newest field manager in managedFields, or the file; a user of
+    the admin API by name.
+    """
+    request_id: str = ""
+    """The request of the admin API that made that change."""
+    deleted_by: str = ""
+    deletion_request_id: str = ""
+    """Who asked the admin API to delete it, in which request; empty where it was deleted otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +142,18 @@ def parse_metadata(raw: Mapping[str, Any], default_namespace: str = "default") -
 
     Absent fields keep the defaults of :class:`ObjectMeta`.
     """
-    managed = [entry for entry in raw.get("managedFields") or () if not entry.get("subresource")]
+    managed = [
+        entry
+        for entry in raw.get("managedFields") or ()
+        if not entry.get("subresource") and "f:spec" in (entry.get("fieldsV1") or {"f:spec"})
+    ]
     newest: Mapping[str, Any] = max(managed, key=lambda entry: str(entry.get("time") or ""), default={})
+    annotations = dict(raw.get("annotations") or {})
+    changed_by, request_id = str(newest.get("manager", "")), ""
+    if changed_by == ADMIN_FIELD_MANAGER and CHANGED_BY in annotations:
+        who, request_id = parse_signature(annotations[CHANGED_BY])
+        changed_by = f"{who} ({ADMIN_FIELD_MANAGER})"
+    deleted_by, deletion_request_id = parse_signature(annotations.get(DELETED_BY, ""))
     return ObjectMeta(
         name=str(raw.get("name", "")),
         namespace=str(raw.get("namespace") or default_namespace),
@@ -138,9 +164,23 @@ def parse_metadata(raw: Mapping[str, Any], default_namespace: str = "default") -
         deleting=bool(raw.get("deletionTimestamp")),
         finalizers=tuple(raw.get("finalizers") or ()),
         labels=dict(raw.get("labels") or {}),
-        annotations=dict(raw.get("annotations") or {}),
-        changed_by=str(newest.get("manager", "")),
+        annotations=annotations,
+        changed_by=changed_by,
+        request_id=request_id,
+        deleted_by=f"{deleted_by} ({ADMIN_FIELD_MANAGER})" if deleted_by else "",
+        deletion_request_id=deletion_request_id,
     )
+
+
+def signature(who: str, request_id: str) -> str:
+    """The value of :data:`CHANGED_BY` and :data:`DELETED_BY`."""
+    return f"{who} request={request_id}"
+
+
+def parse_signature(text: str) -> tuple[str, str]:
+    """(who, request id) of a :func:`signature`; a text that is none is who."""
+    who, _, request_id = text.rpartition(" request=")
+    return (who, request_id[:64]) if who else (text, "")
 
 
 def parse_object(

@@ -111,7 +111,7 @@ class _State:
             self._subjects[record.subject] = key
         self.rows[key] = replace(record, revision=self._revision + 1, created_at=created_at)
         self.touched[key] = None
-        self._note(_action(stored, record), record, write.changed_by, changes_between(stored, record))
+        self._note(_action(stored, record), record, write, changes_between(stored, record))
         return WriteResult(Outcome.WRITTEN, self._revision + 1)
 
     def remove(self, write: Remove) -> WriteResult:
@@ -126,7 +126,7 @@ class _State:
         self.touched[key] = None
         self.cleared[key] = None
         gone = replace(stored, generation=max(write.generation, stored.generation))
-        self._note("deleted", gone, write.changed_by, changes_between(stored, None))
+        self._note("deleted", gone, write, changes_between(stored, None))
         return WriteResult(Outcome.WRITTEN, self._revision + 1)
 
     def _holder_of_subject(self, record: ExtensionRecord) -> Record | None:
@@ -137,12 +137,17 @@ class _State:
         if isinstance(row, ExtensionRecord):
             self._subjects.pop(row.subject, None)
 
-    def _note(
-        self, action: AuditAction, record: Record, changed_by: str, changes: Mapping[str, object]
-    ) -> None:
+    def _note(self, action: AuditAction, record: Record, write: Write, changes: Mapping[str, object]) -> None:
         self.audit.append(
             AuditDraft(
-                kind_of(record), record.id, record.uid, record.generation, action, changed_by, dict(changes)
+                kind=kind_of(record),
+                object_id=record.id,
+                uid=record.uid,
+                generation=record.generation,
+                action=action,
+                changed_by=write.changed_by,
+                changes=dict(changes),
+                request_id=_text(write.request_id),
             )
         )
 

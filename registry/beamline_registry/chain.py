@@ -40,11 +40,18 @@ class AuditDraft:
     action: AuditAction
     changed_by: str
     changes: dict[str, Any]
+    request_id: str = ""
 
-    @property
-    def once(self) -> tuple[str, int, str]:
-        """What an audit row is unique by: writing again after an unknown commit adds nothing."""
-        return (self.uid, self.generation, self.action)
+    def repeats(self, newest: AuditRecord | None) -> bool:
+        """Whether the newest row of the same object says this already, so that writing again adds nothing.
+
+        Two equal changes in a row can't happen: what the first one changed *to* is what the next one changes
+        *from*. Two different ones of one generation can, where a projection depends on other objects.
+        """
+        return newest is not None and (
+            (newest.generation, newest.action) == (self.generation, self.action)
+            and canonical(newest.changes) == canonical(self.changes)
+        )
 
 
 def hash_of(record: AuditRecord) -> str:
@@ -61,6 +68,8 @@ def hash_of(record: AuditRecord) -> str:
         "timestamp": record.timestamp,
         "previous_hash": record.previous_hash,
     }
+    if record.request_id:  # rows from before there were any keep their hash
+        fields["request_id"] = record.request_id
     return hashlib.sha256(canonical(fields)).hexdigest()
 
 
@@ -78,6 +87,7 @@ def link(head: Head, draft: AuditDraft, sequence: int, timestamp: str) -> tuple[
         timestamp=timestamp,
         previous_hash=head.hash,
         hash="",
+        request_id=draft.request_id,
     )
     record = replace(unsigned, hash=hash_of(unsigned))
     return record, Head(head.rows + 1, record.hash)

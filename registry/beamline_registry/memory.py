@@ -168,10 +168,9 @@ class MemoryRegistry:
             raise FencedError(f"epoch {epoch} may not write: the registry is at epoch {self._epoch}")
 
     def _append(self, drafts: Sequence[AuditDraft], timestamp: str) -> None:
-        known: set[tuple[str, int, str]] = {(row.uid, row.generation, row.action) for row in self._audit}
         for draft in drafts:
-            if draft.once not in known:
-                known.add(draft.once)
+            newest = next((row for row in reversed(self._audit) if row.uid == draft.uid), None)
+            if not draft.repeats(newest):
                 record, self._head = link(self._head, draft, len(self._audit) + 1, timestamp)
                 self._audit.append(record)
 

@@ -66,6 +66,7 @@ class Upsert:
 
     record: ExtensionRecord | PolicyRecord
     changed_by: str
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class Remove:
     uid: str
     generation: int
     changed_by: str
+    request_id: str = ""
 
 
 Write: TypeAlias = Upsert | Remove
@@ -155,6 +157,8 @@ class AuditRecord:
     timestamp: str
     previous_hash: str
     hash: str
+    request_id: str = ""
+    """The request of the admin API that made the change; empty for any other way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +214,7 @@ class RegistryWriter(Protocol):
 
         Raises :class:`FencedError` or :class:`InvalidRecordError` (nothing written), or
         :class:`RegistryUnavailableError` (it is unknown whether it was written: writing again is safe,
-        because equal content is UNCHANGED and audit rows are unique by uid, generation and action).
+        because equal content is UNCHANGED, and a row that repeats the newest one of its object is left out).
         """
         ...
 

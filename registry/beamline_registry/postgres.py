@@ -23,8 +23,9 @@ from beamline_contract.projection import ExtensionRecord, PolicyRecord
 from beamline_contract.reports import HealthDelta
 
 from . import instants
+from .audit_log import verify
 from .batch import BatchPlan, Key, key_of, plan_batch, storable
-from .chain import AuditDraft, Head, check_end, follow, link
+from .chain import AuditDraft, Head, link
 from .changes import Record
 from .health_rows import fold, health_of, health_of_all
 from .port import (
@@ -46,6 +47,7 @@ from .rows import (
     POLICY,
     SELECT_AUDIT,
     SELECT_EXTENSIONS,
+    SELECT_NEWEST_AUDIT,
     SELECT_POLICIES,
     UPSERT_EXTENSIONS,
     UPSERT_POLICIES,
@@ -142,13 +144,7 @@ class PostgresRegistry(PostgresReader):
     async def verify_audit(self) -> int:
         """See :meth:`.port.RegistryAudit.verify_audit`. Reads the whole log in pages of one view."""
         async with self._database.transaction("repeatable_read", readonly=True, bounded=False) as connection:
-            kept = await connection.fetchrow("SELECT audit_rows, audit_head FROM registry_revision")
-            found, last = Head(), 0
-            async for row in connection.cursor(f"{SELECT_AUDIT} ORDER BY id", prefetch=_PAGE):
-                record = audit_of(row)
-                found, last = follow(found, [record]), record.sequence
-        check_end(found, Head(*kept) if kept is not None else Head(), last)
-        return found.rows
+            return await verify(connection)
 
     async def health(self, extension_id: str) -> Health | None:
         """See :meth:`.port.RegistryAudit.health`."""
@@ -232,28 +228,27 @@ async def _put(connection: Connection, plan: BatchPlan) -> None:
 
 async def _append(connection: Connection, drafts: Sequence[AuditDraft], counter: _Counter) -> Head:
     """Appends to the audit log what is not in it yet; returns the new end of the chain."""
-    known = {
-        tuple(row)
-        for row in await connection.fetch(
-            "SELECT a.uid, a.generation, a.action FROM extension_audit_log a "
-            "JOIN unnest($1::text[], $2::bigint[], $3::text[]) AS r(uid, generation, action) "
-            "USING (uid, generation, action)",
-            [draft.uid for draft in drafts],
-            [draft.generation for draft in drafts],
-            [draft.action for draft in drafts],
-        )
-    }  # fmt: skip
-    fresh = {draft.once: draft for draft in reversed(drafts) if draft.once not in known}
-    ordered = [draft for draft in drafts if fresh.get(draft.once) is draft]
-    if not ordered:
+    if not drafts:
         return counter.head
+    newest = {
+        row["uid"]: audit_of(row)
+        for row in await connection.fetch(
+            SELECT_NEWEST_AUDIT,
+            [draft.uid for draft in drafts],
+        )
+    }
     numbers = await connection.fetch(
-        "SELECT nextval('extension_audit_log_id_seq') AS id FROM generate_series(1, $1)", len(ordered)
-    )
+        "SELECT nextval('extension_audit_log_id_seq') AS id, extension_audit_month($2) "
+        "FROM generate_series(1, $1)",
+        len(drafts), counter.now,
+    )  # fmt: skip
     head, records, timestamp = counter.head, [], instants.spell(counter.now)
-    for draft, number in zip(ordered, sorted(row["id"] for row in numbers), strict=True):
+    for draft, number in zip(drafts, sorted(row["id"] for row in numbers), strict=True):
+        if draft.repeats(newest.get(draft.uid)):
+            continue
         record, head = link(head, draft, number, timestamp)
         records.append(record)
+        newest[draft.uid] = record
     await connection.execute(INSERT_AUDIT, audit_parameter(records))
     return head
 

@@ -54,6 +54,7 @@ AUDIT: Final = {
     "timestamp": "timestamptz",
     "previous_hash": "text",
     "hash": "text",
+    "request_id": "text",
 }
 
 
@@ -82,6 +83,10 @@ def _upsert(table: str, columns: Mapping[str, str]) -> str:
 SELECT_EXTENSIONS: Final = f"SELECT {_names(EXTENSION)} FROM extensions"  # noqa: S608 -- our own words
 SELECT_POLICIES: Final = f"SELECT {_names(POLICY)} FROM routing_policies"  # noqa: S608 -- our own words
 SELECT_AUDIT: Final = f"SELECT {_names(AUDIT)} FROM extension_audit_log"  # noqa: S608 -- our own words
+SELECT_NEWEST_AUDIT: Final = (
+    f"SELECT DISTINCT ON (uid) {_names(AUDIT)} FROM extension_audit_log "  # noqa: S608 -- our own words
+    "WHERE uid = ANY($1::text[]) ORDER BY uid, id DESC"
+)
 UPSERT_EXTENSIONS: Final = _upsert("extensions", EXTENSION)
 UPSERT_POLICIES: Final = _upsert("routing_policies", POLICY)
 INSERT_AUDIT: Final = _insert("extension_audit_log", AUDIT)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
 
 from beamline_contract.reports import HealthDelta
+from beamline_registry.chain import hash_of
 from beamline_registry.port import (
     AuditQuery,
     Outcome,
@@ -56,12 +58,25 @@ class TestAudit:
         assert {result.outcome for result in results} == {Outcome.UNCHANGED}
         assert await world.registry.verify_audit() == 2
 
-    async def test_the_same_action_of_a_generation_is_noted_once(self, world: World) -> None:
+    async def test_every_change_of_a_projection_is_noted_also_within_one_generation(
+        self, world: World
+    ) -> None:
         await world.put(extension())
-        await world.put(extension(weight=1))
-        await world.put(extension(weight=2))
-        assert await world.actions() == ["created", "updated"]
-        assert (await world.registry.read(0)).extensions[0].weight == 2
+        for weight in (1, 2, 1):
+            await world.put(extension(weight=weight))
+            await world.put(extension(weight=weight))
+        assert await world.actions() == ["created", "updated", "updated", "updated"]
+        weights = [row.changes.get("weight") for row in await world.registry.audit(AuditQuery(limit=3))]
+        assert weights == [{"from": 2, "to": 1}, {"from": 1, "to": 2}, {"from": 100, "to": 1}]
+        assert await world.registry.verify_audit() == 4
+
+    async def test_the_request_that_made_a_change_is_kept_and_chained(self, world: World) -> None:
+        await world.write(Upsert(extension(), "ada (beamline-admin)", "request-1"))
+        await world.write(replace(remove(extension()), request_id="request-2"))
+        rows = await world.registry.audit(AuditQuery())
+        assert [row.request_id for row in rows] == ["request-2", "request-1"]
+        assert hash_of(replace(rows[0], request_id="request-3")) != rows[0].hash
+        assert await world.registry.verify_audit() == 2
 
     async def test_secrets_never_get_into_the_log(self, world: World) -> None:
         await world.put(

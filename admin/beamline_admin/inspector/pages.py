@@ -19,7 +19,8 @@ from beamline_contract.errors import ErrorCode
 from beamline_contract.projection import ExtensionRecord, PolicyRecord, complexity
 from beamline_registry.port import AuditQuery, Health, RegistryAudit
 
-from ..api import contains, needs
+from ..access import needs
+from ..api import contains
 from ..catalogue import Catalogue, Page, View, page_of
 from ..gate import SESSION_COOKIE, session_of
 from ..identity import Authenticator, Identity, Role, Sessions, client_of

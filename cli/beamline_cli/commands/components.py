@@ -52,6 +52,19 @@ def router() -> None:
         raise CliError(_settings_sentence(error), ExitCode.CONFIGURATION) from error
 
 
+def admin() -> None:
+    """Run the admin API and the inspector in this process until SIGTERM.
+
+    Environment: BEAMLINE_DATABASE_URL, NATS_URL, BEAMLINE_ADMIN_HTTP_HOST, BEAMLINE_ADMIN_HTTP_PORT,
+    BEAMLINE_ADMIN_TOKEN, BEAMLINE_ADMIN_CLUSTER (with KUBECONFIG or the pod's service account) or
+    BEAMLINE_ADMIN_FOLDER and BEAMLINE_ADMIN_STATE, BEAMLINE_ADMIN_OIDC_ISSUER, BEAMLINE_ADMIN_OIDC_AUDIENCE,
+    LOG_LEVEL, LOG_SILENT.
+    """
+    from beamline_admin.app import main
+
+    raise typer.Exit(main())
+
+
 def operator() -> None:
     """Run the operator in this process until SIGTERM.
 
@@ -66,17 +79,6 @@ def operator() -> None:
         raise typer.Exit(main())
     except ValidationError as error:
         raise CliError(_settings_sentence(error), ExitCode.CONFIGURATION) from error
-
-
-def admin() -> None:
-    """Run the admin process (read-only API and pages) until SIGTERM.
-
-    Environment: BEAMLINE_DATABASE_URL, BEAMLINE_ADMIN_HTTP_HOST, BEAMLINE_ADMIN_HTTP_PORT,
-    BEAMLINE_ADMIN_TOKEN, LOG_LEVEL, LOG_SILENT.
-    """
-    from beamline_admin.app import main
-
-    raise typer.Exit(main())
 
 
 @extension.command(name="run")

@@ -43,6 +43,12 @@ def up(
         bool, typer.Option("--ephemeral", help="Keep nothing: data goes when it stops.")
     ] = False,
     nats_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of NATS; 0 chooses a free one.")] = 0,
+    admin: Annotated[
+        bool, typer.Option("--admin/--no-admin", help="Serve the admin API and the inspector.")
+    ] = True,
+    admin_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the admin API; 0 chooses a free one.")
+    ] = 0,
     watch: Annotated[bool, typer.Option("--watch/--no-watch", help="Follow edits of the files.")] = True,
     log_level: Annotated[
         LogLevel, typer.Option(help="Level of the logs that the processes write.")
@@ -71,6 +77,8 @@ def up(
         state=state,
         ephemeral=ephemeral,
         watch=watch,
+        admin=admin,
+        admin_port=admin_port,
         log_level=log_level.value,
     )
     raise typer.Exit(run(plan))

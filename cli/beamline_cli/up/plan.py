@@ -28,6 +28,9 @@ class Plan:
     state: Path | None = None
     ephemeral: bool = False
     watch: bool = True
+    admin: bool = True
+    admin_port: int = 0
+    """0 chooses a free one."""
     log_level: str = "info"
 
     @property

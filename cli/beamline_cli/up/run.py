@@ -126,6 +126,8 @@ class _Run:
                     told.add(key)
                     self._progress.line("ready", key, "green")
                 waiting = waiting or not (ready or reason in _SETTLED)
+            admin = self._world.admin
+            waiting = waiting or (admin is not None and admin.process.health.state not in {"ready", "failed"})
             if not waiting and "router" in told:
                 return
             await asyncio.sleep(0.02)

@@ -32,6 +32,10 @@ def show_summary(world: World, progress: Progress) -> None:
     say(f"""    -d '{{"prompt": "{_EXAMPLE}"}}'""")
     say(f'  beamline invoke "{_EXAMPLE}"')
     say()
+    if world.admin is not None:
+        say(f"Inspector: {world.admin.login_url}")
+        say(f"Admin API: {world.admin.url}/api/v1 with 'Authorization: Bearer {world.admin.token}'")
+        say()
     edits = f"Edit {plan.folder}: changes are taken in as you save. " if plan.watch else ""
     say(f"{edits}Ctrl-C stops everything.")
     say()
@@ -60,6 +64,9 @@ def _servers(world: World) -> Iterator[tuple[str, ...]]:
     yield "nats", "ready", world.nats.url, str(world.nats.pid), str(logs / "nats.log")
     assert world.router is not None
     health = world.router.health
+    if world.admin is not None:
+        now = world.admin.process.health
+        yield "admin", str(now.state), world.admin.url, str(now.pid or "-"), str(logs / "admin.log")
     yield "router", str(health.state), world.url, str(health.pid or "-"), str(logs / "router.log")
 
 

@@ -24,6 +24,7 @@ from beamline_cli.faults import CliError, ExitCode
 from beamline_cli.local.nats import LocalNats
 from beamline_cli.local.postgres import LocalPartError, LocalPostgres
 
+from .admin import AdminPart
 from .plan import Plan
 from .progress import Progress
 
@@ -80,6 +81,7 @@ class World:
         self.controller: Controller | None = None
         self.deployments: ProcessDeployments | None = None
         self.router: Supervised | None = None
+        self.admin: AdminPart | None = None
         self.hints: NatsHints | None = None
         self._registry: PostgresRegistry | None = None
         self._fold: asyncio.Task[None] | None = None
@@ -131,6 +133,9 @@ class World:
             raise CliError(str(error), ExitCode.CONFIGURATION) from error
         self._watchdog = Watchdog()
         self._start_router()
+        if plan.admin:
+            self.admin = AdminPart(self, self._environ, self._watchdog)
+            self.admin.process.start()
         url = self.postgres.url(DATABASE, "beamline_operator")
         self._registry = await PostgresRegistry.connect(url, application="beamline up")
         epoch = await self._registry.acquire_epoch(f"beamline up {os.getpid()}")
@@ -183,6 +188,8 @@ class World:
         """Stops every part that was started, in order. More than once is fine; one that fails does not keep
         the rest.
         """
+        if self.admin is not None:
+            await _quietly(self.admin.process.stop())
         if self.router is not None:
             await _quietly(self.router.stop())
         if self.controller is not None:
@@ -205,6 +212,8 @@ class World:
 
     def kill(self) -> None:
         """Ends every process at once."""
+        if self.admin is not None:
+            self.admin.process.kill()
         if self.router is not None:
             self.router.kill()
         if self.deployments is not None:

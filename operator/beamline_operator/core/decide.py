@@ -92,7 +92,7 @@ def _upsert(view: View) -> tuple[Write, ...]:
     )
     if view.record is None or view.in_registry:
         return ()
-    upsert = Upsert(view.record, changed_by=_changed_by(view))
+    upsert = Upsert(view.record, changed_by=_changed_by(view), request_id=view.object.metadata.request_id)
     if not tried:
         return (upsert,)
     result = attempts.write
@@ -149,7 +149,14 @@ def _farewell(view: View, decided: Decided) -> Plan:
         return _farewell_retained(view, status)
     if view.attempts.write is None:
         meta = view.object.metadata
-        remove = Remove(view.kind, object_id(meta.name), meta.uid, meta.generation, changed_by=FIELD_MANAGER)
+        remove = Remove(
+            view.kind,
+            object_id(meta.name),
+            meta.uid,
+            meta.generation,
+            changed_by=meta.deleted_by or FIELD_MANAGER,
+            request_id=meta.deletion_request_id,
+        )
         return Plan(status, writes=(remove,))
     if view.attempts.write.outcome is Outcome.STALE:
         return Plan(status, failed="the registry holds a newer generation of an object that is being deleted")

@@ -9,20 +9,20 @@ from datetime import datetime
 from beamline_contract.names import object_id
 from beamline_contract.objects import Extension, ObjectKey, RoutingPolicy
 from beamline_contract.projection import ExtensionRecord, extension_record, policy_record
+from beamline_contract.references import Reference, permission_fault, refs_of, target_of
 from beamline_contract.reports import RouterStatus
 from beamline_sdk.deployment.port import DeploymentError, DeploymentRequest, Deployments, DeploymentStatus
 
 from .canary import ABORT, PROMOTE, CanaryStatus, Facts, advance, remembered
-from .checks.references import permission_fault
 from .health import HealthBoard
-from .index import ObjectIndex, refs_of, target_of
+from .index import ObjectIndex
 from .ledger import Ledger
 from .ports import Hints, Inputs, ObjectStore, StoredObject
 from .rollback import LastGood, RolledBack, judged, last_good, proven, returned, revision_of, rolled_back
 from .samples import SampleBoard
 from .settings import ReconcileSettings
 from .versions import Family, base_of, blocked_by, failed_because, family_of, standing, weigh
-from .view import MAX_ANNOTATION, Attempts, Record, Reference, View
+from .view import MAX_ANNOTATION, Attempts, Record, View
 from .workload import desired_workload
 
 

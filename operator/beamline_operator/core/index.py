@@ -13,18 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
-from beamline_contract.extension import ExtensionRef
 from beamline_contract.names import object_id
 from beamline_contract.objects import BrokenObject, Extension, Kind, ObjectKey, RoutingPolicy
-from beamline_contract.projection import references
+from beamline_contract.references import Claim, Rival, refs_of, target_of
 
 from .ports import StoredObject
 from .versions import base_of, standing
-from .view import Rival
-
-Claim: TypeAlias = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,26 +120,6 @@ class ObjectIndex:
             self._referrers[name].discard(key)
             if not self._referrers[name]:
                 del self._referrers[name]
-
-
-def refs_of(stored: StoredObject) -> list[tuple[str, ExtensionRef, str]]:
-    """Every reference of an object: (field path, reference, wanted extension type)."""
-    if isinstance(stored, RoutingPolicy):
-        return references(stored)
-    if not isinstance(stored, Extension):
-        return []
-    spec = stored.spec
-    found: list[tuple[str, ExtensionRef, str]] = []
-    if spec.fallback_ref is not None:
-        found.append(("spec.fallbackRef", spec.fallback_ref, spec.type))
-    if spec.version_of is not None:
-        found.append(("spec.versionOf", ExtensionRef(name=spec.version_of), spec.type))
-    return found
-
-
-def target_of(stored: StoredObject, ref: ExtensionRef) -> ObjectKey:
-    """The key that a reference leads to."""
-    return ObjectKey("Extension", ref.namespace or stored.metadata.namespace, ref.name)
 
 
 def _shown(status: Mapping[str, Any]) -> tuple[object, ...]:

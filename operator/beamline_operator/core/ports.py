@@ -14,11 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
+from beamline_contract import references
 from beamline_contract.conditions import EventReason
-from beamline_contract.objects import BrokenObject, Extension, Kind, ObjectKey, RoutingPolicy
+from beamline_contract.objects import Kind, ObjectKey
 from beamline_contract.reports import RouterStatus
 
-StoredObject: TypeAlias = Extension | RoutingPolicy | BrokenObject
+StoredObject: TypeAlias = references.StoredObject
 
 
 class StoreError(Exception):

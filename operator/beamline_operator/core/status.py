@@ -14,13 +14,13 @@ from beamline_contract.conditions import ConditionType, EventReason, Reason
 from beamline_contract.names import object_id
 from beamline_contract.objects import BrokenObject, Extension, RoutingPolicy
 from beamline_contract.projection import COMPLEXITY_WARNING, PolicyRecord, complexity
+from beamline_contract.references import Reference, fault_of
 
 from .canary import State, remembered
 from .checks.programmed import serving_routers
-from .checks.references import fault_of
 from .health import from_status
 from .ports import Event
-from .view import MAX_ANNOTATION, RECONCILE_AT, Decided, Finding, Reference, View, unknown
+from .view import MAX_ANNOTATION, RECONCILE_AT, Decided, Finding, View, unknown
 
 MAX_MESSAGE: Final = 4096
 MAX_WARNINGS: Final = 32

@@ -10,10 +10,10 @@ from datetime import datetime
 from typing import Any, Final, TypeAlias
 
 from beamline_contract.conditions import ConditionType, Reason
-from beamline_contract.extension import ExtensionRef
 from beamline_contract.names import FINALIZER, GROUP
 from beamline_contract.objects import BrokenObject, Extension, Kind, ObjectKey, RoutingPolicy
 from beamline_contract.projection import ExtensionRecord, PolicyRecord
+from beamline_contract.references import Reference, Rival
 from beamline_contract.reports import Notice, RouterStatus
 from beamline_registry.port import WriteResult
 from beamline_sdk.deployment.port import DeploymentRequest, DeploymentStatus
@@ -38,34 +38,6 @@ class Row:
     revision: int
     since: float = 0.0
     """Monotonic seconds at which this process learnt it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rival:
-    """An older object that claims the same thing: ``claim`` is ``id`` or ``subject``, ``value`` the disputed
-    one.
-    """
-
-    key: ObjectKey
-    claim: str
-    value: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """One reference of an object and where it leads.
-
-    ``rival`` is the object that holds the target's claim where the target itself lost it; ``namesake`` is the
-    object of another namespace that has the referenced id where the target does not exist.
-    """
-
-    path: str
-    ref: ExtensionRef
-    wanted: str
-    target_key: ObjectKey
-    target: StoredObject | None
-    rival: Rival | None = None
-    namesake: ObjectKey | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,14 +31,16 @@ from uuid import uuid4
 import structlog
 
 from beamline_contract.model import Fault
-from beamline_contract.names import FINALIZER, NAME_PATTERN
+from beamline_contract.names import ADMIN_FIELD_MANAGER, CHANGED_BY, FINALIZER, NAME_PATTERN
 from beamline_contract.objects import (
     KINDS,
     BeamlineObject,
     BrokenObject,
     Kind,
     ObjectKey,
+    ObjectMeta,
     parse_metadata,
+    parse_signature,
 )
 
 from ..core.ports import Event, StoredObject, StoreError
@@ -289,14 +291,23 @@ class FileStore:
             return BrokenObject(
                 key.kind, meta, faults, spec if isinstance(spec, Mapping) else {}, status
             ), parsed
-        meta = replace(parsed.metadata, changed_by=f"file:{document.file} ({self._user})")
+        meta = self._signed(document, before, parsed.metadata)
         if before is not None:
             if good is not None and good.spec == parsed.spec:
-                meta = replace(meta, changed_by=good.metadata.changed_by)
+                kept = good.metadata
+                meta = replace(meta, changed_by=kept.changed_by, request_id=kept.request_id)
             else:
                 meta = replace(meta, generation=before.metadata.generation + 1)
         status = before.status if before is not None else {}
         return replace(parsed, metadata=meta, status=status), ()
+
+    def _signed(self, document: Document, before: StoredObject | None, meta: ObjectMeta) -> ObjectMeta:
+        """With who wrote the document: the admin API where its signature is new, else who edits files."""
+        signed = meta.annotations.get(CHANGED_BY, "")
+        if signed and (before is None or before.metadata.annotations.get(CHANGED_BY) != signed):
+            who, request_id = parse_signature(signed)
+            return replace(meta, changed_by=f"{who} ({ADMIN_FIELD_MANAGER})", request_id=request_id)
+        return replace(meta, changed_by=f"file:{document.file} ({self._user})", request_id="")
 
     def _put(self, stored: StoredObject) -> None:
         self._objects[stored.key] = stored
