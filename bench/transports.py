@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from beamline_cli.local.nats import LocalNats
-from bench.parts import Parts, Row, parts
-from bench.saturation import STEPS, WARM_UP_S, _per_1000, _pin, _responders, _spread
+from bench.parts import Parts, Row, parts, per_1000, spread
+from bench.saturation import STEPS, WARM_UP_S
+from bench.world import world
 
 IN_FLIGHT = 256
 SIDES = ("bare", "plain", "fast")
@@ -32,28 +32,19 @@ class Round:
 def run(*, rounds: int, seconds: float) -> tuple[list[Row], dict[str, Any]]:
     """All rounds; returns the lines of the table and the raw figures."""
     measured: list[Round] = []
-    with parts() as made:
-        nats = LocalNats()
-        try:
-            nats.start()
-            _pin(made, nats.pid)
-            _responders(made, nats.url)
-            for number in range(rounds):
-                order = SIDES if number % 2 == 0 else SIDES[::-1]
-                measured.extend(_measure(made, nats.url, side, seconds) for side in order)
-        finally:
-            for child in made.children:
-                child.terminate()
-            nats.stop()
+    with parts() as made, world(made, STEPS) as around:
+        for number in range(rounds):
+            order = SIDES if number % 2 == 0 else SIDES[::-1]
+            measured.extend(_measure(made, around.nats_url, side, seconds) for side in order)
     return _rows(measured), {"rounds": [vars(one) for one in measured]}
 
 
 def _measure(made: Parts, url: str, side: str, seconds: float) -> Round:
-    subjects = [subject for _, _, subject, _ in STEPS]
+    subjects = [step.subject for step in STEPS]
     command = ["bench.baseline"] if side == "bare" else ["bench.transport_loop", side]
     child = made.module(*command, url, IN_FLIGHT, WARM_UP_S, seconds, *subjects, measured=True, stdout=-1)
     got = made.figures(child)
-    cpu = _per_1000(got["cpu"], got["requests"])
+    cpu = per_1000(got["cpu"], got["requests"])
     assert cpu is not None
     return Round(side, got["requests"] / got["seconds"], cpu)
 
@@ -64,10 +55,10 @@ def _rows(measured: list[Round]) -> list[Row]:
     rows = []
     for side in SIDES:
         what = f"3 requests, {IN_FLIGHT} in flight, {side}"
-        rows.append(Row(f"{what}: per second", "", _spread(rates[side]), None))
-        rows.append(Row(f"{what}: CPU s per 1,000", "", _spread(cpu[side], ".3f"), None))
+        rows.append(Row(f"{what}: per second", "", spread(rates[side]), None))
+        rows.append(Row(f"{what}: CPU s per 1,000", "", spread(cpu[side], ".3f"), None))
     saved = [plain / fast for plain, fast in zip(cpu["plain"], cpu["fast"], strict=True)]
-    rows.append(Row("transport: CPU of plain / fast", "> 1", _spread(saved, ".2f"), median(saved) > 1))
+    rows.append(Row("transport: CPU of plain / fast", "> 1", spread(saved, ".2f"), median(saved) > 1))
     against = [bare / fast for bare, fast in zip(cpu["bare"], cpu["fast"], strict=True)]
-    rows.append(Row("transport: CPU of bare / fast", "> 1", _spread(against, ".2f"), median(against) > 1))
+    rows.append(Row("transport: CPU of bare / fast", "> 1", spread(against, ".2f"), median(against) > 1))
     return rows

@@ -17,7 +17,7 @@ from .names import Action
 from .scalars import Retry, TimeoutMs
 from .wire import MAX_STEPS
 
-Strategy = Literal["ordered", "weighted", "least_inflight", "latency", "sticky"]
+Strategy = Literal["ordered", "weighted", "least_inflight", "latency", "sticky", "score"]
 
 TenantName = Annotated[
     str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:-]{1,128}$")
@@ -62,6 +62,26 @@ class FallbackChoice(Model):
     """One provider to ask when the selected one can't answer."""
 
     extension_ref: ExtensionRef
+
+
+class ScoreWeights(Model):
+    """How much each hint counts in the strategy ``score``; only their proportions matter."""
+
+    quality: Annotated[float, Field(ge=0, le=100)] = 1
+    """Weight of `metadata.score.quality` of the Extensions."""
+    cost: Annotated[float, Field(ge=0, le=100)] = 1
+    """Weight of `metadata.score.cost`: the cheaper, the better."""
+    latency: Annotated[float, Field(ge=0, le=100)] = 1
+    """Weight of the latency that the router measures, or of `metadata.score.latencyMs` until it has."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.quality > 0.0 || self.cost > 0.0 || self.latency > 0.0",
+            message="at least one of quality, cost and latency must be above 0",
+            field="quality",
+            holds=lambda self, _: self.quality > 0 or self.cost > 0 or self.latency > 0,
+        ),
+    )
 
 
 class Canary(Model):
@@ -129,6 +149,8 @@ class Step(Model):
     """How select_provider chooses; default ``ordered``, or ``weighted`` where weights differ."""
     sticky_key: StickyKey | None = None
     """What the sticky strategy hashes: ``tenant`` (default) or ``header:NAME``."""
+    score: ScoreWeights | None = None
+    """What counts for the strategy ``score``; default: quality, cost and latency alike."""
     providers: Annotated[tuple[ProviderChoice, ...], Field(strict=False, max_length=16)] = ()
     fallback: Annotated[tuple[FallbackChoice, ...], Field(strict=False, max_length=8)] = ()
     canary: Canary | None = None
@@ -156,6 +178,12 @@ class Step(Model):
                 self.action == "select_provider"
                 or not (self.strategy or self.sticky_key or self.canary or self.fallback)
             ),
+        ),
+        Rule(
+            cel="!has(self.score) || (has(self.strategy) && self.strategy == 'score')",
+            message="score belongs to strategy score only",
+            field="score",
+            holds=lambda self, _: self.score is None or self.strategy == "score",
         ),
         Rule(
             cel="self.action == 'extension_validator' || !has(self.group)",

@@ -133,12 +133,12 @@ def _step_document(step: Step) -> dict[str, Any]:
         value = getattr(step, name)
         if value is not None:
             document[name] = value
-    if step.mode != "enforce":
-        document["mode"] = step.mode
-    if step.overlap:
-        document["overlap"] = True
-    if step.circuit_breaker is not None:
-        document["circuit_breaker"] = step.circuit_breaker.model_dump(mode="json")
+    document |= {"mode": step.mode} if step.mode != "enforce" else {}
+    document |= {"overlap": True} if step.overlap else {}
+    for name in ("circuit_breaker", "score"):
+        block = getattr(step, name)
+        if block is not None:
+            document[name] = block.model_dump(mode="json")
     if step.fallback_ref is not None:
         document["fallback_id"] = object_id(step.fallback_ref.name)
     if step.extension_ref is not None:
@@ -151,10 +151,9 @@ def _step_document(step: Step) -> dict[str, Any]:
             {"provider_id": object_id(choice.extension_ref.name), "weight": choice.weight}
             for choice in step.providers
         ]
-    if step.strategy is not None:
-        document["strategy"] = step.strategy
-    if step.sticky_key is not None:
-        document["sticky_key"] = step.sticky_key
+    for name in ("strategy", "sticky_key"):
+        if getattr(step, name) is not None:
+            document[name] = getattr(step, name)
     if step.canary is not None:
         document["canary"] = {
             "provider_id": object_id(step.canary.extension_ref.name),

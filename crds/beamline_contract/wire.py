@@ -31,6 +31,12 @@ class Parameters(TypedDict, total=False):
     temperature: float
 
 
+AnswerPart = Literal["window", "end", "message"]
+"""What a post step is shown, where it is not a whole answer's text: a piece of a streamed answer; the end of
+it, which is all of it where nothing has left before; the texts beside the answer (tool calls), one a line.
+"""
+
+
 class ExtensionRequest(TypedDict):
     """What a router sends to an extension of any type."""
 
@@ -39,15 +45,19 @@ class ExtensionRequest(TypedDict):
     tenant_id: str
     extension_id: str
     provider_id: NotRequired[str]
+    policy: NotRequired[str]
+    """Id of the policy that took the request: sent to pre and post steps only, as is ``model``."""
+    model: NotRequired[str]
+    """The model that the request asked the router for, where it did."""
     prompt: NotRequired[str]
     messages: NotRequired[list[dict[str, Any]]]
     output: NotRequired[str]
     """The provider's answer: sent to post steps only."""
-    part: NotRequired[Literal["window", "message"]]
-    """To post steps, where ``output`` is a piece of a stream, or holds the texts beside the answer's (tool
-    calls), one a line.
-    """
+    part: NotRequired[AnswerPart]
+    """Sent to post steps whose ``output`` is not the text of a whole answer."""
     usage: NotRequired[Usage]
+    metadata: NotRequired[ReplyMetadata]
+    """What the provider said about its answer: sent to post steps only."""
     parameters: dict[str, Any]
     config: dict[str, Any]
     context: dict[str, Any]
@@ -73,8 +83,9 @@ class Patch(TypedDict, total=False):
     """What a pre or post step answers: the fields it changes, others stay.
 
     A pre step may change ``prompt``, ``messages``, ``parameters`` and ``context``, or end the request by
-    giving ``output`` (short-circuit). A post step may change ``output``, ``context`` and ``metadata``, and
-    says how far it looks: ``max_match_length``, in characters.
+    giving ``output`` (short-circuit). A post step may change ``output``, ``context`` and ``metadata``. Where
+    it is shown a window of a streamed answer it says how far it looks: ``max_match_length``, in characters;
+    or ``hold``, which keeps the answer back until its end.
     """
 
     prompt: str
@@ -84,6 +95,7 @@ class Patch(TypedDict, total=False):
     context: dict[str, Any]
     metadata: dict[str, Any]
     max_match_length: int
+    hold: bool
 
 
 class Verdict(TypedDict):

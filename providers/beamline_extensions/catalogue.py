@@ -30,12 +30,15 @@ def _lazy(name: str, class_name: str) -> Factory:
 
 CATALOGUE: Final[Mapping[str, Factory]] = {
     "anthropic": _lazy("anthropic", "AnthropicProvider"),
+    "json_schema_validator": _lazy("json_schema_validator", "JsonSchemaValidator"),
     "mask_sensitive_data": _lazy("mask_sensitive_data", "MaskSensitiveData"),
     "mock_provider": _lazy("mock_provider", "MockProvider"),
     "normalize_text": _lazy("normalize_text", "NormalizeText"),
     "openai": _lazy("openai", "OpenAIProvider"),
     "openai_compatible": _lazy("openai_compatible", "OpenAICompatibleProvider"),
     "pii_guard": _lazy("pii_guard", "PiiGuard"),
+    "prompt_guard": _lazy("prompt_guard", "PromptGuard"),
+    "response_cache": _lazy("response_cache", "ResponseCache"),
 }
 
 

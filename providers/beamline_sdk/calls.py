@@ -14,9 +14,8 @@ what waited too long is refused unexecuted. During the work the same deadline is
 While the extension is restarted, :meth:`Calls.hold` lets the work finish and the rest wait; while it can't
 be brought up again, :meth:`Calls.refuse` answers UNAVAILABLE at once; :meth:`Calls.release` goes on.
 
-Whatever happens, exactly one answer is sent: the author's result, or an error of the closed list. Text of an
-unexpected exception stays here, because it may hold a prompt or a key: the caller reads INTERNAL, the log
-reads type and place.
+Whatever happens, exactly one answer is sent (:mod:`.answers`): the author's result, or an error of the closed
+list.
 """
 
 from __future__ import annotations
@@ -26,33 +25,29 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import orjson
 import structlog
 
 from beamline_contract.errors import ErrorCode, WireError
-from beamline_contract.names import HEADER_ATTEMPT, HEADER_TRACEPARENT, HEADER_TRACESTATE
+from beamline_contract.names import HEADER_ATTEMPT
 from beamline_contract.wire import MAX_REPLY_BYTES
 
+from .answers import Answers, CallStats, trace_headers, trace_id
 from .config import ConfigCache, InvalidConfigError
 from .deadline import BadDeadlineError, remaining_ms
-from .extension import Extension, Post
+from .extension import Extension
 from .live_calls import LiveCall, LiveCalls
-from .logs import place_of
 from .metrics import RuntimeMetrics
 from .request import ExtensionRequest, MalformedRequestError, decode
-from .results import ExtensionError, Patch, ProviderReply, Verdict
+from .results import ExtensionError, ProviderReply
 from .streams import Parts, Publish, StreamCancelledError, StreamSenders, asked_to_stream
 from .tracing import Tracing
 
 log = structlog.get_logger()
 
 OVERLOAD_RETRY_MS: Final = 100
-_MAX_HEADER_CHARS: Final = 512
-_HEADER_RESERVE: Final = 64
-_FAULT_LOG_SECONDS: Final = 1.0
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 
 
@@ -62,16 +57,6 @@ class Message(Protocol):
     data: bytes
     reply: str
     headers: dict[str, str] | None
-
-
-@dataclass(slots=True)
-class CallStats:
-    """Counters for ``$SRV.STATS``. ``processing_ns`` is the sum over all requests."""
-
-    requests: int = 0
-    errors: int = 0
-    last_error: str = ""
-    processing_ns: int = 0
 
 
 class Calls:
@@ -93,7 +78,7 @@ class Calls:
     ) -> None:
         self.tasks: set[asyncio.Task[None]] = set()
         self.stats = CallStats()
-        self.max_reply_bytes = max_reply_bytes
+        self._answers = Answers(extension, extension_id, self.stats, max_reply_bytes)
         self._extension = extension
         self._extension_id = extension_id
         self._publish = publish
@@ -109,8 +94,15 @@ class Calls:
         self.streams = StreamSenders(publish)
         self.live = LiveCalls()
         self._waiting: deque[tuple[Message, float, LiveCall]] = deque()
-        self._fault_logged_at = -_FAULT_LOG_SECONDS
-        self._faults_unlogged = 0
+
+    @property
+    def max_reply_bytes(self) -> int:
+        """The largest message that the server takes; a longer answer is an error."""
+        return self._answers.max_bytes
+
+    @max_reply_bytes.setter
+    def max_reply_bytes(self, limit: int) -> None:
+        self._answers.max_bytes = limit
 
     async def accept(self, message: Message) -> None:
         """Takes one request. Returns before it is answered."""
@@ -123,7 +115,9 @@ class Calls:
             self._begin(message, received, self.live.arrived(message.headers))
         elif self._refusing is not None:
             self._metrics.refused("not_ready")
-            await self._send(message, self._failed(WireError.of(ErrorCode.UNAVAILABLE, self._refusing)))
+            await self._send(
+                message, self._answers.failure(WireError.of(ErrorCode.UNAVAILABLE, self._refusing))
+            )
         elif len(self._waiting) < self._backlog:
             self._waiting.append((message, received, self.live.arrived(message.headers)))
             self._metrics.waiting.set(len(self._waiting))
@@ -134,7 +128,7 @@ class Calls:
                 f"{self._extension_id} has {self._concurrency} requests in work and {self._backlog} waiting",
                 retry_after_ms=OVERLOAD_RETRY_MS,
             )
-            await self._send(message, self._failed(error))
+            await self._send(message, self._answers.failure(error))
 
     async def hold(self, seconds: float) -> None:
         """Lets requests wait; returns when none is at work, or after ``seconds``."""
@@ -149,7 +143,7 @@ class Calls:
             message, _, live = self._waiting.popleft()
             self.live.answered(live)
             self._metrics.refused("not_ready")
-            await self._send(message, self._failed(WireError.of(ErrorCode.UNAVAILABLE, reason)))
+            await self._send(message, self._answers.failure(WireError.of(ErrorCode.UNAVAILABLE, reason)))
 
     def release(self) -> None:
         """Goes on, first with those that wait."""
@@ -179,10 +173,10 @@ class Calls:
                 self._metrics.waiting.set(len(self._waiting))
         except asyncio.CancelledError:
             error = WireError.of(ErrorCode.UNAVAILABLE, f"{self._extension_id} is shutting down")
-            await self._send(message, self._failed(error))
+            await self._send(message, self._answers.failure(error))
             while self._waiting:
                 waiting, _, _ = self._waiting.popleft()
-                await self._send(waiting, self._failed(error))
+                await self._send(waiting, self._answers.failure(error))
             raise
         finally:
             self._metrics.in_flight.set(len(self.tasks) - 1)
@@ -191,7 +185,7 @@ class Calls:
         """The reply; None where it has been streamed."""
         if live.given_up:
             self._metrics.refused("cancelled")
-            return self._failed(_caller_left())
+            return self._answers.failure(_caller_left())
         headers = message.headers or _NO_HEADERS
         started = time.monotonic()
         waited_ms = (started - received) * 1000
@@ -202,7 +196,7 @@ class Calls:
             )
             if left_ms <= 0:
                 self._metrics.refused("expired")
-                return self._failed(
+                return self._answers.failure(
                     WireError.of(
                         ErrorCode.DEADLINE_EXCEEDED,
                         f"the deadline had passed {-left_ms:.0f} ms before {self._extension_id} could start",
@@ -214,11 +208,11 @@ class Calls:
             config = self._configs.get(raw)
         except (MalformedRequestError, BadDeadlineError) as error:
             self._metrics.refused("malformed")
-            return self._failed(WireError.of(ErrorCode.INVALID_ARGUMENT, str(error)))
+            return self._answers.failure(WireError.of(ErrorCode.INVALID_ARGUMENT, str(error)))
         except InvalidConfigError as error:
             self._metrics.refused("malformed")
             # The caller can't repair this and another try won't: a fault of the extension as it is set up.
-            return self._failed(
+            return self._answers.failure(
                 WireError(
                     ErrorCode.INTERNAL,
                     f"the configuration of {self._extension_id} is not valid: {error}",
@@ -239,7 +233,7 @@ class Calls:
     async def _streamed(
         self, message: Message, request: ExtensionRequest, parts: Parts, left_s: float, started: float
     ) -> None:
-        sender = self.streams.sender(message.reply, request.headers, _trace_headers(message.headers))
+        sender = self.streams.sender(message.reply, request.headers, trace_headers(message.headers))
         status, tokens, error = "ok", None, None
         reply = ProviderReply(output="")
         try:
@@ -254,22 +248,22 @@ class Calls:
             error = (
                 WireError.of(ErrorCode.DEADLINE_EXCEEDED, f"{self._extension_id} did not finish in time")
                 if limit.expired()
-                else self._fault(request, failure)
+                else self._answers.fault(request, failure)
             )
         except Exception as failure:  # noqa: BLE001 -- whatever an author's code raises is answered
-            error = self._fault(request, failure)
+            error = self._answers.fault(request, failure)
         finally:
             self.streams.forget(sender)
         seconds = time.monotonic() - started
         self.stats.processing_ns += int(seconds * 1e9)
         if error is None:
             provider_id = request.provider_id or self._extension_id
-            wire = reply.to_wire(provider_id, _trace_id(request), seconds * 1000)
+            wire = reply.to_wire(provider_id, trace_id(request), seconds * 1000)
             del wire["output"]
             await sender.end(orjson.dumps(wire))
         else:
             status = "error"
-            await sender.end(self._failed(error))
+            await sender.end(self._answers.failure(error))
         self._ended(status, seconds, tokens, error)
 
     async def _executed(
@@ -282,12 +276,12 @@ class Calls:
                 live.runs_within(limit)
                 result = await self._extension.handle(request, config)
             seconds = time.monotonic() - started
-            reply, status, tokens = self._encoded(request, result, seconds)
+            reply, status, tokens = self._answers.result(request, config, result, seconds)
         except ExtensionError as failure:
             error = failure.to_wire_error()
         except TimeoutError as failure:
             if not limit.expired():
-                error = self._fault(request, failure)
+                error = self._answers.fault(request, failure)
             elif live.given_up:
                 error = _caller_left()
             else:
@@ -295,11 +289,11 @@ class Calls:
                     ErrorCode.DEADLINE_EXCEEDED, f"{self._extension_id} did not finish in time"
                 )
         except Exception as failure:  # noqa: BLE001 -- whatever an author's code raises is answered
-            error = self._fault(request, failure)
+            error = self._answers.fault(request, failure)
         seconds = time.monotonic() - started
         self.stats.processing_ns += int(seconds * 1e9)
         if error is not None:
-            status, reply = "error", self._failed(error)
+            status, reply = "error", self._answers.failure(error)
         self._ended(status, seconds, tokens, error)
         log.debug(
             "request.answered",
@@ -319,98 +313,15 @@ class Calls:
         if self._tracing is not None:
             self._tracing.ended(status, None if error is None else error.code.value, tokens)
 
-    def _encoded(
-        self, request: ExtensionRequest, result: object, seconds: float
-    ) -> tuple[bytes, str, tuple[int, int] | None]:
-        """The bytes of a result, its status, and a provider's tokens. Raises :class:`ExtensionError`,
-        TypeError.
-        """
-        status, tokens = "ok", None
-        match self._extension.kind, result:
-            case "provider", ProviderReply():
-                wire = result.to_wire(
-                    request.provider_id or self._extension_id, _trace_id(request), seconds * 1000
-                )
-                tokens = (result.prompt_tokens, result.completion_tokens)
-            case "validator", Verdict():
-                wire = result.to_wire()
-                status = "ok" if result.passed else "rejected"
-            case "pre" | "post", Patch():
-                wire = result.to_wire()
-            case "pre" | "post", None:
-                wire = {}
-            case kind, other:
-                raise _WrongResultError(f"a {kind} returned {type(other).__name__}")
-        if request.part == "window" and isinstance(self._extension, Post):
-            wire["max_match_length"] = self._extension.max_match_length or MAX_REPLY_BYTES
-        reply = orjson.dumps(wire)
-        if len(reply) > self.max_reply_bytes - _HEADER_RESERVE - 2 * _MAX_HEADER_CHARS:
-            raise ExtensionError(
-                ErrorCode.INTERNAL,
-                f"the answer of {self._extension_id} is larger than 1 MiB",
-                retryable=False,
-            )
-        return reply, status, tokens
-
-    def _fault(self, request: ExtensionRequest, failure: Exception) -> WireError:
-        now = time.monotonic()
-        if now - self._fault_logged_at >= _FAULT_LOG_SECONDS:
-            log.error(
-                "extension.failed",
-                extension_id=self._extension_id,
-                trace_id=request.trace_id[:128],
-                tenant_id=request.tenant_id[:128],
-                error=type(failure).__name__,
-                at=place_of(failure),
-                unlogged=self._faults_unlogged,
-            )
-            self._fault_logged_at, self._faults_unlogged = now, 0
-        else:
-            self._faults_unlogged += 1
-        return WireError.of(ErrorCode.INTERNAL, f"{self._extension_id} failed")
-
-    def _failed(self, error: WireError) -> bytes:
-        self.stats.errors += 1
-        self.stats.last_error = error.code.value
-        try:
-            return orjson.dumps({"error": error.at(extension_id=self._extension_id).to_wire()})
-        except TypeError:  # details that are no JSON
-            bare = WireError(error.code, error.message, error.retryable, error.retry_after_ms)
-            return orjson.dumps({"error": bare.to_wire()})
-
     async def _send(self, message: Message, reply: bytes) -> None:
         try:
-            await self._publish(message.reply, reply, headers=_trace_headers(message.headers))
+            await self._publish(message.reply, reply, headers=trace_headers(message.headers))
         except Exception as error:  # noqa: BLE001 -- whoever asked is gone with the connection
             log.debug("reply.lost", extension_id=self._extension_id, error=type(error).__name__)
 
 
-class _WrongResultError(TypeError):
-    """The author's function returned something its kind does not return."""
-
-
 def _caller_left() -> WireError:
     return WireError.of(ErrorCode.CANCELLED, "the caller left")
-
-
-def _trace_headers(headers: Mapping[str, str] | None) -> dict[str, str] | None:
-    """The trace context of the request, for its reply; None where there is none."""
-    if not headers or HEADER_TRACEPARENT not in headers:
-        return None
-    kept = {
-        name: headers[name]
-        for name in (HEADER_TRACEPARENT, HEADER_TRACESTATE)
-        if name in headers and len(headers[name]) <= _MAX_HEADER_CHARS and headers[name].isascii()
-    }
-    return kept or None
-
-
-def _trace_id(request: ExtensionRequest) -> str:
-    """The request's trace id; of a caller that only sent ``traceparent``, the one in there."""
-    if request.trace_id:
-        return request.trace_id
-    parts = request.headers.get(HEADER_TRACEPARENT, "").split("-")
-    return parts[1] if len(parts) >= 4 and len(parts[1]) == 32 else ""
 
 
 def _attempt(text: str) -> int:

@@ -17,7 +17,7 @@ import orjson
 
 from beamline_contract import __version__
 
-from .calls import CallStats
+from .answers import CallStats
 from .extension import Extension, Provider
 
 Verb = Literal["PING", "INFO", "STATS"]

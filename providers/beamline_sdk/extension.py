@@ -138,8 +138,10 @@ class Provider(Extension[ConfigT, ProviderReply]):
 class Post(Extension[ConfigT, Patch | None]):
     """Changes an answer before it is returned.
 
-    Tool calls and other parts beside the text are shown to it as well, with ``request.part`` ``message``:
-    their texts, one a line.
+    ``request.part`` says what it is shown. None: the text of a whole answer. ``window``: a piece of a
+    streamed one; ``Patch(hold=True)`` is the answer of whoever can only judge the whole. ``end``: what is
+    left of a streamed one, which is all of it after a ``hold``. ``message``: tool calls and other parts
+    beside the text, their texts one a line.
     """
 
     kind = "post"
@@ -149,6 +151,10 @@ class Post(Extension[ConfigT, Patch | None]):
     A stream is shown to it in windows that hold back as much. None: it must see the whole answer at once, and
     a stream waits for it.
     """
+
+    def match_length(self, config: ConfigT) -> int | None:
+        """``max_match_length`` for this configuration, for whoever's depends on it."""
+        return self.max_match_length
 
 
 _CLASS_OF_KIND: Mapping[ExtensionType, Any] = {

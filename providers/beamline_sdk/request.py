@@ -28,9 +28,11 @@ class MalformedRequestError(ValueError):
 class ExtensionRequest:
     """One call. Exactly what the router sent, with types an author can rely on.
 
-    ``prompt`` or ``messages`` is set for pre, validator and provider; ``output`` for post, where ``part`` is
-    None for the answer's text, ``window`` for a piece of a streamed one, and ``message`` for what stands
-    beside it (tool calls). ``config`` is the
+    ``prompt`` or ``messages`` is set for pre, validator and provider; ``output`` and ``metadata`` for post,
+    where ``part`` is None for a whole answer's text, ``window`` for a piece of a streamed one, ``end`` for
+    what is left of it, and ``message`` for what stands beside the text (tool calls).
+    Pre and post steps are told the ``policy`` and the ``model`` that the request asked the router for.
+    ``config`` is the
     raw object: the typed one is the handler's second argument. ``deadline`` is on the clock of
     :func:`time.monotonic`.
     """
@@ -45,6 +47,9 @@ class ExtensionRequest:
     output: str | None = None
     part: str | None = None
     usage: dict[str, Any] | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    policy: str = ""
+    model: str | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] | None = None
     context: dict[str, Any] = field(default_factory=dict)
@@ -75,10 +80,21 @@ class ExtensionRequest:
 _FIELDS: Final[tuple[tuple[type, tuple[str, ...], str], ...]] = (
     (
         str,
-        ("trace_id", "request_id", "tenant_id", "extension_id", "provider_id", "prompt", "output", "part"),
+        (
+            "trace_id",
+            "request_id",
+            "tenant_id",
+            "extension_id",
+            "provider_id",
+            "prompt",
+            "output",
+            "part",
+            "policy",
+            "model",
+        ),
         "a string",
     ),
-    (dict, ("parameters", "context", "config", "usage"), "an object"),
+    (dict, ("parameters", "context", "config", "usage", "metadata"), "an object"),
     (list, ("messages",), "a list of objects"),
 )
 

@@ -18,7 +18,8 @@ class Patch:
     """What a pre or post step changes; None leaves a field as it is, so ``Patch()`` changes nothing.
 
     A pre step may change ``prompt``, ``messages``, ``parameters`` and ``context``, or end the request by
-    giving ``output``. A post step may change ``output``, ``context`` and ``metadata``.
+    giving ``output``. A post step may change ``output``, ``context`` and ``metadata``; shown a
+    window of a streamed answer (``request.part``), it may ``hold`` the answer back until its end.
     """
 
     prompt: str | None = None
@@ -27,6 +28,7 @@ class Patch:
     output: str | None = None
     context: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
+    hold: bool = False
 
     def to_wire(self) -> dict[str, Any]:
         """The fields that are set."""
@@ -35,6 +37,8 @@ class Patch:
             value = getattr(self, name)
             if value is not None:
                 wire[name] = value
+        if self.hold:
+            wire["hold"] = True
         return wire
 
 

@@ -31,7 +31,6 @@ from nats import errors as nats_errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from pydantic import ValidationError
 
 from beamline_contract.names import cancel_subject
 from beamline_contract.wire import MAX_REPLY_BYTES
@@ -40,23 +39,19 @@ from . import logs, signals, tracing
 from .calls import Calls
 from .discovery import Service, Verb
 from .extension import Extension, Setup
-from .framework.hosted import HostedConfig, HostedExtension
+from .framework.hosted import HostedExtension
 from .health import HealthServer, HealthServerError
+from .hosting import STOP_SECONDS, hosted_config, own_registry, why_not_up
 from .link import LinkError, LinkSettings, close, connect
 from .metrics import RuntimeMetrics
-from .registry import ProviderRegistry, RegistryConfig, RegistryError
+from .registry import RegistryError
 from .registry.bounded import within
-from .results import NotReadyError
 from .settings import RuntimeSettings, SettingsError
 from .waiting import first_of, sleep_unless, unless
 
 log = structlog.get_logger()
 
-INITIALIZE_SECONDS: Final = 60.0
 INITIALIZE_RETRY_SECONDS: Final = 5.0
-HEALTH_INTERVAL_SECONDS: Final = 10.0
-HEALTH_TIMEOUT_SECONDS: Final = 5.0
-STOP_SECONDS: Final = 4.0
 RESUBSCRIBE_SECONDS: Final = 0.5
 PENDING_MESSAGES: Final = 65_536
 EXIT_SETTINGS: Final = 2
@@ -126,8 +121,8 @@ class _Instance:
         self._reason: str | None = "Starting: not initialized yet"
         self._restarting: str | None = None
         self._nc: Client | None = None
-        self._hosted_config = _hosted_config(extension, settings)
-        self._providers = _registry()
+        self._hosted_config = hosted_config(extension, settings)
+        self._providers = own_registry()
         self._tracing = tracing.configure(extension.kind, settings.extension_id, extension.version)
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
@@ -193,7 +188,7 @@ class _Instance:
             try:
                 done, _ = await unless(stop, self._registered())
             except RegistryError as error:
-                self._reason, at = _why(error)
+                self._reason, at = why_not_up(error)
             else:
                 if done:
                     self._reason = "Connecting: no connection to NATS yet"
@@ -239,7 +234,7 @@ class _Instance:
         try:
             await self._providers.restart(self._hosted_config.name)
         except RegistryError as error:
-            self._restarting, at = _why(error)
+            self._restarting, at = why_not_up(error)
         else:
             return True
         if self._restarting != before:
@@ -350,50 +345,6 @@ class _Instance:
 
     def _who(self) -> dict[str, str]:
         return {"extension_id": self._settings.extension_id, "type": self._extension.kind}
-
-
-def _registry() -> ProviderRegistry:
-    """The table of this process: no discovery, and bounds that fit into a pod's last 30 seconds."""
-    return ProviderRegistry(
-        RegistryConfig.model_validate(
-            {
-                "discovery": {"enable_environment_discovery": False, "auto_refresh_interval": None},
-                "health": {
-                    "check_interval": HEALTH_INTERVAL_SECONDS,
-                    "timeout": HEALTH_TIMEOUT_SECONDS,
-                    "retries": 0,
-                },
-                "lifecycle": {
-                    "init_timeout": INITIALIZE_SECONDS,
-                    "dispose_timeout": STOP_SECONDS,
-                    "graceful_shutdown_timeout": STOP_SECONDS,
-                },
-            }
-        )
-    )
-
-
-def _hosted_config(extension: Extension[Any, Any], settings: RuntimeSettings) -> HostedConfig:
-    try:
-        return HostedConfig(
-            name=settings.extension_id,
-            version=extension.version[:64] or "0",
-            settings=dict(settings.config),
-        )
-    except ValidationError:
-        raise SettingsError(
-            f"BEAMLINE_EXTENSION_ID: {settings.extension_id!r} is no name: letters, digits, '-' and '_'"
-        ) from None
-
-
-def _why(error: RegistryError) -> tuple[str, list[str] | None]:
-    """The reason for ``/readyz``, and where it was raised: an author's own reason, or the type of a fault."""
-    cause = error.__cause__
-    if isinstance(cause, NotReadyError):
-        return str(cause), None
-    phase = str(error.context.get("phase", "register")).capitalize()
-    kind = type(cause or error).__name__
-    return f"{phase}Failed: {kind}", None if cause is None else logs.place_of(cause)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

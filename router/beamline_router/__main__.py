@@ -1,7 +1,12 @@
 """``python -m beamline_router``."""
 
+import os
 import sys
 
-from beamline_router.app import main
+from beamline_router import lean
+
+lean.load(os.environ)
+
+from beamline_router.app import main  # noqa: E402 -- what it imports has just been imported the lean way
 
 sys.exit(main())

@@ -155,3 +155,27 @@ async def test_a_disabled_access_log_writes_nothing_and_a_closed_stream_stops_no
         access.write(a=1)
         access.flush()
     await asyncio.sleep(0)
+
+
+def test_a_duration_on_a_bound_is_in_its_bucket_and_every_bucket_holds_those_before_it(
+    telemetry: Telemetry,
+) -> None:
+    for seconds in (0.001, 0.0011, 59.0, 61.0):
+        telemetry.step("gpt", "provider", "ok", None, seconds)
+    for name, label in (
+        ("extension_request_duration_seconds", "extension_id"),
+        ("provider_latency_seconds", "provider_id"),
+    ):
+        counts = {
+            le: sample(telemetry, f"{name}_bucket", **{label: "gpt"}, le=le)
+            for le in ("0.001", "0.0025", "30.0", "60.0", "+Inf")
+        }
+        assert counts == {"0.001": 1, "0.0025": 2, "30.0": 2, "60.0": 3, "+Inf": 4}, name
+        assert sample(telemetry, f"{name}_count", **{label: "gpt"}) == 4
+        assert sample(telemetry, f"{name}_sum", **{label: "gpt"}) == pytest.approx(120.0021)
+
+
+def test_an_extension_that_is_no_provider_has_no_provider_series(telemetry: Telemetry) -> None:
+    telemetry.step("guard", "validator", "rejected", "VALIDATION_REJECTED", 0.01)
+    assert sample(telemetry, "extension_requests_total", extension_id="guard", status="rejected") == 1
+    assert sample(telemetry, "provider_requests_total", provider_id="guard", status="rejected") is None

@@ -5,6 +5,7 @@ They are configured by environment variables, as containers are.
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -36,6 +37,9 @@ def router() -> None:
     BEAMLINE_TENANT_REQUESTS_PER_SECOND, BEAMLINE_TENANT_BURST, BEAMLINE_TENANT_CONCURRENCY,
     BEAMLINE_ACCESS_LOG, BEAMLINE_GRACE_SECONDS, LOG_LEVEL, LOG_SILENT.
     """
+    from beamline_router import lean
+
+    lean.load(os.environ)
     from pydantic import ValidationError
 
     from beamline_router.app import main

@@ -211,6 +211,8 @@ def _provider_rows(step: dict[str, Any]) -> list[tuple[str, ...]]:
     several = len(step["providers"]) > 1
     for call in step["providers"]:
         share = "" if call["share"] is None else f", {call['share']:.0%} of the requests"
+        if call.get("score") is not None:
+            share = f", score {call['score']['total']:.3f}"
         first = ", first for this request" if several and step["first"] == call["extension_id"] else ""
         rows += _rows(step, call, f"{step['strategy']}, weight {call['weight']}{share}{first}")
     for call in step["fallback"]:

@@ -15,5 +15,8 @@ class MaskConfig(Config):
 
     mask_patterns: Annotated[tuple[Kind, ...], Field(min_length=1, max_length=16)] = ("email", "phone")
     """What is masked: credit_card, ssn, email, phone, iban."""
-    style: Literal["token", "partial"] = "token"
-    """token: `[EMAIL]`. partial: `j***@***.com`, `***-***-4567`; enough to recognise, too little to use."""
+    style: Literal["token", "partial", "hash"] = "token"
+    """token: `[EMAIL]`. partial: `j***@***.com`, `***-***-4567`; enough to recognise, too little to use.
+    hash: `[EMAIL:kfmcnpjbaglhidoe]`, the same for the same value of the same tenant; see the README on its
+    key.
+    """

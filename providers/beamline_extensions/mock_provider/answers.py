@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import Final
+from typing import Any, Final
 
 from beamline_sdk import ExtensionRequest
 
-from .config import MockConfig
+from .config import MockConfig, ToolCall
 
 ECHO_CHARACTERS: Final = 100
 _ZERO_WIDTH_JOINER: Final = "\u200d"
@@ -85,4 +85,16 @@ def answer(request: ExtensionRequest, config: MockConfig, provider_id: str) -> s
 
 def tokens(*texts: str) -> int:
     """How many tokens the mock counts for ``texts``: their UTF-8 bytes divided by 4, rounded down."""
-    return sum(len(text.encode()) for text in texts) // 4
+    return sum(len(text) if text.isascii() else len(text.encode()) for text in texts) // 4
+
+
+def as_message(calls: tuple[ToolCall, ...]) -> list[dict[str, Any]]:
+    """Calls of tools as a chat message holds them; the n-th has the id ``call_n``."""
+    return [
+        {
+            "id": f"call_{number}",
+            "type": "function",
+            "function": {"name": call.name, "arguments": call.arguments},
+        }
+        for number, call in enumerate(calls, 1)
+    ]

@@ -52,7 +52,9 @@ class ModelApiConfig(Config):
     connect_timeout_ms: Annotated[int, Field(ge=1, le=60_000)] = 5000
     """Milliseconds for a new connection, name resolution and TLS included."""
     prices: Annotated[dict[str, Price], Field(default_factory=dict, max_length=256)]
-    """US dollars for a million tokens by model, over the built-in list prices."""
+    """US dollars for a million tokens, `{input, output}` by model; cost is counted for these models alone.
+    A dated version (`gpt-4-0613`) has the price of its model unless it has its own.
+    """
 
     @field_validator("base_url")
     @classmethod

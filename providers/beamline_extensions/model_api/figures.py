@@ -64,13 +64,13 @@ class ApiFigures:
         self._prompt, self._completion = tokens.labels("prompt"), tokens.labels("completion")
         self._cost = Counter(
             "provider_cost_usd",
-            "US dollars at the known prices; models without one cost nothing here.",
+            "US dollars at the configured prices; models without one cost nothing here.",
             ("provider_id",),
             registry=registry,
         ).labels(provider_id)
         self._unpriced = Counter(
             "provider_unpriced_requests",
-            "Calls of models without a known price.",
+            "Calls of models without a configured price.",
             ("provider_id",),
             registry=registry,
         ).labels(provider_id)

@@ -37,7 +37,7 @@ from .config import ModelApiConfig
 from .figures import ApiFigures
 from .keys import Key, KeyRing, KeySourceError, Resting
 from .place import Places
-from .prices import LIST_PRICES, Price, price_of
+from .prices import Price, price_of
 from .rate_limit import BYTES_PER_TOKEN, RateLimit
 from .sdk import EventStream, Sdk, Words
 from .translate import translated
@@ -92,7 +92,6 @@ class ModelApiProvider(Provider[ConfigT]):
     base_url_name: ClassVar[str]
     """The environment variable with its default base URL."""
     usual_base_url: ClassVar[str | None]
-    list_prices: ClassVar[Mapping[str, Price]] = LIST_PRICES
 
     def __init__(
         self,
@@ -205,7 +204,7 @@ class ModelApiProvider(Provider[ConfigT]):
         return _Call(
             request=request,
             model=model,
-            price=price_of(model, config.prices, self.list_prices),
+            price=price_of(model, config.prices),
             base_url=str(place),
             body=sent,
             headers=asked.headers,

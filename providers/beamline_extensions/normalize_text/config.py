@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from beamline_sdk import Config
 
@@ -20,3 +22,7 @@ class NormalizeConfig(Config):
     """Unicode normal form; NFKC also unifies look-alikes such as full-width digits."""
     strip_control: bool = True
     """Remove control characters other than tab and line break."""
+    max_characters: Annotated[int, Field(ge=1, le=262_144)] | None = None
+    """Cut a longer text (the prompt, or the text of one message) after this many characters, never inside of
+    one that is written as several. Absent: texts keep their length.
+    """

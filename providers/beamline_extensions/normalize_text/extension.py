@@ -10,11 +10,11 @@ from .text import normalized
 
 
 class NormalizeText(Pre[NormalizeConfig]):
-    """Unicode form, white space, control characters and case of what goes to the provider."""
+    """Unicode form, white space, control characters, case and length of what goes to the provider."""
 
     name = "normalize_text"
-    version = "1.0.0"
-    description = "Tidies prompts: Unicode form, white space, control characters, case."
+    version = "1.1.0"
+    description = "Tidies prompts: Unicode form, white space, control characters, case, length."
     config_model = NormalizeConfig
 
     async def handle(self, request: ExtensionRequest, config: NormalizeConfig) -> Patch:

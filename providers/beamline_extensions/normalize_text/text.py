@@ -11,6 +11,9 @@ from .config import NormalizeConfig
 _CONTROL: Final = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
 _BLANKS: Final = re.compile(r"[^\S\n]+")
 _EMPTY_LINES: Final = re.compile(r"\n{3,}")
+_JOINER: Final = "\u200d"
+_LONGEST_CLUSTER: Final = 32
+"""How far back a cut looks for the beginning of what is seen as one character."""
 
 
 def normalized(text: str, config: NormalizeConfig) -> str:
@@ -25,7 +28,30 @@ def normalized(text: str, config: NormalizeConfig) -> str:
     if config.trim_whitespace:
         lines = (_BLANKS.sub(" ", line).strip() for line in text.split("\n"))
         text = _EMPTY_LINES.sub("\n\n", "\n".join(lines)).strip()
+    if config.max_characters is not None and len(text) > config.max_characters:
+        text = _cut(text, config.max_characters)
+        if config.trim_whitespace:
+            text = text.rstrip()
     return text
+
+
+def _cut(text: str, length: int) -> str:
+    """The first ``length`` characters, fewer where the cut would part a letter from its accents or a joined
+    emoji.
+    """
+    for end in range(length, max(0, length - _LONGEST_CLUSTER), -1):
+        if text[end - 1] != _JOINER and not _continues(text[end]):
+            return text[:end]
+    return text[:length]
+
+
+def _continues(character: str) -> bool:
+    """Whether it belongs to the character before it: marks, variation selectors, joiners, skin tones."""
+    return (
+        character == _JOINER
+        or unicodedata.category(character).startswith("M")
+        or "\U0001f3fb" <= character <= "\U0001f3ff"
+    )
 
 
 def _in_form(text: str, config: NormalizeConfig) -> str:

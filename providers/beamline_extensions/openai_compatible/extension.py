@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar, Final
+from typing import Final
 
-from ..model_api.prices import Price
 from ..model_api.provider import ModelApiProvider
 from ..model_api.sdk import Sdk, Words
 from ..openai.sdk import FOREIGN
@@ -27,7 +25,6 @@ class OpenAICompatibleProvider(ModelApiProvider[OpenAICompatibleConfig]):
     needs_key = False
     base_url_name = "OPENAI_COMPATIBLE_BASE_URL"
     usual_base_url = None
-    list_prices: ClassVar[Mapping[str, Price]] = {}
 
     @property
     def sdk(self) -> Sdk:

@@ -20,4 +20,4 @@ class GuardConfig(Config):
     )
     """What is looked for: credit_card, ssn, email, phone, iban."""
     block_on_match: bool = True
-    """Refuse the request; false lets it pass and only notes what was found."""
+    """Refuse the request; false lets it pass and annotates it: kinds and count, never a value."""

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from beamline_extensions.detectors import KINDS, find_beside
 from beamline_sdk import ExtensionRequest, Validator, Verdict
 
 from .config import GuardConfig
+
+COUNTED: Final = 1_000
+"""Finds of one kind in one text after which nobody needs to know how many more there are."""
 
 
 class PiiGuard(Validator[GuardConfig]):
     """Looks for personal data in the prompt, or in every text of the messages and their tool calls."""
 
     name = "pii_guard"
-    version = "1.0.0"
+    version = "1.1.0"
     description = "Refuses prompts that hold card numbers, social security numbers and other personal data."
     config_model = GuardConfig
 
     async def handle(self, request: ExtensionRequest, config: GuardConfig) -> Verdict:
         found = [
-            finding.kind for text in request.texts() for finding in await find_beside(text, config.patterns)
+            finding.kind
+            for text in request.texts()
+            for finding in await find_beside(text, config.patterns, at_most=COUNTED)
         ]
         if not found:
             return Verdict.ok()

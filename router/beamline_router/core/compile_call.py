@@ -13,6 +13,7 @@ from beamline_contract.names import ExtensionType
 from .budget import BudgetSettings
 from .reading import breaker, flag, mapping, serialised, whole
 from .route import Call, CompiledExtension
+from .score import NO_HINTS, read_hints
 
 _EMPTY = orjson.Fragment(b"{}")
 _ABSENT_BREAKER = breaker(None, "")
@@ -100,6 +101,7 @@ class Resolver:
             gate_limit=over.concurrency or 0,
             budget_key=None if self._budget is None else f"{extension.id}@{self.policy_id}",
             budget=self._budget,
+            hints=read_hints(extension.record.metadata) if extension.type == "provider" else NO_HINTS,
         )
 
 

@@ -34,11 +34,13 @@ from .reading import (
     whole,
 )
 from .route import Canary, CompiledExtension, CompiledPolicy, FailureMode, ProviderStep, Route, Step
+from .score import ALIKE, Weights
 
 ACTIONS: tuple[Action, ...] = get_args(Action)
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 DEFAULT_DEADLINE_MS = 60_000
 MAX_DENIED = 512
+_WEIGHED = ("quality", "cost", "latency")
 
 
 def compile_policy(record: PolicyRecord, table: Mapping[str, CompiledExtension]) -> CompiledPolicy:
@@ -185,7 +187,18 @@ def _provider_step(
         ),
         canary=_canary(document, at, resolver, position),
         versioned=any(call.versions for call in candidates),
+        weights=_weights(document.get("score"), f"{at}.score"),
     )
+
+
+def _weights(value: object, at: str) -> Weights:
+    if value is None:
+        return ALIKE
+    stated = mapping(value, at)
+    weights = Weights(*(number(stated.get(name, 1), f"{at}.{name}", 0, 100) for name in _WEIGHED))
+    if not (weights.quality or weights.cost or weights.latency):
+        raise BrokenRecordError(at, "at least one of quality, cost and latency must be above 0")
+    return weights
 
 
 def _canary(document: Mapping[str, Any], at: str, resolver: Resolver, position: int) -> Canary | None:

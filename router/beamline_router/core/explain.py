@@ -19,6 +19,7 @@ from .keys import key_of, within
 from .matching import Matcher, Rule, mismatch, specificity
 from .request import Request
 from .route import Call, Canary, CompiledPolicy, ProviderStep, Step
+from .score import Score
 from .snapshot import Snapshot
 from .state import Runtime
 
@@ -117,6 +118,12 @@ class _Teller:
             ],
             "fallback": [self._call(call, {}) for call in step.fallback],
         }
+        if step.strategy == "score":
+            explained["score_weights"] = asdict(step.weights)
+            found = {call.named: score for call, score in self._scored(step)}
+            for entry, call in zip(explained["providers"], step.candidates, strict=True):
+                entry["hints"] = asdict(call.hints)
+                entry["score"] = _parts(found.get(call.named))
         if step.canary is not None:
             explained["canary"] = self._canary(step.canary, document)
         return explained
@@ -127,10 +134,17 @@ class _Teller:
             return step.canary.call.extension_id
         if len(step.candidates) == 1 or step.strategy == "ordered":
             return step.candidates[0].named
+        if step.strategy == "score":
+            return self._scored(step)[0][0].named
         able = selection.eligible(step.candidates, lambda _: True)
         if step.strategy == "sticky":
             return able[selection.sticky(able, key_of(step.sticky_key or "tenant", self._request))].named
         return able[0].named if len(able) == 1 else None
+
+    def _scored(self, step: ProviderStep) -> list[tuple[Call, Score]]:
+        known = self._runtime
+        expected = _hinted if known is None else known.expected_ms
+        return selection.scored(step.candidates, step.weights, expected)
 
     def _canary(self, canary: Canary, document: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -182,6 +196,14 @@ class _Teller:
         if self._runtime is not None:
             explained["live"] = self._runtime.observed(call)
         return explained
+
+
+def _hinted(call: Call) -> float | None:
+    return call.hints.latency_ms
+
+
+def _parts(score: Score | None) -> dict[str, float] | None:
+    return None if score is None else {name: round(part, 4) for name, part in asdict(score).items()}
 
 
 def _shares(step: ProviderStep) -> Sequence[float | None]:

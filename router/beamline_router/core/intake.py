@@ -34,7 +34,7 @@ from beamline_contract.names import (
 )
 from beamline_contract.wire import MAX_BODY_BYTES, MAX_JSON_DEPTH
 
-from .request import Request
+from .request import Request, Trace
 
 DEFAULT_TENANT: Final = "default"
 """The tenant of a request that names none, so that a single-tenant set-up needs no word of it."""
@@ -54,6 +54,7 @@ _NEAR_DEPTH: Final = ceil(NEAR * MAX_JSON_DEPTH)
 _FIELDS: Final = frozenset(
     {"tenant_id", "environment", "model", "policy", "prompt", "messages", "parameters", "context", "stream"}
 )
+_KNOWN: Final = _FIELDS | {"stream_usage"}
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?', re.DOTALL)
 _ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
@@ -94,7 +95,7 @@ class Bound(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Envelope:
     """Who is asking, known before the body is read, so that even a refusal carries its id and trace."""
 
@@ -219,6 +220,7 @@ def read_request(
         traceparent=envelope.traceparent,
         tracestate=envelope.tracestate,
         baggage=envelope.baggage,
+        trace=Trace(envelope.trace_id, envelope.traceparent[-2:], envelope.tracestate, envelope.baggage),
         stream=data.get("stream") is True,
         stream_usage=data.get("stream_usage") is True,
     )
@@ -292,9 +294,8 @@ def _fault_of(data: object) -> WireError | None:
     """The first thing wrong with the parsed body, by field."""
     if not isinstance(data, dict):
         return _invalid(f"the request body must be a JSON object, got {_word(data)}")
-    unknown = data.keys() - _FIELDS - {"stream_usage"}
-    if unknown:
-        name = min(unknown)
+    if not _KNOWN.issuperset(data):
+        name = min(data.keys() - _KNOWN)
         return _invalid(f"unknown field {name[:80]!r}; known are {', '.join(sorted(_FIELDS))}", name[:80])
     for field, pattern, rule in _TEXT_FIELDS:
         value = data.get(field)
@@ -304,8 +305,9 @@ def _fault_of(data: object) -> WireError | None:
             return _invalid(f"{field} must be text, got {_word(value)}", field)
         if not pattern.fullmatch(value):
             return _invalid(f"{field} must be {rule}, got {value[:80]!r}", field)
-    if not isinstance(data.get("stream"), bool | None):
-        return _invalid(f"stream must be true or false, got {_word(data['stream'])}", "stream")
+    stream = data.get("stream")
+    if stream is not None and not isinstance(stream, bool):
+        return _invalid(f"stream must be true or false, got {_word(stream)}", "stream")
     for field in ("parameters", "context"):
         value = data.get(field)
         if value is not None and not isinstance(value, dict):

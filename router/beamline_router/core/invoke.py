@@ -16,22 +16,22 @@ Who is to blame decides what the breaker learns:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Literal
+from typing import Literal, Protocol
 
-from beamline_contract import names
 from beamline_contract.errors import CLIENT_FAULTS, ErrorCode, WireError
 from beamline_sdk.breaker import CLOSED, Breaker
 
 from . import selection
 from .budget import RetryBudget
 from .deadline import SHORTEST_ATTEMPT_S, attempt_timeout, header_values
+from .headers import of_attempt
 from .keys import key_of
 from .ports import Recorder, Transport, TransportFault
 from .replies import READERS, ReplyValue
 from .retry import pause_before_retry
 from .route import Call
 from .run import Run
-from .state import Load, Rng, Runtime
+from .state import Rng, Runtime
 
 Refusal = Literal["absent", "full", "open", "cooldown", "expired"]
 
@@ -67,8 +67,24 @@ class Invocation:
         self.breaker = breaker
 
 
+class Watch(Protocol):
+    """What a transport that answers bit by bit knows about the attempt that has just ended."""
+
+    @property
+    def blameless(self) -> bool:
+        """Whether the extension can't have caused the attempt's error."""
+        ...
+
+    def after_first(self, done: float) -> float:
+        """Seconds between the first sign of an answer and its end at ``done``."""
+        ...
+
+
 class Invoker:
-    """Calls extensions. ``clock`` is monotonic and ``wall`` Unix time, both in seconds."""
+    """Calls extensions. ``clock`` is monotonic and ``wall`` Unix time, both in seconds.
+
+    ``watch`` belongs to a transport whose answers do not come in one piece.
+    """
 
     def __init__(
         self,
@@ -80,8 +96,10 @@ class Invoker:
         wall: Callable[[], float],
         sleep: Callable[[float], Awaitable[object]],
         rng: Rng,
+        watch: Watch | None = None,
     ) -> None:
         self._transport = transport
+        self._watch = watch
         self._runtime = runtime
         self._recorder = recorder
         self._clock = clock
@@ -108,102 +126,71 @@ class Invoker:
         if call.absent is not None:
             error = WireError.of(ErrorCode.NOT_FOUND, call.absent)
             return Invocation(error=error, refused="absent")
-        load = self._runtime.load(call.extension_id)
-        if load.in_flight >= call.concurrency:
-            return _full(call.concurrency, "extension")
-        gate = None if call.gate is None else self._runtime.load(call.gate)
-        if gate is not None:
-            if gate.in_flight >= call.gate_limit:
-                return _full(call.gate_limit, "step")
-            gate.in_flight += 1
-        load.in_flight += 1
-        try:
-            return await self._attempts(run, call, payload, load, max_attempts=max_attempts, trial=trial)
-        finally:
-            load.in_flight -= 1
-            if gate is not None:
-                gate.in_flight -= 1
-
-    async def _attempts(
-        self, run: Run, call: Call, payload: bytes, load: Load, *, max_attempts: int, trial: bool
-    ) -> Invocation:
-        breaker = self._runtime.breaker(call)
-        budget = load.budget if call.budget_key is None else self._runtime.budget(call)
-        retry = min(call.retry, max_attempts - 1)
-        headers = self._headers(run)
+        guard = self._runtime.guard(call)
+        if (whose := guard.enter(call)) is not None:
+            return _full(call.concurrency if whose == "extension" else call.gate_limit, whose)
+        breaker, budget = guard.breaker, guard.budget
+        span = self._rng.getrandbits(64) or 1
         last: Invocation | None = None
         attempt = 0
-        while True:
-            now = self._clock()
-            timeout_s = attempt_timeout(call.timeout_s, run.deadline, now)
-            if timeout_s < SHORTEST_ATTEMPT_S:
-                return last or _refused("expired", None)
-            permit = breaker.trial(now) if trial and attempt == 0 else breaker.acquire(now)
-            if permit is None:
-                return last or _refused_by(breaker, now)
-            attempt += 1
-            milliseconds, at = header_values(timeout_s, self._wall())
-            headers[names.HEADER_DEADLINE_MS] = milliseconds
-            headers[names.HEADER_DEADLINE_AT] = at
-            headers[names.HEADER_ATTEMPT] = str(attempt)
-            try:
-                reply = await self._transport.request(call.subject, payload, headers, timeout_s)
-                done = self._clock()
-                value = self._read(call, reply)
-            except BaseException as error:
-                breaker.release(permit)
-                reason = ErrorCode.INTERNAL if isinstance(error, Exception) else ErrorCode.CANCELLED
-                self._recorder.attempt(call.extension_id, False, reason.value, self._clock() - now)
-                raise
-            if not isinstance(value, WireError):
-                now += self._after_first(done)  # a stream has answered with its first chunk
-                breaker.success(permit, done, slow=done - now >= call.slow_s)
-                budget.succeeded()
-                load.observe(done - now, done)
-                self._recorder.attempt(call.extension_id, False, None, done - now)
-                return Invocation(value=value, attempts=attempt, breaker=_word(breaker))
-            last = self._judge(
-                call,
-                value,
-                breaker,
-                permit,
-                budget=budget,
-                done=done,
-                seconds=done - now,
-                blameless=reply is TransportFault.DISCONNECTED,
-                cut_short=timeout_s < call.timeout_s,
-            )
-            last.attempts = attempt
-            pause = pause_before_retry(
-                value,
-                timed_out=last.timed_out,
-                attempt=attempt,
-                retry=retry,
-                retry_on_timeout=call.retry_on_timeout,
-                budget=budget,
-                remaining_s=run.deadline - done,
-                random=self._rng.random(),
-            )
-            if pause is None:
-                return last
-            await self._sleep(pause)
-
-    def _after_first(self, done: float) -> float:
-        """Seconds between the first sign of an answer and its end: 0 for one that comes in one piece."""
-        del done
-        return 0.0
-
-    def _headers(self, run: Run) -> dict[str, str]:
-        trace = run.trace
-        headers = {
-            names.HEADER_REQUEST_ID: run.request.request_id,
-            names.HEADER_TRACEPARENT: trace.child(self._rng),
-        }
-        if trace.tracestate:
-            headers[names.HEADER_TRACESTATE] = trace.tracestate
-        if trace.baggage:
-            headers[names.HEADER_BAGGAGE] = trace.baggage
-        return headers
+        try:
+            while True:
+                now = self._clock()
+                timeout_s = attempt_timeout(call.timeout_s, run.deadline, now)
+                if timeout_s < SHORTEST_ATTEMPT_S:
+                    return last or _refused("expired", None)
+                permit = breaker.trial(now) if trial and attempt == 0 else breaker.acquire(now)
+                if permit is None:
+                    return last or _refused_by(breaker, now)
+                attempt += 1
+                headers = of_attempt(
+                    run.opening, span, run.trace.flags, header_values(timeout_s, self._wall()), attempt
+                )
+                try:
+                    reply = await self._transport.request(call.subject, payload, headers, timeout_s)
+                    done = self._clock()
+                    value = self._read(call, reply)
+                except BaseException as error:
+                    breaker.release(permit)
+                    reason = ErrorCode.INTERNAL if isinstance(error, Exception) else ErrorCode.CANCELLED
+                    self._recorder.attempt(call.extension_id, False, reason.value, self._clock() - now)
+                    raise
+                if not isinstance(value, WireError):
+                    if self._watch is not None:
+                        now += self._watch.after_first(done)  # a stream has answered with its first chunk
+                    breaker.success(permit, done, slow=done - now >= call.slow_s)
+                    budget.succeeded()
+                    guard.load.observe(done - now, done)
+                    self._recorder.attempt(call.extension_id, False, None, done - now)
+                    return Invocation(value=value, attempts=attempt, breaker=_word(breaker))
+                last = self._judge(
+                    call,
+                    value,
+                    breaker,
+                    permit,
+                    budget=budget,
+                    done=done,
+                    seconds=done - now,
+                    blameless=reply is TransportFault.DISCONNECTED
+                    or (self._watch is not None and self._watch.blameless),
+                    cut_short=timeout_s < call.timeout_s,
+                )
+                last.attempts = attempt
+                pause = pause_before_retry(
+                    value,
+                    timed_out=last.timed_out,
+                    attempt=attempt,
+                    retry=min(call.retry, max_attempts - 1),
+                    retry_on_timeout=call.retry_on_timeout,
+                    budget=budget,
+                    remaining_s=run.deadline - done,
+                    random=self._rng.random(),
+                )
+                if pause is None:
+                    return last
+                await self._sleep(pause)
+        finally:
+            guard.leave()
 
     def _read(self, call: Call, reply: bytes | TransportFault) -> ReplyValue | WireError:
         if isinstance(reply, TransportFault):

@@ -8,6 +8,7 @@ verdict, and a rejection cancels the call.
 - What a post step changes or objects to in the answer's text, it changes or objects to in tool calls as well.
 - A pre step that gives ``output`` answers the request: the steps after it up to the provider do not run, post
 steps do.
+- A post step may send the answer back (:func:`asks_again`): the providers are asked once more.
 - Errors are values. :meth:`Pipeline.run` raises nothing but :class:`asyncio.CancelledError`, when its own
 task is cancelled, which is passed on to the step that runs; a fault of our own becomes INTERNAL, logged by
 its type only.
@@ -21,6 +22,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from beamline_contract.errors import ErrorCode, WireError
+from beamline_contract.wire import MAX_PROVIDER_ATTEMPTS
 
 from .deadline import effective_deadline
 from .invoke import Invoker
@@ -32,7 +34,7 @@ from .run import Run
 from .snapshot import Snapshot
 from .state import Rng, Runtime
 from .steps import StepRunner
-from .stream_invoke import Delivery, StreamInvoker
+from .stream_invoke import Delivery, stream_invoker
 from .stream_pipeline import PostWindows, stream_rest
 from .stream_port import Sink, Streams
 from .tracing import trace_of
@@ -81,7 +83,7 @@ class Pipeline:
             if route is None:
                 return _no_route(request)
             deadline = effective_deadline(request.deadline, route.deadline_s, self._clock())
-            run = Run(request, route, deadline, trace_of(request, self._rng))
+            run = Run(request, route, deadline, request.trace or trace_of(request, self._rng))
             error = await (self._run(run) if sink is None else self._stream(run, sink))
         except Exception as fault:  # noqa: BLE001 -- the caller gets one INTERNAL error whatever broke; content is not logged
             _log.error("pipeline.fault", request_id=request.request_id, type=type(fault).__name__)
@@ -104,6 +106,18 @@ class Pipeline:
             error = await (self._steps.run_group(run, overlap, asking) if overlap else asking)
             if error is not None:
                 return error
+        error = await self._after(run)
+        if error is not None and asks_again(run, error):
+            failed = await self._providers.ask(run, run.route.provider)
+            error = error if failed is not None else await self._after(run)
+        if error is not None:
+            return error
+        if self._clock() >= run.deadline:
+            return WireError(ErrorCode.DEADLINE_EXCEEDED, "the request's deadline is over")
+        return None
+
+    async def _after(self, run: Run) -> WireError | None:
+        """Post steps."""
         said = run.output
         for step in run.route.after:
             if step.shadow:
@@ -121,8 +135,6 @@ class Pipeline:
             if isinstance(guarded, WireError):
                 return guarded
             run.metadata = {**run.metadata, "message": guarded}
-        if self._clock() >= run.deadline:
-            return WireError(ErrorCode.DEADLINE_EXCEEDED, "the request's deadline is over")
         return None
 
     async def _stream(self, run: Run, sink: Sink) -> WireError | None:
@@ -137,7 +149,7 @@ class Pipeline:
             streams = self._streams
             if streams is None:
                 return WireError(ErrorCode.UNAVAILABLE, "this router does not stream")
-            invoker = StreamInvoker(
+            invoker = stream_invoker(
                 streams,
                 run,
                 delivery,
@@ -178,6 +190,19 @@ class Pipeline:
                 if run.output is not None:
                     return None
         return None
+
+
+def asks_again(run: Run, error: WireError) -> bool:
+    """Whether a provider is asked once more because a post step sent its answer back.
+
+    It says so by VALIDATION_REJECTED with ``retryable``. Once a request, within the six attempts and the
+    deadline: a provider that fails the same way twice will fail a third time, and every time is paid for.
+    """
+    return (
+        error.code is ErrorCode.VALIDATION_REJECTED
+        and error.retryable
+        and 0 < run.provider_attempts < MAX_PROVIDER_ATTEMPTS
+    )
 
 
 def _no_route(request: Request) -> Failure:

@@ -1,8 +1,8 @@
 """The select_provider step: who is asked, and who is asked next.
 
 A canary comes first for its share of the requests, so that one that can't answer costs them only time. The
-strategy chooses one (``ordered`` lists them all), then comes the fallback list. Of an extension with versions
-one is drawn, each time anew. The next one is asked
+strategy chooses one (``ordered`` and ``score`` list them all), then comes the fallback list. Of an
+extension with versions one is drawn, each time anew. The next one is asked
 when the one before was unknown or disabled, had no responder, an open breaker or a full bulkhead, answered
 429, UNAVAILABLE or INTERNAL, or timed out and does not forbid it (``retryOnTimeout: false``;
 docs/decisions/0002). A fault of the caller ends the request. All of them together make at most six attempts.
@@ -82,7 +82,10 @@ class ProviderChain:
         if step.versioned:
             candidates = [self._invoker.version(run, call) for call in candidates]
         strategy = step.strategy
-        if len(candidates) > 1 and strategy != "ordered":
+        if len(candidates) > 1 and strategy == "score":
+            scored = selection.scored(candidates, step.weights, self._runtime.expected_ms)
+            candidates = [call for call, _ in scored]
+        elif len(candidates) > 1 and strategy != "ordered":
             candidates = (self._choose(run, step, candidates),)
         canary = step.canary
         if canary is None and not step.fallback and len(candidates) == 1:

@@ -20,6 +20,7 @@ from beamline_contract.names import ExtensionType
 from beamline_contract.wire import MAX_JSON_DEPTH, MAX_REPLY_BYTES, MAX_RETRY_AFTER_MS, PROTECTED_FIELDS
 
 from .reading import depth
+from .windows import WHOLE
 
 MAX_COUNT: Final = 2**53
 """Largest number of tokens that is believed; beyond it JSON readers elsewhere lose digits."""
@@ -51,7 +52,7 @@ class Patch:
 
 @dataclass(slots=True)
 class Verdict:
-    """What a validator decided."""
+    """What a validator decided. ``details`` of one that passed are its notes."""
 
     passed: bool
     reason: str = ""
@@ -81,7 +82,7 @@ def read_provider(data: bytes, extension_id: str) -> ProviderReply | WireError:
     if reply.get("provider_id", extension_id) != extension_id:
         dropped = ("provider_id",)
     if not _PROVIDER_PROTECTED.isdisjoint(reply):
-        dropped += tuple(sorted(_PROVIDER_PROTECTED & reply.keys()))
+        dropped += tuple(sorted(_PROVIDER_PROTECTED.intersection(reply)))
     return ProviderReply(output, usage, metadata or {}, dropped)
 
 
@@ -91,7 +92,9 @@ def read_pre(data: bytes, extension_id: str) -> Patch | WireError:
 
 
 def read_post(data: bytes, extension_id: str) -> Patch | WireError:
-    """A post step's patch: output, context, metadata; and how far it looks."""
+    """A post step's patch: output, context, metadata; and how far it looks. ``hold`` is to look at the whole
+    answer.
+    """
     patch = _patch(data, _POST_FIELDS)
     if isinstance(patch, WireError):
         return patch
@@ -100,6 +103,8 @@ def read_post(data: bytes, extension_id: str) -> Patch | WireError:
         if not _count(reach):
             return malformed("max_match_length must be a whole number of 0 or more")
         patch.reach = reach
+    if patch.fields.pop("hold", False):
+        patch.reach = WHOLE
     return patch
 
 
@@ -111,12 +116,12 @@ def read_verdict(data: bytes, extension_id: str) -> Verdict | WireError:
             return Verdict(False, reply.message, reply.details)
         return reply
     dropped = _dropped(reply)
-    verdict = reply.get("verdict")
+    verdict, details = reply.get("verdict"), reply.get("details")
     if verdict == "pass":
-        return Verdict(True, dropped=dropped)
+        return Verdict(True, details=details if isinstance(details, dict) else {}, dropped=dropped)
     if verdict != "reject":
         return malformed("verdict must be pass or reject")
-    reason, details = reply.get("reason"), reply.get("details")
+    reason = reply.get("reason")
     if reason is not None and not isinstance(reason, str):
         return malformed("reason must be text")
     if details is not None and not isinstance(details, dict):
@@ -164,9 +169,9 @@ def _patch(data: bytes, allowed: Mapping[str, type]) -> Patch | WireError:
     if isinstance(reply, WireError):
         return reply
     fields: dict[str, Any] = {}
-    for name, kind in allowed.items():
-        value = reply.get(name)
-        if value is None:
+    for name, value in reply.items():
+        kind = allowed.get(name)
+        if kind is None or value is None:
             continue
         if not isinstance(value, kind):
             return malformed(f"{name} must be {_WORDS[kind]}")
@@ -183,7 +188,7 @@ def _patch(data: bytes, allowed: Mapping[str, type]) -> Patch | WireError:
 def _dropped(reply: Mapping[str, Any]) -> tuple[str, ...]:
     if PROTECTED_FIELDS.isdisjoint(reply):
         return _NONE
-    return tuple(sorted(PROTECTED_FIELDS & reply.keys()))
+    return tuple(sorted(PROTECTED_FIELDS.intersection(reply)))
 
 
 def _usage(usage: object) -> dict[str, int] | None:
@@ -217,5 +222,12 @@ _POST_FIELDS: Final[dict[str, type]] = {
     "context": dict,
     "metadata": dict,
     "max_match_length": int,
+    "hold": bool,
 }
-_WORDS: Final[dict[type, str]] = {str: "text", list: "a list", dict: "an object", int: "a whole number"}
+_WORDS: Final[dict[type, str]] = {
+    str: "text",
+    list: "a list",
+    dict: "an object",
+    int: "a whole number",
+    bool: "true or false",
+}

@@ -14,6 +14,16 @@ from beamline_contract.errors import WireError
 
 
 @dataclass(slots=True)
+class Trace:
+    """The trace that a request belongs to. ``flags`` are the caller's, ``01`` (sampled) for a new trace."""
+
+    trace_id: str
+    flags: str
+    tracestate: str | None
+    baggage: str | None
+
+
+@dataclass(slots=True)
 class Request:
     """One validated request. ``deadline`` is monotonic seconds; ``headers`` are lower-case names of the
     caller's.
@@ -36,6 +46,8 @@ class Request:
     traceparent: str | None = None
     tracestate: str | None = None
     baggage: str | None = None
+    trace: Trace | None = None
+    """The trace of the three above, where the front door has already read them."""
     want_trail: bool = True
     stream: bool = False
     stream_usage: bool = False
@@ -49,7 +61,7 @@ class StepTrace:
 
     ``version`` is stated where an extension was one of several versions. ``why`` says of a provider how it
     came to be asked (the strategy, ``canary``, ``fallback``, ``last trial``), and of a validator that it
-    ran beside the provider (``overlap``).
+    ran beside the provider (``overlap``). ``notes`` are what a validator remarked when it let a request pass.
     """
 
     step: str
@@ -62,6 +74,7 @@ class StepTrace:
     breaker: str | None = None
     version: str | None = None
     why: str | None = None
+    notes: Mapping[str, Any] | None = None
 
     def to_wire(self) -> dict[str, Any]:
         """The JSON form in ``steps`` of a reply."""
@@ -81,6 +94,8 @@ class StepTrace:
             wire["version"] = self.version
         if self.why is not None:
             wire["why"] = self.why
+        if self.notes:
+            wire["notes"] = dict(self.notes)
         return wire
 
 

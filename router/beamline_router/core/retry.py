@@ -17,9 +17,9 @@ from .deadline import MARGIN_S
 BASE_S: Final = 0.025
 CAP_S: Final = 1.0
 
-_NEVER: Final = CLIENT_FAULTS | {ErrorCode.RESOURCE_EXHAUSTED}
-"""Not tried again, whatever the error says of itself: the same request would meet the same answer, and costs
-no token; a 429 asks for a pause.
+_NOT_IN_PLACE: Final = CLIENT_FAULTS | {ErrorCode.RESOURCE_EXHAUSTED}
+"""Not tried again on the same extension, whatever the error says of itself: the same request would meet the
+same answer, and costs no token; a rejection judged the input; a 429 asks for a pause.
 """
 
 
@@ -44,7 +44,7 @@ def pause_before_retry(
     ``attempt`` calls have been made and ``retry`` extra ones are allowed. ``remaining_s`` is what is left of
     the request's deadline: a pause that would leave no time for the call is not begun.
     """
-    if attempt > retry or not error.retryable or error.code in _NEVER:
+    if attempt > retry or not error.retryable or error.code in _NOT_IN_PLACE:
         return None
     if timed_out and not retry_on_timeout:
         return None

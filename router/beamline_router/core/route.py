@@ -19,6 +19,7 @@ from beamline_contract.projection import ExtensionRecord, PolicyRecord
 from beamline_sdk.breaker import BreakerSettings
 
 from .budget import BudgetSettings
+from .score import ALIKE, NO_HINTS, Hints, Weights
 
 FailureMode = Literal["open", "closed", "fallback"]
 
@@ -89,6 +90,7 @@ class Call:
     gate_limit: int = 0
     budget_key: str | None = None
     budget: BudgetSettings | None = None
+    hints: Hints = NO_HINTS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,6 +131,7 @@ class ProviderStep:
     fallback: tuple[Call, ...]
     canary: Canary | None = None
     versioned: bool = False
+    weights: Weights = ALIKE
 
 
 @dataclass(frozen=True, slots=True, eq=False)

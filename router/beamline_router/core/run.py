@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from beamline_contract.errors import WireError
+from beamline_contract.wire import AnswerPart
 
+from .headers import opening
 from .replies import Patch, ProviderReply
-from .request import Answer, Failure, Request, StepTrace
+from .request import Answer, Failure, Request, StepTrace, Trace
 from .route import Call, Route
-from .tracing import Trace
+
+_NUMBERS: Final = frozenset({int, float})
+
+_TOLD_THE_ROUTE: Final = frozenset({"pre", "post"})
 
 
 class Run:
     """Working state of one request; nothing of it is shared with another."""
 
     __slots__ = (
-        "committed", "context", "deadline", "messages", "metadata", "output", "parameters", "part", "prompt",
-        "provider_attempts", "provider_id", "provider_s", "request", "route", "trace", "trail", "usage",
+        "committed", "context", "deadline", "messages", "metadata", "opening", "output", "parameters", "part",
+        "prompt", "provider_attempts", "provider_id", "provider_s", "request", "route", "trace", "trail",
+        "usage",
     )  # fmt: skip
 
     def __init__(self, request: Request, route: Route, deadline: float, trace: Trace) -> None:
@@ -27,12 +33,13 @@ class Run:
         self.route = route
         self.deadline = deadline
         self.trace = trace
+        self.opening = opening(request.request_id, trace)
         self.prompt = request.prompt
         self.messages = request.messages
         self.parameters = request.parameters
         self.context = request.context
         self.output: str | None = None
-        self.part: str | None = None  # what of the answer a post step is shown; None: its text
+        self.part: AnswerPart | None = None  # what of the answer a post step is shown; None: all its text
         self.committed = False  # the caller was given part of the answer: nobody else may be asked
         self.usage: dict[str, int] = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
         self.metadata: dict[str, Any] = {}
@@ -52,6 +59,10 @@ class Run:
         }
         if call.type == "provider":
             body["provider_id"] = call.extension_id
+        if call.type in _TOLD_THE_ROUTE:
+            body["policy"] = self.route.policy_id
+            if request.model is not None:
+                body["model"] = request.model
         if self.messages is not None:
             body["messages"] = self.messages
         else:
@@ -59,6 +70,7 @@ class Run:
         if call.type == "post":
             body["output"] = self.output
             body["usage"] = self.usage
+            body["metadata"] = self.metadata
             if self.part is not None:
                 body["part"] = self.part
         body["parameters"] = self.parameters
@@ -86,7 +98,8 @@ class Run:
     def apply_provider(self, reply: ProviderReply, provider_id: str, seconds: float) -> None:
         """Takes over the provider's answer."""
         self.output = reply.output
-        self.usage = reply.usage
+        # An answer that a post step sent back was paid for as well.
+        self.usage = {name: count + self.usage[name] for name, count in reply.usage.items()}
         self.metadata = reply.metadata
         self.provider_id = provider_id
         self.provider_s = seconds
@@ -111,7 +124,7 @@ class Run:
         )
         metadata["model"] = model if isinstance(model, str) else self.request.model or ""
         metadata["finish_reason"] = reason if isinstance(reason, str) else "stop"
-        if isinstance(latency, bool) or not isinstance(latency, int | float) or latency < 0:
+        if latency is None or type(latency) not in _NUMBERS or latency < 0:
             metadata["latency_ms"] = round(self.provider_s * 1000, 3)
         metadata["trace_id"] = self.trace.trace_id
         return Answer(

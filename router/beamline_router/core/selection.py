@@ -6,6 +6,7 @@ least_inflight  two drawn at random by weight, the one with fewer calls in fligh
 latency         two drawn at random by weight, the one with the lower expected latency
 sticky          by weighted rendezvous hash of a key: the same key meets the same provider, and a provider
 that comes or goes moves only its own share of the keys
+score           the highest score of quality, cost and latency first, the others behind it (:mod:`.score`)
 
 Versions of one extension are divided first, by their own weights: the strategy then chooses among the
 versions that were drawn, one per candidate, each with its own breaker, load and latency.
@@ -17,11 +18,13 @@ traffic.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import exp, log
 from typing import Final
 
 from .keys import hashed
 from .route import Call
+from .score import Score, Weights, scores
 
 LATENCY_MEMORY_S: Final = 10.0
 """An old latency fades with this time constant, so that a provider that was slow once is tried again."""
@@ -88,6 +91,18 @@ def expected_latency(ewma_s: float, idle_s: float, in_flight: int) -> float:
     joins.
     """
     return ewma_s * exp(-max(idle_s, 0.0) / LATENCY_MEMORY_S) * (in_flight + 1)
+
+
+def scored(
+    candidates: Sequence[Call], weights: Weights, expected: Callable[[Call], float | None]
+) -> list[tuple[Call, Score]]:
+    """Those with weight, the best first; of equal ones, the one that is listed first. ``expected`` gives the
+    milliseconds to expect, None where nobody knows.
+    """
+    weighted = [call for call in candidates if call.weight > 0]
+    able = [call for call in weighted if call.absent is None] or weighted
+    hints = [replace(call.hints, latency_ms=expected(call)) for call in able]
+    return sorted(zip(able, scores(hints, weights), strict=True), key=lambda one: -one[1].total)
 
 
 def _drawn(weights: Sequence[int], random: float) -> int:

@@ -12,13 +12,15 @@ because nothing yields.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from beamline_sdk.breaker import CLOSED, Breaker, BreakerSettings, BreakerState
 
 from .budget import RetryBudget
 from .ports import Recorder
 from .route import Call, CompiledExtension
+from .score import expected_ms
+from .selection import LATENCY_MEMORY_S
 from .snapshot import Snapshot
 
 EWMA_SHARE: Final = 0.2
@@ -60,6 +62,36 @@ class Load:
         self.last_at = now
 
 
+class Guard:
+    """What stands between a step and its extension: breaker, retry budget, the bulkheads of both."""
+
+    __slots__ = ("breaker", "budget", "gate", "load")
+
+    def __init__(self, breaker: Breaker, budget: RetryBudget, load: Load, gate: Load | None) -> None:
+        self.breaker = breaker
+        self.budget = budget
+        self.load = load
+        self.gate = gate
+
+    def enter(self, call: Call) -> Literal["extension", "step"] | None:
+        """Takes a place in the bulkheads, or says whose is full and takes none."""
+        load, gate = self.load, self.gate
+        if load.in_flight >= call.concurrency:
+            return "extension"
+        if gate is not None:
+            if gate.in_flight >= call.gate_limit:
+                return "step"
+            gate.in_flight += 1
+        load.in_flight += 1
+        return None
+
+    def leave(self) -> None:
+        """Gives back what :meth:`enter` took."""
+        self.load.in_flight -= 1
+        if self.gate is not None:
+            self.gate.in_flight -= 1
+
+
 class Runtime:
     """``clock`` gives monotonic seconds; ``recorder`` hears of breaker changes under the breaker's key."""
 
@@ -71,6 +103,16 @@ class Runtime:
         self._loads: dict[str, Load] = {}
         self._budgets: dict[str, RetryBudget] = {}
         self._isolated: set[str] = set()
+        self._guards: dict[Call, Guard] = {}
+
+    def guard(self, call: Call) -> Guard:
+        """All that guards this call, found by one look-up: a snapshot's calls stay the same objects."""
+        found = self._guards.get(call)
+        if found is None:
+            gate = None if call.gate is None else self.load(call.gate)
+            found = Guard(self.breaker(call), self.budget(call), self.load(call.extension_id), gate)
+            self._guards[call] = found
+        return found
 
     def breaker(self, call: Call) -> Breaker:
         """The breaker that guards this call, made on first use."""
@@ -100,6 +142,7 @@ class Runtime:
 
     def adopt(self, snapshot: Snapshot) -> None:
         """Takes over the settings of a new snapshot; forgets breakers and counters of ids that are gone."""
+        self._guards.clear()
         upkeep = snapshot.upkeep
         settings, budgets = upkeep.breakers, upkeep.budgets
         self._isolated &= snapshot.compiled_extensions.keys()
@@ -138,6 +181,14 @@ class Runtime:
             "latency_ms": None if load is None or not load.last_at else round(load.latency_s * 1000, 3),
             "retry_tokens": None if budget is None else budget.tokens,
         }
+
+    def expected_ms(self, call: Call) -> float | None:
+        """Milliseconds that a call is expected to take, from its hint and from what was measured here."""
+        load = self._loads.get(call.extension_id)
+        hint = call.hints.latency_ms
+        if load is None or not load.last_at:
+            return hint
+        return expected_ms(hint, load.latency_s * 1000, self._clock() - load.last_at, LATENCY_MEMORY_S)
 
     def isolate(self, extension: CompiledExtension) -> None:
         """Refuses every call to an extension until :meth:`reset`, also from steps that a later snapshot

@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
+import orjson
 import structlog
 
 from beamline_contract.errors import ErrorCode, WireError
@@ -23,12 +24,14 @@ from beamline_contract.extension import default_failure_mode
 
 from .invoke import Invocation, Invoker
 from .ports import Recorder
-from .replies import Patch, Verdict
+from .replies import Patch, ProviderReply, Verdict
 from .request import StepTrace
 from .route import Call, Step
 from .run import Run
 
 MAX_SHADOWS: Final = 1_000
+MAX_NOTES: Final = 2_048
+"""Bytes of JSON that a validator's notes may have to be shown in the trail; longer ones are left out."""
 
 _log = structlog.get_logger()
 
@@ -55,22 +58,35 @@ class StepRunner:
     async def run(self, run: Run, step: Step) -> StepResult:
         """Runs one enforced step; the error, if any, says where it happened."""
         began = self._clock()
-        call = self._invoker.version(run, step.call)
-        done = await self._invoke(run, step, call, began)
+        call = step.call
+        if call.versions:
+            call = self._invoker.version(run, call)
+        try:
+            done = await self._invoker.invoke(run, call, run.payload(call))
+        except BaseException as fault:
+            self._note_broken(run, step, call, fault, began)
+            raise
         last_resort = step.failure_mode
         if done.error is not None and step.fallback is not None:
             self._note(run, step, call, "error", done, began=began)
             began = self._clock()
             call = self._invoker.version(run, step.fallback)
-            done = await self._invoke(run, step, call, began)
+            try:
+                done = await self._invoker.invoke(run, call, run.payload(call))
+            except BaseException as fault:
+                self._note_broken(run, step, call, fault, began)
+                raise
             last_resort = default_failure_mode(call.type)
         value, error = done.value, done.error
         if error is None:
-            assert isinstance(value, Patch | Verdict)
             if isinstance(value, Verdict) and not value.passed:
                 self._note(run, step, call, "rejected", done, began=began)
                 return _rejection(step, call, value, done.attempts)
             self._note(run, step, call, "ok", done, began=began)
+            assert value is not None
+            assert not isinstance(value, ProviderReply)
+            if isinstance(value, Verdict) and value.details and len(orjson.dumps(value.details)) <= MAX_NOTES:
+                run.trail[-1].notes = value.details
             return value
         if last_resort == "open":
             self._note(run, step, call, "skipped", done, began=began)
@@ -91,20 +107,14 @@ class StepRunner:
         ]
         if beside is not None:
             tasks.append(asyncio.create_task(beside))
-        pending = set(tasks)
         try:
-            while pending:
-                _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                # In the listed order, so that of two that end at once the same one speaks every time.
-                for task in tasks:
-                    if task.done() and isinstance(result := task.result(), WireError):
-                        return result
-            return None
-        finally:
-            for task in pending:
-                task.cancel()
-            if pending:
-                await asyncio.gather(*pending, return_exceptions=True)
+            error = await _first_error(tasks)
+        except BaseException:
+            await _end(tasks)
+            raise
+        if error is not None:
+            await _end(tasks)
+        return error
 
     def shadow(self, run: Run, step: Step) -> None:
         """Starts a shadow step and returns at once."""
@@ -148,14 +158,10 @@ class StepRunner:
         entry.ms, entry.reason = seconds * 1000, reason
         self._recorder.step(call.extension_id, call.type, outcome, reason, seconds)
 
-    async def _invoke(self, run: Run, step: Step, call: Call, began: float) -> Invocation:
-        try:
-            return await self._invoker.invoke(run, call, run.payload(call))
-        except BaseException as fault:
-            code = ErrorCode.INTERNAL if isinstance(fault, Exception) else ErrorCode.CANCELLED
-            ended = Invocation(error=WireError.of(code, ""), attempts=1)
-            self._note(run, step, call, "error", ended, began=began)
-            raise
+    def _note_broken(self, run: Run, step: Step, call: Call, fault: BaseException, began: float) -> None:
+        code = ErrorCode.INTERNAL if isinstance(fault, Exception) else ErrorCode.CANCELLED
+        ended = Invocation(error=WireError.of(code, ""), attempts=1)
+        self._note(run, step, call, "error", ended, began=began)
 
     def _note(
         self, run: Run, step: Step, call: Call, outcome: str, done: Invocation, *, began: float
@@ -181,6 +187,26 @@ class StepRunner:
             )
         )
         self._recorder.step(call.extension_id, call.type, outcome, reason, seconds)
+
+
+async def _first_error(tasks: list[asyncio.Task[StepResult | None]]) -> WireError | None:
+    pending = set(tasks)
+    while pending:
+        _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        # In the listed order, so that of two that end at once the same one speaks every time.
+        for task in tasks:
+            if task.done() and isinstance(result := task.result(), WireError):
+                return result
+    return None
+
+
+async def _end(tasks: list[asyncio.Task[StepResult | None]]) -> None:
+    """Cancels those that still run, and returns when they have ended."""
+    pending = [task for task in tasks if not task.done()]
+    for task in pending:
+        task.cancel()
+    if pending:
+        await asyncio.gather(*pending, return_exceptions=True)
 
 
 def _rejection(step: Step, call: Call, verdict: Verdict, attempts: int) -> WireError:

@@ -1,6 +1,6 @@
 """A provider asked for a stream, inside the very same bulkhead, retry, breaker and fallback as any call.
 
-:class:`StreamInvoker` is an :class:`Invoker` whose transport reads a stream to its end and hands over what
+:func:`stream_invoker` makes an :class:`Invoker` whose transport reads a stream to its end and hands over what
 one reply would have said. What differs from a plain call:
 
 - The commit point is the first delta that the sink was given. Until then an attempt may fail, be retried,
@@ -25,11 +25,10 @@ from beamline_contract.errors import ErrorCode, WireError
 from beamline_contract.wire import MAX_JSON_DEPTH, MAX_REPLY_BYTES
 
 from .deadline import attempt_timeout, header_values
-from .invoke import Invocation, Invoker
+from .invoke import Invoker
 from .message_parts import merged
 from .ports import TransportFault
 from .reading import depth
-from .route import Call
 from .run import Run
 from .stream_port import WINDOW, Chunk, Delta, ReplyStream, Sink, SinkStalledError, StreamFault, Streams
 from .windows import Chain
@@ -115,26 +114,16 @@ class Delivery:
         return True
 
 
-class StreamInvoker(Invoker):
-    """Calls providers of one request for a stream. Same arguments as :class:`Invoker`, and what to stream
-    into.
-    """
-
-    def __init__(self, streams: Streams, run: Run, delivery: Delivery, *ports: Any, **clocks: Any) -> None:
-        self._pump = _Pump(streams, run, delivery, clocks["clock"], clocks["wall"])
-        super().__init__(self._pump, *ports, **clocks)
-
-    def _after_first(self, done: float) -> float:
-        first = self._pump.first_at
-        return 0.0 if first is None else done - first
-
-    def _judge(self, call: Call, error: WireError, *permit: Any, blameless: bool, **facts: Any) -> Invocation:
-        blameless = blameless or self._pump.blameless
-        return super()._judge(call, error, *permit, blameless=blameless, **facts)
+def stream_invoker(streams: Streams, run: Run, delivery: Delivery, *ports: Any, **clocks: Any) -> Invoker:
+    """Calls providers of one request for a stream: as :class:`Invoker`, and what to stream into."""
+    pump = _Pump(streams, run, delivery, clocks["clock"], clocks["wall"])
+    return Invoker(pump, *ports, watch=pump, **clocks)
 
 
 class _Pump:
-    """``ports.Transport`` over streams: a request is answered when its stream has ended."""
+    """``ports.Transport`` over streams: a request is answered when its stream has ended. It is the invoker's
+    ``Watch`` as well.
+    """
 
     def __init__(
         self,
@@ -151,6 +140,9 @@ class _Pump:
         self._delivery = delivery
         self._clock = clock
         self._wall = wall
+
+    def after_first(self, done: float) -> float:
+        return 0.0 if self.first_at is None else done - self.first_at
 
     async def request(
         self, subject: str, payload: bytes, headers: Mapping[str, str], timeout_s: float

@@ -5,6 +5,9 @@ Pre steps and validators run before anything is sent. The provider's chunks go t
 windows (:mod:`.windows`) into the caller's sink. The result says how it ended: an :class:`Answer` whose
 output is all that was delivered, or a :class:`Failure`, after which the sink has got nothing more.
 
+A post step is told what it sees (``part``): a window of the answer or the end of it. One that can only judge
+the whole says ``hold`` to a window, and nothing leaves before the end, which is then the whole answer.
+
 What the provider says beside the text (tool calls) is kept to the end and goes through the same steps
 (:mod:`.message_parts`), streamed or not; without enforced post steps it leaves at once.
 
@@ -33,12 +36,6 @@ from .windows import WHOLE, Chain, Looked, Window
 _WORSE = {"ok": 0, "skipped": 1, "rejected": 2, "error": 3}
 
 
-PART_MESSAGE = "message"
-"""``part`` of a post step's request where its text is what stands beside the answer's text."""
-PART_WINDOW = "window"
-"""``part`` where its text is a piece of a stream: the step shall say how far it looks."""
-
-
 class PostWindows:
     """The enforced post steps of a run as functions of text. ``ran``: they have seen the answer's text, and
     are in the trail.
@@ -56,6 +53,8 @@ class PostWindows:
                 for entry in run.trail
                 if entry.action == "extension_post" and entry.outcome != "shadow"
             }
+        self.ending = False
+        """Whether the answer is complete, so that whatever is shown of it is its end."""
 
     @property
     def enforced(self) -> bool:
@@ -72,7 +71,7 @@ class PostWindows:
         """
         if not self._enforced or message is None:
             return message
-        self._run.part = PART_MESSAGE
+        self._run.part = "message"
         try:
             return await guarded(message, self._all)
         finally:
@@ -92,7 +91,7 @@ class PostWindows:
         before = len(run.trail)
         kept, run.output = run.output, text
         part = run.part
-        run.part = part or PART_WINDOW
+        run.part = part or ("end" if self.ending else "window")
         try:
             result = await self._steps.run(run, step)
             if isinstance(result, WireError):
@@ -141,6 +140,7 @@ async def stream_rest(
         else:
             await delivery.feed(run.output)
         if error is None and delivery.error is None:
+            posts.ending = True
             await delivery.finish()
         error = delivery.error or error
     finally:

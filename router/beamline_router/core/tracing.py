@@ -7,10 +7,9 @@ on.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
-from .request import Request
+from .request import Request, Trace
 from .state import Rng
 
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
@@ -19,20 +18,6 @@ _NO_TRACE: Final = "0" * 32
 _NO_SPAN: Final = "0" * 16
 MAX_VALUE: Final = 8192
 """Longest tracestate or baggage that is passed on; W3C asks for at least 512 and 8192 characters."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """The trace that a request belongs to. ``flags`` are the caller's, ``01`` (sampled) for a new trace."""
-
-    trace_id: str
-    flags: str
-    tracestate: str | None
-    baggage: str | None
-
-    def child(self, rng: Rng) -> str:
-        """A ``traceparent`` with a new span id."""
-        return f"00-{self.trace_id}-{rng.getrandbits(64) or 1:016x}-{self.flags}"
 
 
 def trace_of(request: Request, rng: Rng) -> Trace:

@@ -10,8 +10,8 @@ REACH is the step's own word: the longest piece of text, with what it must see o
 as one (``max_match_length`` in its replies). Whatever begins before c then lies wholly inside W, so the step
 has seen it; if it crossed c, or if what stands before c mattered to what stands behind, the two sides would
 differ. So with a true word the result is exact: what leaves is what the step would have made of the whole
-answer, wherever the stream was cut. A step that gives no word gets the whole answer, and so does one whose
-reach is longer than an answer may be.
+answer, wherever the stream was cut. A step that gives no word gets the whole answer, and so does one that
+says ``hold``, or whose reach is longer than an answer may be.
 
 Where a place is not safe earlier ones are tried, and else more text is waited for. A step that changes the
 answer as a whole (a footer, a summary) never agrees to a cut: its answer leaves at the end, in one piece. A
@@ -91,9 +91,9 @@ class Window:
             self._look_at = max((reach or 0) + self._step, held + max(self._step, held // 4))
         return cut or ""
 
-    async def finish(self) -> str | WireError:
-        """The rest: nothing can change any more."""
-        text, self._text = self._text, ""
+    async def finish(self, more: str = "") -> str | WireError:
+        """The rest, with the last of the answer: nothing can change any more, so the step is asked once."""
+        text, self._text = self._text + more, ""
         if not text:
             return ""
         looked = await self._apply(text)
@@ -110,7 +110,7 @@ class Window:
         whole = await self._look(text)
         if isinstance(whole, WireError):
             return whole
-        if self._reach is None:
+        if self._reach is None or self._reach >= WHOLE:
             return None
         for place in _places(len(text) - self._reach):
             before = await self._look(text[:place])
@@ -121,7 +121,7 @@ class Window:
             behind = await self._look(text[place:])
             if isinstance(behind, WireError):
                 return behind
-            if before + behind == whole:
+            if before + behind == whole and len(text) - place >= self._reach:
                 self._text = text[place:]
                 return before
         return None
@@ -161,13 +161,10 @@ class Chain:
         """The rest."""
         text = ""
         for window in self._windows:
-            fed = await window.feed(text) if text else ""
-            if isinstance(fed, WireError):
-                return fed
-            rest = await window.finish()
+            rest = await window.finish(text)
             if isinstance(rest, WireError):
                 return rest
-            text = fed + rest
+            text = rest
         return text
 
     def reset(self) -> None:

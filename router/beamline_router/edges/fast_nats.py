@@ -87,6 +87,7 @@ class HotPath:
         self._before: Any = nc._ps
         self._out: list[bytes] = []
         self._socket: Any = None
+        self._stuck = False
         self._waiting: dict[int, tuple[asyncio.Future[Outcome], float]] = {}
         self._last_id = 0
         self._inbox = b""
@@ -109,8 +110,9 @@ class HotPath:
         """Whether what is sent now leaves now."""
         if self._nc._status not in _USABLE:
             return False
-        socket = self._socket
-        return socket is None or socket.get_write_buffer_size() <= MAX_BACKLOG
+        if self._stuck:
+            self._stuck = self._socket is not None and self._socket.get_write_buffer_size() > MAX_BACKLOG
+        return not self._stuck
 
     # --- what nats-py's read loop and reconnect call -------------------------------------------------
 
@@ -138,7 +140,7 @@ class HotPath:
         self._before = None
         self._decoder.reset()
         self._out.clear()
-        self._socket = None
+        self._socket, self._stuck = None, False
         self._returning = True
         self._end_all()
 
@@ -182,6 +184,7 @@ class HotPath:
             self._socket = nc._transport._io_writer.transport
         try:
             self._socket.write(out[0] if len(out) == 1 else b"".join(out))
+            self._stuck = self._socket.get_write_buffer_size() > MAX_BACKLOG
         except (OSError, RuntimeError) as error:  # uvloop raises RuntimeError on a closed handle
             log.debug("nats.write_failed", error=type(error).__name__)
         out.clear()
@@ -351,6 +354,5 @@ class FastLine:
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 
 
-async def _never(message: Msg) -> None:
+async def _never(_message: Msg) -> None:
     """The callback that nats-py wants to have: the hot path takes its messages before they get there."""
-    del message

@@ -18,6 +18,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
+from ..core.headers import HeaderLines
+
 Handler = Callable[[bytes, bytes, bytes, bytes], None]
 """Gets (subject, reply subject, header block, payload) of one message; empty where there is none. Must not
 raise.
@@ -190,6 +192,8 @@ class Encoder:
         """The header block of a message, empty without headers. Raises :class:`ValueError` for a name that
         is no token. A value can neither end its line nor add another: line breaks become spaces.
         """
+        if type(headers) is HeaderLines:
+            return f"NATS/1.0\r\n{headers.text}\r\n".encode()
         if not headers:
             return b""
         names = self._names

@@ -59,7 +59,7 @@ Run = Callable[[Request, Snapshot, Sink | None], Awaitable[Answer | Failure]]
 """``core.pipeline.Pipeline.run``."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Served:
     """How one request ended, with what its reply carries beside the body."""
 

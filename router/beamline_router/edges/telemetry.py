@@ -1,18 +1,19 @@
 """What the router counts: metrics for Prometheus, and health deltas for the operator.
 
 One :class:`Telemetry` is the pipeline's recorder. It is called several times per request, so a call is a
-dictionary lookup and a few additions: children of metrics are looked up once and kept, because ``labels()``
-takes a lock and builds strings. Labels are bounded: ids come from compiled policies, and the series of an
-extension that left the registry are removed with the next swap (:meth:`Telemetry.keep`). Tenants, models
-and request ids are never labels.
+dictionary lookup and a few additions (:mod:`.tallies`); only what is rare is counted by prometheus_client
+itself, whose children take a lock each time. Labels are bounded: ids come from compiled policies, and the
+series of an extension that left the registry are removed with the next swap (:meth:`Telemetry.keep`).
+Tenants, models and request ids are never labels.
 
-Threads: everything here runs on the event loop, except a scrape, which renders in a thread;
-prometheus_client's own locks make that safe.
+Threads: everything here runs on the event loop, except a scrape, which renders in a thread: see
+:mod:`.tallies`.
 """
 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,29 +26,12 @@ from beamline_contract.errors import ErrorCode
 from beamline_contract.reports import HealthDelta
 
 from ..core.request import Answer, Failure
+from .tallies import Family, Tally, TallyCollector
 
 BreakerWord = Literal["closed", "open", "half-open", "isolated"]
 BREAKER_VALUES: Final[dict[str, int]] = {"closed": 0, "half-open": 1, "open": 2, "isolated": 3}
 """Values of ``extension_breaker_state``."""
 
-SECONDS_BUCKETS: Final = (
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1.0,
-    2.5,
-    5.0,
-    10.0,
-    30.0,
-    60.0,
-)
-"""From a guard on the same node to a long completion."""
 _OK: Final = "ok"
 _STATUSES: Final = frozenset({"ok", "rejected", "skipped", "error"})
 
@@ -71,26 +55,17 @@ class _Calls:
         return max(self.breakers.values(), key=lambda word: BREAKER_VALUES.get(word, 0), default="closed")
 
 
-@dataclass(slots=True)
-class _Step:
-    """The children of the metrics for one extension."""
-
-    requests: dict[str, Counter] = field(default_factory=dict)
-    provider_requests: dict[str, Counter] = field(default_factory=dict)
-    seconds: Histogram | None = None
-    provider_seconds: Histogram | None = None
-
-
 class Telemetry:
     """The router's recorder. ``wall`` is Unix seconds, for the times in health reports."""
 
     def __init__(self, *, wall: Callable[[], float] = time.time) -> None:
         self.registry = CollectorRegistry()
         self._wall = wall
-        self._steps: dict[str, _Step] = {}
+        self._steps: defaultdict[str, Tally] = defaultdict(Tally)
+        self._providers: defaultdict[str, Tally] = defaultdict(Tally)
+        self._doors: defaultdict[str, Tally] = defaultdict(Tally)
+        self._tokens: dict[str, list[int]] = {}
         self._calls: dict[str, _Calls] = {}
-        self._doors: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
-        self._tokens: dict[tuple[str, str], Counter] = {}
         self._make_metrics()
 
     def step(
@@ -100,18 +75,9 @@ class Telemetry:
         ok.
         """
         status = outcome if outcome in _STATUSES else _OK
-        step = self._steps.get(extension_id)
-        if step is None:
-            step = self._steps[extension_id] = _Step()
-        requests = step.requests.get(status)
-        if requests is None:
-            requests = step.requests[status] = self._requests.labels(extension_id, status)
-        requests.inc()
-        if step.seconds is None:
-            step.seconds = self._seconds.labels(extension_id)
-        step.seconds.observe(seconds)
+        self._steps[extension_id].add(status, seconds)
         if extension_type == "provider":
-            self._provider_step(step, extension_id, status, seconds)
+            self._providers[extension_id].add(status, seconds)
         if reason is not None and status in {"error", "skipped"}:
             self._failures.labels(extension_id, _reason_label(reason)).inc()
 
@@ -151,17 +117,15 @@ class Telemetry:
         """One request left by ``door`` (http or nats)."""
         if isinstance(result, Answer):
             code = _OK
-            self._count_tokens(result.provider_id, result.usage)
+            usage = result.usage
+            tokens = self._tokens.get(result.provider_id)
+            if tokens is None:
+                tokens = self._tokens[result.provider_id] = [0, 0]
+            tokens[0] += usage.get("prompt_tokens", 0)
+            tokens[1] += usage.get("completion_tokens", 0)
         else:
             code = result.error.code.value.lower()
-        pair = self._doors.get((door, code))
-        if pair is None:
-            pair = self._doors[door, code] = (
-                self._router_requests.labels(door, code),
-                self._router_seconds.labels(door),
-            )
-        pair[0].inc()
-        pair[1].observe(seconds)
+        self._doors[door].add(code, seconds)
 
     def reloaded(self, seconds: float, sizes: dict[tuple[str, str], int], revision: int) -> None:
         """A new table serves. ``sizes``: (type, "true" or "false" for enabled) to how many there are."""
@@ -187,12 +151,9 @@ class Telemetry:
         """Forgets the series and unsent health of every extension not in ``ids``, so that memory stays
         flat.
         """
-        for extension_id in self._steps.keys() - ids:
-            del self._steps[extension_id]
-        for extension_id in self._calls.keys() - ids:
-            del self._calls[extension_id]
-        for key in [key for key in self._tokens if key[0] not in ids]:
-            del self._tokens[key]
+        for counted in (self._steps, self._providers, self._tokens, self._calls):
+            for extension_id in counted.keys() - ids:
+                del counted[extension_id]
         for metric in self._by_extension:
             for labels in [labels for labels in tuple(metric._metrics) if _owner(labels[0]) not in ids]:
                 metric.remove(*labels)
@@ -213,25 +174,6 @@ class Telemetry:
             if calls.success == 0 and calls.failure == 0 and calls.breaker == delta.breaker:
                 calls.seconds = 0.0
                 calls.changed = False
-
-    def _provider_step(self, step: _Step, provider_id: str, status: str, seconds: float) -> None:
-        requests = step.provider_requests.get(status)
-        if requests is None:
-            requests = step.provider_requests[status] = self._provider_requests.labels(provider_id, status)
-        requests.inc()
-        if step.provider_seconds is None:
-            step.provider_seconds = self._provider_seconds.labels(provider_id)
-        step.provider_seconds.observe(seconds)
-
-    def _count_tokens(self, provider_id: str, usage: dict[str, int]) -> None:
-        for kind in ("prompt", "completion"):
-            count = usage.get(f"{kind}_tokens", 0)
-            if count <= 0:
-                continue
-            counter = self._tokens.get((provider_id, kind))
-            if counter is None:
-                counter = self._tokens[provider_id, kind] = self._provider_tokens.labels(provider_id, kind)
-            counter.inc(count)
 
     def _make_metrics(self) -> None:
         into = self.registry
@@ -254,37 +196,8 @@ class Telemetry:
             "Reloads that failed; the last good table served on.",
             registry=into,
         )
-        self._requests = Counter(
-            "extension_requests_total", "Steps by how they ended.", ("extension_id", "status"), registry=into
-        )
-        self._seconds = Histogram(
-            "extension_request_duration_seconds",
-            "Steps, all attempts included.",
-            ("extension_id",),
-            buckets=SECONDS_BUCKETS,
-            registry=into,
-        )
         self._failures = Counter(
             "extension_failures_total", "Failed steps by error.", ("extension_id", "reason"), registry=into
-        )
-        self._provider_requests = Counter(
-            "provider_requests_total",
-            "Provider steps by how they ended.",
-            ("provider_id", "status"),
-            registry=into,
-        )
-        self._provider_seconds = Histogram(
-            "provider_latency_seconds",
-            "Provider steps.",
-            ("provider_id",),
-            buckets=SECONDS_BUCKETS,
-            registry=into,
-        )
-        self._provider_tokens = Counter(
-            "provider_tokens_total",
-            "Tokens as providers report them.",
-            ("provider_id", "type"),
-            registry=into,
         )
         self._breakers = Gauge(
             "extension_breaker_state",
@@ -298,26 +211,41 @@ class Telemetry:
             ("extension_id", "what"),
             registry=into,
         )
-        self._router_requests = Counter(
-            "router_requests_total", "Requests by door and end.", ("door", "code"), registry=into
-        )
-        self._router_seconds = Histogram(
-            "router_request_duration_seconds",
-            "Requests from the door and back.",
-            ("door",),
-            buckets=SECONDS_BUCKETS,
-            registry=into,
-        )
         self._in_flight = Gauge("router_requests_in_flight", "Requests being served.", registry=into)
-        self._by_extension: tuple[MetricWrapperBase, ...] = (
-            self._requests,
-            self._seconds,
-            self._failures,
-            self._provider_requests,
-            self._provider_seconds,
-            self._provider_tokens,
-            self._breakers,
-            self._dropped,
+        self._by_extension: tuple[MetricWrapperBase, ...] = (self._failures, self._breakers, self._dropped)
+        into.register(
+            TallyCollector(
+                (
+                    Family(
+                        self._steps,
+                        "extension_id",
+                        "extension_requests_total",
+                        "Steps by how they ended.",
+                        "status",
+                        "extension_request_duration_seconds",
+                        "Steps, all attempts included.",
+                    ),
+                    Family(
+                        self._providers,
+                        "provider_id",
+                        "provider_requests_total",
+                        "Provider steps by how they ended.",
+                        "status",
+                        "provider_latency_seconds",
+                        "Provider steps.",
+                    ),
+                    Family(
+                        self._doors,
+                        "door",
+                        "router_requests_total",
+                        "Requests by door and end.",
+                        "code",
+                        "router_request_duration_seconds",
+                        "Requests from the door and back.",
+                    ),
+                ),
+                self._tokens,
+            )
         )
 
 

@@ -162,8 +162,9 @@ _POLICY: dict[str, Any] = {
             {"action": "extension_validator", "extensionRef": {"name": "pii-guard"}, "group": "checks"},
             {
                 "action": "select_provider",
-                "strategy": "sticky",
+                "strategy": "score",
                 "stickyKey": "header:x-user",
+                "score": {"quality": 2, "cost": 0.5, "latency": 0},
                 "providers": [
                     {"extensionRef": {"name": "openai-gpt4", "namespace": "shared"}, "weight": 90},
                     {"extensionRef": {"name": "anthropic-claude"}, "weight": 0},

@@ -203,6 +203,10 @@ RULE_CASES: list[RuleCase] = [
              "spec.steps[1].strategy", _step(1, stickyKey="tenant")),
     RuleCase("provider fallback on another step", _P, _STEP, "strategy, stickyKey, canary and fallback",
              "spec.steps[1].strategy", _step(1, fallback=[{"extensionRef": _REF}])),
+    RuleCase("score with another strategy", _P, _STEP, "score belongs to strategy score only",
+             "spec.steps[2].score", _step(2, strategy="weighted")),
+    RuleCase("a score that nothing counts for", _P, f"{_STEP}.score", "at least one of quality",
+             "spec.steps[2].score.quality", _step(2, score={"quality": 0, "cost": 0, "latency": 0})),
     RuleCase("canary on another step", _P, _STEP, "strategy, stickyKey, canary and fallback",
              "spec.steps[1].strategy", _step(1, canary={"extensionRef": _REF})),
     *(

@@ -186,7 +186,7 @@ async def test_a_stream_has_its_texts_tool_calls_and_usage(api: FakeApi, asked: 
 
 async def test_what_was_used_and_what_is_left_is_counted(api: FakeApi, asked: Any) -> None:
     api.says(whole(claude(), 200, "anthropic-ratelimit-input-tokens-remaining: 1234"))
-    await asked.ask()
+    await asked.ask(config={"prices": {"claude-3-opus": {"input": 15, "output": 75}}})
     assert asked.count("anthropic_provider_requests_total", status="success") == 1
     assert asked.count("anthropic_provider_tokens_total", type="prompt") == 11
     assert asked.count("anthropic_provider_request_duration_seconds_count") == 1

@@ -128,7 +128,7 @@ async def test_every_instance_answers_discovery_for_itself(
     }
     schema = json.loads(info["metadata"]["beamline.config_schema"])
     assert schema["properties"]["latency_ms"]["maximum"] == 600_000
-    assert (info["version"], info["metadata"]["beamline.type"]) == ("1.0.0", "provider")
+    assert (info["version"], info["metadata"]["beamline.type"]) == ("1.1.0", "provider")
     assert "output" in await tools.ask(client, subject, PROMPT | {"prompt": "x"})
     counted = [
         (await tools.ask(client, f"$SRV.STATS.{name}.{one['id']}", b""))["endpoints"][0]["num_requests"]

@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from beamline_cli.local.nats import LocalNats
-from beamline_sdk import Config, ExtensionRequest, NotReadyError, Provider, ProviderReply, Setup, runtime
+from beamline_sdk import (
+    Config,
+    ExtensionRequest,
+    NotReadyError,
+    Provider,
+    ProviderReply,
+    Setup,
+    hosting,
+    runtime,
+)
 from beamline_sdk.runtime import serve
 from beamline_sdk.settings import RuntimeSettings
 
@@ -147,7 +156,8 @@ async def test_an_extension_that_can_not_come_back_refuses_and_says_why_until_it
 async def test_an_extension_that_never_ends_does_not_hold_up_the_end(
     nats_server: LocalNats, subject: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "STOP_SECONDS", 0.2)
+    for module in (runtime, hosting):
+        monkeypatch.setattr(module, "STOP_SECONDS", 0.2)
 
     class Stubborn(Keyed):
         async def stop(self) -> None:

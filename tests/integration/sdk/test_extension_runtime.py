@@ -21,6 +21,7 @@ from beamline_sdk import (
     ProviderReply,
     Setup,
     Verdict,
+    hosting,
     pre,
     provider,
     runtime,
@@ -288,7 +289,7 @@ async def test_a_missing_key_is_a_reason_not_a_crash_and_serving_begins_when_it_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(runtime, "INITIALIZE_RETRY_SECONDS", 0.05)
-    monkeypatch.setattr(runtime, "HEALTH_INTERVAL_SECONDS", 0.05)
+    monkeypatch.setattr(hosting, "HEALTH_INTERVAL_SECONDS", 0.05)
     fragile = Fragile()
     async with tools.serving(fragile, nats_server.url, subject, wait_ready=False) as port:
 

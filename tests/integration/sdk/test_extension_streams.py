@@ -12,8 +12,19 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from beamline_cli.local.nats import LocalNats
+from beamline_contract.wire import MAX_REPLY_BYTES
 from beamline_extensions.mock_provider.extension import MockProvider
-from beamline_sdk import Config, Delta, ExtensionError, ExtensionRequest, ProviderReply, post, provider
+from beamline_sdk import (
+    Config,
+    Delta,
+    ExtensionError,
+    ExtensionRequest,
+    Patch,
+    Post,
+    ProviderReply,
+    post,
+    provider,
+)
 
 BODY: dict[str, Any] = {"prompt": "x", "trace_id": "t", "request_id": "r", "tenant_id": "a"}
 
@@ -247,3 +258,44 @@ async def test_a_post_step_says_how_far_it_looks_and_is_told_which_part_it_sees(
         ]
     assert replies == [{}, {}, {"max_match_length": 17}]
     assert seen == [None, "message", "window"]
+
+
+class Long(Config):
+    longest: int | None = 0
+
+
+class ByConfig(Post[Long]):
+    """Looks as far as its configuration says, and holds for an empty piece."""
+
+    name = "by_config"
+    config_model = Long
+
+    def match_length(self, config: Long) -> int | None:
+        return config.longest
+
+    async def handle(self, request: ExtensionRequest, config: Long) -> Patch:
+        return Patch(hold=not request.output)
+
+
+async def test_how_far_a_post_step_looks_may_depend_on_its_configuration_and_hold_is_a_word_of_its_own(
+    client: Any, nats_server: LocalNats, subject: str, tools: Any
+) -> None:
+    body = {"trace_id": "t", "request_id": "r", "tenant_id": "a", "output": "x", "part": "window"}
+    async with tools.serving(ByConfig(), nats_server.url, subject):
+        replies = [
+            await tools.ask(client, subject, {**body, **changes})
+            for changes in (
+                {"config": {"longest": 5}},
+                {"config": {"longest": 0}},
+                {"config": {"longest": None}},
+                {"output": ""},
+                {"part": "end"},
+            )
+        ]
+    assert replies == [
+        {"max_match_length": 5},
+        {"max_match_length": 0},
+        {"max_match_length": MAX_REPLY_BYTES},
+        {"hold": True},
+        {},
+    ]

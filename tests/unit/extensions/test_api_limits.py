@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from beamline_extensions.model_api.prices import LIST_PRICES, Price, cost_usd, price_of
+from beamline_extensions.model_api.prices import Price, cost_usd, price_of
 from beamline_extensions.model_api.rate_limit import RateLimit
 
 
@@ -53,28 +53,28 @@ def test_a_refused_request_is_not_counted() -> None:
     assert admit(limit, 60, rpm=1) == 0
 
 
+PRICES = {"big": Price(input=3, output=6), "big-0613": Price(input=1, output=2)}
+
+
 @pytest.mark.parametrize(
     ("model", "price"),
     [
-        ("gpt-4", (30, 60)),
-        ("gpt-4-0613", (30, 60)),
-        ("gpt-4o-2024-08-06", (2.5, 10)),
-        ("gpt-4o-mini-2024-07-18", (0.15, 0.6)),
-        ("claude-3-opus-20240229", (15, 75)),
-        ("claude-3-5-haiku-latest", (0.8, 4)),
-        ("gpt-4o-audio-preview", None),
-        ("llama3", None),
+        pytest.param("big", "big", id="a stated model"),
+        pytest.param("big-2024-08-06", "big", id="a dated version of it"),
+        pytest.param("big-20240229", "big", id="dated in eight digits"),
+        pytest.param("big-latest", "big", id="its latest version"),
+        pytest.param("big-0613", "big-0613", id="a version with a price of its own"),
+        pytest.param("big-audio", None, id="another model of the family"),
+        pytest.param("gpt-4", None, id="a known model that nobody has stated"),
     ],
 )
-def test_a_dated_model_costs_what_its_name_costs_and_others_are_unknown(
-    model: str, price: tuple[float, float] | None
-) -> None:
-    found = price_of(model, {}, LIST_PRICES)
-    assert (None if found is None else (found.input, found.output)) == price
+def test_a_model_costs_what_the_configuration_says(model: str, price: str | None) -> None:
+    assert price_of(model, PRICES) == (None if price is None else PRICES[price])
 
 
-def test_a_price_of_the_configuration_wins() -> None:
-    own = {"gpt-4": Price(input=1, output=2)}
-    found = price_of("gpt-4-0613", own, LIST_PRICES)
-    assert found == own["gpt-4"]
-    assert cost_usd(found, 1_000_000, 500_000) == 2
+def test_without_prices_no_model_has_one() -> None:
+    assert price_of("gpt-4", {}) is None
+
+
+def test_a_price_is_for_a_million_tokens() -> None:
+    assert cost_usd(Price(input=1, output=2), 1_000_000, 500_000) == 2

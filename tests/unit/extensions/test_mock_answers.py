@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from beamline_extensions.mock_provider.answers import answer, echo, filled, firs
 from beamline_extensions.mock_provider.config import MockConfig
 from beamline_extensions.mock_provider.extension import MockProvider
 from beamline_sdk import ExtensionError, ExtensionRequest
+from beamline_sdk.results import Delta
 
 FAMILY = "👨‍👩‍👧‍👦"
 
@@ -151,3 +154,101 @@ def test_a_script_is_needed_to_be_scripted_and_unknown_names_are_refused() -> No
         MockConfig(mode="scripted")
     with pytest.raises(ValidationError, match="latency"):
         MockConfig.model_validate({"latency": 5})
+
+
+DISTRIBUTIONS: dict[str, tuple[dict[str, Any], float, float]] = {
+    "fixed": ({"distribution": "fixed", "ms": 20}, 20, 0),
+    "uniform": ({"distribution": "uniform", "min_ms": 10, "max_ms": 30}, 20, 0.5),
+    "normal": ({"distribution": "normal", "mean_ms": 20, "stddev_ms": 3}, 20, 0.5),
+    "exponential": ({"distribution": "exponential", "mean_ms": 20}, 20, 2),
+    "percentiles": (
+        {
+            "distribution": "percentiles",
+            "points": [
+                {"percentile": 0, "ms": 10}, {"percentile": 50, "ms": 20}, {"percentile": 100, "ms": 30},
+            ],
+        },
+        20,
+        0.5,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_a_distribution_has_its_mean_and_the_same_seed_draws_the_same(name: str) -> None:
+    stated, mean, tolerance = DISTRIBUTIONS[name]
+    latency = MockConfig.model_validate({"latency": stated}).latency
+    assert latency is not None
+    drawn = [latency.draw(rng) for rng in [random.Random(3)] for _ in range(4_000)]
+    assert abs(sum(drawn) / len(drawn) - mean) <= tolerance
+    assert min(drawn) >= 0
+    assert drawn == [latency.draw(rng) for rng in [random.Random(3)] for _ in range(4_000)]
+
+
+def test_measured_percentiles_come_out_as_they_went_in() -> None:
+    points = [{"percentile": p, "ms": ms} for p, ms in ((50, 100), (95, 500), (99, 2_000))]
+    latency = MockConfig.model_validate(
+        {"latency": {"distribution": "percentiles", "points": points}}
+    ).latency
+    assert latency is not None
+    rng = random.Random(5)
+    drawn = sorted(latency.draw(rng) for _ in range(20_000))
+    assert drawn[9_000] == 100
+    assert abs(drawn[19_000] - 500) < 60
+    assert drawn[-1] == 2_000
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param({"latency": {"distribution": "zipf"}}, id="a distribution that does not exist"),
+        pytest.param(
+            {"latency": {"distribution": "uniform", "min_ms": 9, "max_ms": 1}},
+            id="bounds turned round",
+        ),
+        pytest.param({"latency": {"distribution": "normal", "mean_ms": -1, "stddev_ms": 1}}, id="negative"),
+        pytest.param(
+            {"latency": {"distribution": "percentiles", "points": [{"percentile": 9, "ms": 2}] * 2}},
+            id="percentiles that do not rise",
+        ),
+        pytest.param(
+            {"error_rate": 0.6, "errors": [{"rate": 0.6, "code": "INTERNAL"}]}, id="rates of more than all"
+        ),
+        pytest.param({"errors": [{"rate": 0.1, "code": "TEAPOT"}]}, id="a code that is not in the list"),
+    ],
+)
+def test_a_config_that_means_nothing_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        MockConfig.model_validate(config)
+
+
+async def test_every_code_can_be_drawn_and_each_as_often_as_its_rate_says() -> None:
+    share = 1 / len(ErrorCode)
+    config = MockConfig.model_validate(
+        {"seed": 1, "errors": [{"rate": share, "code": code.value} for code in ErrorCode]}
+    )
+    mock, seen = MockProvider(), Counter[ErrorCode]()
+    for _ in range(4_400):
+        with pytest.raises(ExtensionError) as raised:
+            await mock.handle(ExtensionRequest(prompt="x"), config)
+        seen[raised.value.code] += 1
+    assert set(seen) == set(ErrorCode)
+    assert all(300 < times < 500 for times in seen.values()), seen
+
+
+async def test_tool_calls_come_whole_and_in_a_stream_as_a_chat_message_holds_them() -> None:
+    config = MockConfig.model_validate(
+        {"tool_calls": [{"name": "look", "arguments": '{"at":1}'}], "answer": ""}
+    )
+    call = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{"at":1}'}}
+    reply = await MockProvider().handle(ExtensionRequest(prompt="x"), config)
+    assert (reply.finish_reason, reply.metadata) == ("tool_calls", {"message": {"tool_calls": [call]}})
+    parts = [part async for part in MockProvider().stream(ExtensionRequest(prompt="x"), config)]
+    assert isinstance(parts[-2], Delta)
+    assert parts[-2].message == {"tool_calls": [{"index": 0, **call}]}
+
+
+async def test_usage_is_what_the_config_states() -> None:
+    config = MockConfig.model_validate({"usage": {"prompt_tokens": 7, "completion_tokens": 9}})
+    reply = await MockProvider().handle(ExtensionRequest(prompt="x"), config)
+    assert (reply.prompt_tokens, reply.completion_tokens) == (7, 9)

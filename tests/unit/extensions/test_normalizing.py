@@ -32,6 +32,37 @@ def test_a_prompt_is_tidied(text: str, expected: str) -> None:
     assert normalized(text, SEED) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "length", "expected"),
+    [
+        pytest.param("abcdef", 6, "abcdef", id="a text of that length stays"),
+        pytest.param("abcdef", 5, "abcde", id="a longer one is cut"),
+        pytest.param("  a   b   c", 5, "a b c", id="what counts is the tidied text"),
+        pytest.param("abc def", 4, "abc", id="no blank is left at the end"),
+        pytest.param("abx\u0323\u0331", 3, "ab", id="a letter goes with its accents"),
+        pytest.param("a👨‍👩‍👧", 4, "a", id="joined emoji go together"),
+        pytest.param("a👍🏽", 2, "a", id="a skin tone stays with its hand"),
+        pytest.param("a" + "\u0331" * 99, 50, "a" + "\u0331" * 49, id="accents without end are cut"),
+    ],
+)
+def test_a_text_that_is_too_long_is_cut(text: str, length: int, expected: str) -> None:
+    assert normalized(text, NormalizeConfig(max_characters=length)) == expected
+
+
+async def test_each_message_has_its_own_length() -> None:
+    messages = [{"role": "user", "content": "abcd"}, {"role": "user", "content": "ab"}]
+    patch = await NormalizeText().handle(
+        ExtensionRequest(messages=messages), NormalizeConfig(max_characters=3)
+    )
+    assert patch.messages == [{"role": "user", "content": "abc"}, {"role": "user", "content": "ab"}]
+
+
+@pytest.mark.parametrize("length", [0, -1, 262_145, "many"])
+def test_a_length_out_of_bounds_is_refused(length: object) -> None:
+    with pytest.raises(ValueError, match="max_characters"):
+        NormalizeConfig.model_validate({"max_characters": length})
+
+
 @given(
     st.text(max_size=60),
     st.builds(
@@ -40,6 +71,7 @@ def test_a_prompt_is_tidied(text: str, expected: str) -> None:
         trim_whitespace=st.booleans(),
         unicode_form=st.sampled_from(["NFC", "none"]),
         strip_control=st.booleans(),
+        max_characters=st.none() | st.integers(1, 70),
     ),
 )
 def test_doing_it_twice_changes_nothing_more(text: str, config: NormalizeConfig) -> None:

@@ -7,7 +7,7 @@ import pytest
 from beamline_extensions.detectors import KINDS, find, find_beside
 from beamline_extensions.mask_sensitive_data.config import MaskConfig
 from beamline_extensions.mask_sensitive_data.extension import MaskSensitiveData
-from beamline_extensions.mask_sensitive_data.masks import masked
+from beamline_extensions.mask_sensitive_data.masks import masked, partial, token
 from beamline_extensions.pii_guard.config import GuardConfig
 from beamline_extensions.pii_guard.extension import PiiGuard
 from beamline_sdk import ExtensionRequest
@@ -111,7 +111,7 @@ async def test_the_guard_reads_every_text_of_a_conversation(message: dict[str, o
     ],
 )
 def test_masking_replaces_exactly_what_was_found(style: str, text: str, expected: str) -> None:
-    assert masked(text, find(text, KINDS), style) == expected  # type: ignore[arg-type]
+    assert masked(text, find(text, KINDS), {"token": token, "partial": partial}[style]) == expected
 
 
 async def test_an_answer_without_personal_data_is_not_patched() -> None:

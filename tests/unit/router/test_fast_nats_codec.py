@@ -95,21 +95,15 @@ def test_any_payload_survives_any_size_of_read(messages: list[tuple[bytes, bool]
 def test_a_megabyte_in_many_reads_is_put_together_once_and_not_with_every_read() -> None:
     payload = bytes(1024 * 1024)
     stream = b"MSG s 1 %d\r\n%b\r\n" % (len(payload), payload)
-    joined = 0
-
-    class Watched(Decoder):
-        def reset(self) -> None:
-            nonlocal joined
-            joined += 1
-            super().reset()
-
+    pieces = [stream[at : at + 512] for at in range(0, len(stream), 512)]
     taken: list[bytes] = []
-    decoder = Watched()
+    decoder = Decoder()
     decoder.handlers[b"1"] = lambda _subject, _reply, _head, body: taken.append(body)
-    for at in range(0, len(stream), 512):
-        decoder.feed(stream[at : at + 512])
+    for number, piece in enumerate(pieces[:-1], start=1):
+        decoder.feed(piece)
+        assert len(decoder._held) == number
+    decoder.feed(pieces[-1])
     assert taken == [payload]
-    assert joined == 1
 
 
 @pytest.mark.parametrize("separator", [b"\x0b", b"\x0c", b"\x1c", "\u2028".encode(), b"\xa0"])

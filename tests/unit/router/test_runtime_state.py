@@ -130,3 +130,15 @@ async def test_an_answer_gives_a_used_up_retry_budget_back_by_a_tenth(world: Wor
     before = world.calls("check")
     await world.failure()
     assert world.calls("check") == before + 2, "6.1 tokens less the failure leave 5.1: one retry"
+
+
+async def test_a_swap_lets_go_of_what_guarded_the_calls_of_the_table_before(world: World) -> None:
+    world.route(check(), provider())
+    await world.answer()
+    before = set(world.runtime._guards)
+    assert {call.extension_id for call in before} == {"check", "main"}
+    world.have("main", "provider", timeout_ms=2_000)
+    world.route(check(timeout_ms=50), provider())
+    assert not world.runtime._guards
+    await world.answer()
+    assert not before & set(world.runtime._guards)

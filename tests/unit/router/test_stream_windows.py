@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beamline_contract.errors import ErrorCode, WireError
+from beamline_extensions.detectors.folding import LONGEST_RUN
 from beamline_extensions.mask_sensitive_data.config import MaskConfig
 from beamline_extensions.mask_sensitive_data.extension import MaskSensitiveData
 from beamline_router.core.windows import FIRST_LOOK, STEP, WHOLE, Chain, Looked, Window
 from beamline_sdk import ExtensionRequest
+
+Apply = Callable[[str], Awaitable[str | WireError]]
 
 MASK = MaskSensitiveData()
 CONFIG = MaskConfig(mask_patterns=("email", "phone", "credit_card", "ssn", "iban"))
@@ -26,15 +30,18 @@ SECRETS = (
     "DE89 3704 0044 0532 0130 00",
     f"{'a' * 64}@{'b' * 60}.{'c' * 60}.example.com",
 )
+TAIL = MASK.match_length(CONFIG)
 
 
-TAIL = MASK.max_match_length or 0
-Apply = Callable[[str], Awaitable[str | WireError]]
+def masking(config: MaskConfig) -> Apply:
+    async def apply(text: str) -> str | WireError:
+        patch = await MASK.handle(ExtensionRequest(output=text), config)
+        return text if patch.output is None else patch.output
+
+    return apply
 
 
-async def mask(text: str) -> str | WireError:
-    patch = await MASK.handle(ExtensionRequest(output=text), CONFIG)
-    return text if patch.output is None else patch.output
+mask = masking(CONFIG)
 
 
 def looking(apply: Apply, reach: int | None) -> Callable[[str], Awaitable[Looked | WireError]]:
@@ -104,6 +111,85 @@ async def test_any_answer_streams_to_what_it_would_have_been_in_one_piece(
     assert "".join(parts) == await mask(text)
 
 
+VALUES: dict[str, tuple[str, ...]] = {
+    "email": ("jane.doe+tag@mail.example.com",),
+    "phone": ("+43 660 1234567", "call me at 2025550143", "phone: (202) 555-0143"),
+    "credit_card": ("4111 1111 1111 1111", "4111111111111111"),
+    "ssn": ("536-90-4399", "social security number is 536904399"),
+    "iban": ("DE89 3704 0044 0532 0130 00",),
+}
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    kind=st.sampled_from(sorted(VALUES)),
+    data=st.data(),
+    size=st.integers(1, 400),
+    stretch=st.integers(0, 24),
+    before=st.integers(0, 600),
+)
+async def test_what_is_masked_in_a_whole_answer_is_masked_on_a_stream_however_hidden_characters_stretch_it(
+    kind: Any, data: st.DataObject, size: int, stretch: int, before: int
+) -> None:
+    """With the reach of this one kind alone: the tightest that there is."""
+    config = MaskConfig(mask_patterns=(kind,))
+    value = data.draw(st.sampled_from(VALUES[kind]))
+    every = data.draw(st.integers(1, 5))
+    hidden = data.draw(st.sampled_from(["\u200b", "\u00ad", "\ufe0f"]))
+    stretched = "".join(
+        character + (hidden * stretch if at % every == 0 else "") for at, character in enumerate(value[:-1])
+    )
+    text = f"{(FILLER * 8)[:before]} {stretched}{value[-1]} {FILLER * 8}"
+    whole = await masking(config)(text)
+    chunks = [text[at : at + size] for at in range(0, len(text), size)]
+    parts = await streamed(masking(config), chunks, MASK.match_length(config))
+    assert "".join(parts) == whole
+
+
+@pytest.mark.parametrize("kind", sorted(VALUES))
+async def test_a_value_of_the_greatest_length_is_masked_wherever_it_is_cut_and_a_longer_one_nowhere(
+    kind: Any,
+) -> None:
+    config = MaskConfig(mask_patterns=(kind,))
+    value, reach = VALUES[kind][0], MASK.match_length(config)
+    for length, is_masked in ((reach, True), (reach + 1, False)):
+        gaps, more = divmod(length - len(value), len(value) - 1)
+        assert gaps < LONGEST_RUN
+        stretched = value[0] + "".join(
+            "\u200b" * (gaps + (at < more)) + character for at, character in enumerate(value[1:])
+        )
+        assert len(stretched) == length
+        text = f"{FILLER * 6} {stretched} {FILLER * 6}"
+        whole = await masking(config)(text)
+        assert (stretched not in str(whole)) is is_masked
+        start = len(FILLER) * 6
+        for cut in range(start, start + length + 2, 7):
+            assert "".join(await streamed(masking(config), [text[:cut], text[cut:]], reach)) == whole
+
+
+async def test_hidden_characters_without_end_hide_no_value_beside_them() -> None:
+    text = "jane@example.com" + "\u200b" * 400 + f"x.org {FILLER * 9}"
+    whole = await mask(text)
+    assert str(whole).startswith("[EMAIL]")
+    assert "".join(await streamed(mask, [text[at : at + 9] for at in range(0, len(text), 9)])) == whole
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    values=st.lists(
+        st.sampled_from([one for kind in VALUES.values() for one in kind]), min_size=2, max_size=4
+    ),
+    before=st.integers(0, 500),
+    size=st.integers(1, 300),
+)
+async def test_values_without_anything_between_them_are_masked_on_a_stream_as_in_a_whole(
+    values: list[str], before: int, size: int
+) -> None:
+    text = f"{(FILLER * 8)[:before]} {''.join(values)} {FILLER * 8}"
+    parts = await streamed(mask, [text[at : at + size] for at in range(0, len(text), size)])
+    assert "".join(parts) == await mask(text)
+
+
 async def test_text_leaves_long_before_the_end_and_little_is_held() -> None:
     window = Window(looking(mask, TAIL))
     most = 0
@@ -141,6 +227,23 @@ async def test_what_a_step_blocks_does_not_leave_wherever_it_is_cut() -> None:
         assert ended
         assert "f" not in left[at:]
         assert "forbidden" not in left
+
+
+async def test_at_the_end_each_step_of_several_is_asked_once_and_about_all_that_is_left() -> None:
+    asked: list[tuple[str, int]] = []
+
+    def step(name: str) -> Window:
+        async def look(text: str) -> Looked | WireError:
+            asked.append((name, len(text)))
+            return Looked(text, WHOLE)
+
+        return Window(look)
+
+    chain = Chain([step("first"), step("second")])
+    await chain.feed("x" * 1_000)
+    asked.clear()
+    assert await chain.finish() == "x" * 1_000
+    assert asked == [("first", 1_000), ("second", 1_000)]
 
 
 async def test_without_post_steps_nothing_is_held() -> None:

@@ -12,7 +12,7 @@ import structlog
 
 from beamline_contract.names import EXTENSION_TYPES
 from beamline_sdk import Config, ExtensionRequest, Patch, Verdict, logs, post, pre, provider, validator
-from beamline_sdk.calls import CallStats
+from beamline_sdk.answers import CallStats
 from beamline_sdk.discovery import Service
 from beamline_sdk.extension import AnyConfig
 from beamline_sdk.link import LinkSettings, reconnect_delay

@@ -1,0 +1,1 @@
+"""A validator that refuses prompts by a deny list and by their size."""

@@ -1,0 +1,104 @@
+"""Counting at the price of an addition; what Prometheus wants is made of it when it asks.
+
+A child of prometheus_client takes a lock and several calls for each ``inc`` and ``observe``, and a request
+needs seventeen of them. Here a count is an entry of a dictionary and an observation an entry of a list, in
+plain Python objects that only the event loop changes. :class:`TallyCollector` makes samples of them in a
+scrape.
+
+A scrape runs in a thread. It copies each container by one call that does not give up the interpreter's
+lock, so it never meets one that changes size. A request that is counted meanwhile may be in one series and
+not yet in another, which Prometheus allows; within a histogram the count is always the sum of its buckets,
+because it is made of them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+
+SECONDS_BUCKETS = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+)
+"""Upper bounds, from a guard on the same node to a long completion. The last bucket has none."""
+
+
+class Tally:
+    """Things that end in one of a few words after some seconds. ``buckets`` are not cumulative."""
+
+    __slots__ = ("buckets", "ends", "seconds")
+
+    def __init__(self) -> None:
+        self.ends: defaultdict[str, int] = defaultdict(int)
+        self.buckets = [0] * (len(SECONDS_BUCKETS) + 1)
+        self.seconds = 0.0
+
+    def add(self, end: str, seconds: float) -> None:
+        """One more, which ended in ``end``."""
+        self.ends[end] += 1
+        self.buckets[bisect_left(SECONDS_BUCKETS, seconds)] += 1
+        self.seconds += seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """The two metrics of one kind of tally: ``counter`` by ``label`` and end, ``histogram`` by ``label``."""
+
+    tallies: Mapping[str, Tally]
+    label: str
+    counter: str
+    counter_help: str
+    end: str
+    histogram: str
+    histogram_help: str
+
+    def metrics(self) -> Iterable[Metric]:
+        """Both, as they are now."""
+        counter = CounterMetricFamily(self.counter, self.counter_help, labels=(self.label, self.end))
+        histogram = HistogramMetricFamily(self.histogram, self.histogram_help, labels=(self.label,))
+        for key, tally in tuple(self.tallies.items()):
+            for end, count in tuple(tally.ends.items()):
+                counter.add_metric((key, end), count)
+            seconds, buckets = tally.seconds, accumulate(tuple(tally.buckets))
+            bounds = (*map(str, SECONDS_BUCKETS), "+Inf")
+            histogram.add_metric((key,), list(zip(bounds, buckets, strict=True)), seconds)
+        return counter, histogram
+
+
+class TallyCollector:
+    """The tallies of a process as a collector; also plain counts, by name, by (first label, second label)."""
+
+    def __init__(self, families: Iterable[Family], tokens: Mapping[str, list[int]]) -> None:
+        self._families = tuple(families)
+        self._tokens = tokens
+
+    def collect(self) -> Iterable[Metric]:
+        """What prometheus_client calls in a scrape."""
+        for family in self._families:
+            yield from family.metrics()
+        tokens = CounterMetricFamily(
+            "provider_tokens_total", "Tokens as providers report them.", labels=("provider_id", "type")
+        )
+        for provider_id, counts in tuple(self._tokens.items()):
+            for kind, count in zip(("prompt", "completion"), tuple(counts), strict=True):
+                if count:
+                    tokens.add_metric((provider_id, kind), count)
+        yield tokens

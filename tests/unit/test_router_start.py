@@ -1,0 +1,38 @@
+"""What a router's start does not load, and that nobody else misses it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import sys
+from beamline_router import lean
+lean.load({environment!r})
+import beamline_router.app
+print(*sorted(name for name in ("rich", "aiohttp") if sys.modules.get(name) is not None))
+import aiohttp, rich
+"""
+
+
+@pytest.mark.parametrize(
+    ("environment", "loaded"),
+    [
+        pytest.param(
+            {"NATS_URL": "nats://a:4222"}, "", id="neither rich nor aiohttp, and both can be had later"
+        ),
+        pytest.param({"NATS_URL": "wss://a:443"}, "aiohttp", id="aiohttp for a WebSocket address"),
+        pytest.param({"BEAMLINE_NATS_URL": "nats://b,ws://a"}, "aiohttp", id="aiohttp for one of several"),
+    ],
+)
+def test_a_router_starts_without_what_it_never_uses(environment: dict[str, str], loaded: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", SCRIPT.format(environment=environment)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert ran.stdout.strip() == loaded
