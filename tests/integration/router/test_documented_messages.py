@@ -1,8 +1,8 @@
 """The messages that docs/extensions shows are the ones that a router sends and takes.
 
-Each pair of the pages becomes a policy with the step that the page is about; the extension is the real one. What
-the page shows as the request must be in what arrives on the extension's subject, and what it shows as the reply
-must be what becomes of the request.
+Each pair of the pages becomes a policy with the step that the page is about; the extension is the real one.
+What the page shows as the request must be in what arrives on its subject, and what it shows as the
+reply must be what becomes of the request.
 """
 
 from __future__ import annotations
