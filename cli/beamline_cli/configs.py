@@ -1,8 +1,8 @@
 """Configurations in manifests, held against what is known of the extensions without asking any.
 
-Known are the schema in an Extension's own manifest (``spec.configSchema``) and the models of the extensions that
-ship with Beamline, where the workload's command names one. A policy's step lays its ``config`` over that of the
-extensions that it calls; those of its own folder are known, and no others.
+Known are the schema in an Extension's own manifest (``spec.configSchema``) and the models of the extensions
+that ship with Beamline, where the workload's command names one. A policy's step lays its ``config`` over that
+of the extensions that it calls; those among the manifests are known, and no others.
 """
 
 from __future__ import annotations

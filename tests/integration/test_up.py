@@ -297,7 +297,7 @@ def test_the_seeds_without_keys_name_the_missing_key_start_no_process_for_it_and
     }
     ready = {name: found["Ready"]["reason"] for name, found in conditions.items()}
     others = ("mock-provider", "normalize-text", "pii-guard", "mask-sensitive-data")
-    assert ready == {name: "CredentialsMissing" for name in keyed} | {name: "Ready" for name in others}
+    assert ready == dict.fromkeys(keyed, "CredentialsMissing") | dict.fromkeys(others, "Ready")
     for name, variable in keyed.items():
         assert f"{variable} is not set" in conditions[name]["Ready"]["message"]
         assert not list((up.state / "logs").glob(f"default.{name}.*")), "no process was started for it"

@@ -201,11 +201,9 @@ def _beside_answer(data: Mapping[str, Any]) -> dict[str, Any]:
         name: data[name] for name in ("system_fingerprint", "service_tier") if isinstance(data.get(name), str)
     }
     usage = data.get("usage")
-    details = {
-        name: usage[name]
-        for name in (_DETAILS if isinstance(usage, dict) else ())
-        if isinstance(usage.get(name), dict)
-    }
+    details = {}
+    if isinstance(usage, dict):
+        details = {name: usage[name] for name in _DETAILS if isinstance(usage.get(name), dict)}
     return {**found, "usage_details": details} if details else found
 
 

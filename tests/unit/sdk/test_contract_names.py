@@ -1,6 +1,6 @@
 """Names, defaults, statuses and events of the framework and the registry, letter by letter.
 
-They are what authors' programs and dashboards hold on to: a change of one is a change of the public interface.
+Authors' programs and dashboards hold on to them: a change of one is a change of the public interface.
 """
 
 from __future__ import annotations
@@ -121,7 +121,8 @@ def test_the_words_are_these_and_no_others(words: tuple[str, ...], wanted: str) 
         pytest.param(ProviderFactory, "create get_available_providers", id="the factory"),
         pytest.param(
             ProviderRegistry,
-            "register unregister get names has on initialize start stop restart dispose check_health shutdown",
+            "register unregister get names has on initialize start stop restart dispose check_health "
+            "shutdown",
             id="the registry",
         ),
         pytest.param(Discovery, "refresh validate_discovered_providers", id="its discovery"),
