@@ -11,7 +11,6 @@ first.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -156,12 +155,6 @@ def _shown(status: Mapping[str, Any]) -> tuple[object, ...]:
     return (unready, status.get("breaker", "closed"))
 
 
-def _settings(extension: Extension) -> str:
-    """What a step's config is laid over, and held against."""
-    spec = extension.spec
-    return json.dumps([spec.config, spec.config_schema], sort_keys=True, default=str)
-
-
 def _share(version: Extension) -> tuple[object, ...]:
     """What the rest of its family divides the traffic by."""
     canary = None if version.spec.canary is None else standing(version)
@@ -182,7 +175,6 @@ def _entry(stored: StoredObject) -> _Entry:
             spec.allowed_namespaces,
             spec.version_of,
             meta.deleting,
-            _settings(stored),
             _shown(stored.status),
             *_share(stored),
         )

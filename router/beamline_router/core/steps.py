@@ -87,8 +87,6 @@ class StepRunner:
             assert not isinstance(value, ProviderReply)
             if isinstance(value, Verdict) and value.details and len(orjson.dumps(value.details)) <= MAX_NOTES:
                 run.trail[-1].notes = value.details
-            assert value is not None
-            assert not isinstance(value, ProviderReply)
             return value
         if last_resort == "open":
             self._note(run, step, call, "skipped", done, began=began)
