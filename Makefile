@@ -4,7 +4,7 @@ OTHER ?= python3.13
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 .DEFAULT_GOAL := help
-.PHONY: help env up test test-other test-fast test-rust check lint types imports generated lock-fresh docs-sync format crds lock image chart bench clean
+.PHONY: help env up test test-rights test-other test-fast check lint types imports generated lock-fresh docs-sync format crds lock image chart sbom audit bench clean test-rust
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ up: env ## Run the quickstart on this machine, without a cluster
 
 test: env ## The whole suite, with every real part, and coverage
 	@$(BIN)/python scripts/run_tests.py
+
+test-rights: env ## Cluster tests with the operators under the chart's own account: a ClusterRole, then Roles alone
+	@for mode in cluster-role roles; do BEAMLINE_TEST_ACCOUNT=$$mode $(PYTEST) tests/cluster -q -n 2 --dist loadgroup || exit 1; done
 
 test-other: env ## Unit and contract suites on another Python: make test-other OTHER=python3.13
 	@UV_PROJECT_ENVIRONMENT=.venv-other $(BIN)/uv sync --frozen --all-extras --quiet --python $(OTHER) && .venv-other/bin/python -m pytest tests/unit tests/contract -q -n 2
@@ -63,6 +66,12 @@ image: env ## Build the container image with docker, podman or buildah
 
 chart: env ## Render, lint and check the Helm chart
 	@$(PYTEST) tests/contract/chart -q
+
+sbom: env ## Bill of materials (CycloneDX) and licences of what the image installs
+	@$(BIN)/python scripts/supply_chain.py sbom
+
+audit: env ## Known vulnerabilities of what the image installs; needs the network
+	@$(BIN)/python scripts/supply_chain.py audit
 
 bench: env ## Benchmarks, as ratios to baselines of the same run
 	@$(BIN)/python -m bench.run

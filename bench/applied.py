@@ -9,53 +9,23 @@ seen by a bare watcher.
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from statistics import median, quantiles
-from typing import Any
 
-from bench.parts import ROOT, Row
+from bench.cluster import NAMESPACE, ROUTERS, Process, Rest, World, everything
+from bench.parts import Row, spread
 
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "cluster")]
-
-from controlplane.binaries import KUBECTL, find_or_build  # noqa: E402 -- the tests' API server is the benchmark's too
-from controlplane.client import Cluster, Rest  # noqa: E402
-from controlplane.plane import ControlPlane  # noqa: E402
-
-from harness.processes import Process, eventually  # noqa: E402
-from harness.world import World  # noqa: E402
-
-ROUTERS = 3
 SAMPLES_PER_ROUND = 20
 GOAL_P50_MS, GOAL_P99_MS = 100.0, 500.0
-NAMESPACE = "default"
 GIVE_UP_S = 10.0
-
-EXTENSION = {
-    "apiVersion": "beamline.io/v1alpha1",
-    "kind": "Extension",
-    "metadata": {"name": "mock-provider"},
-    "spec": {"type": "provider", "config": {"mode": "fixed", "answer": "v0"}},
-}
-POLICY = {
-    "apiVersion": "beamline.io/v1alpha1",
-    "kind": "RoutingPolicy",
-    "metadata": {"name": "default"},
-    "spec": {
-        "steps": [{"action": "select_provider", "providers": [{"extensionRef": {"name": "mock-provider"}}]}]
-    },
-}
 
 
 def run(*, rounds: int, seconds: float) -> tuple[list[Row], dict[str, object]]:
     """``rounds`` times :data:`SAMPLES_PER_ROUND` changes. ``seconds`` has no meaning here."""
     samples: list[list[dict[str, float]]] = []
-    with _everything() as (rest, world, routers):
+    with everything() as made:
+        rest, world, routers = made.rest, made.world, made.routers
         watcher = _Watcher(rest)
         _change(rest, world, routers, watcher, "warm")
         for number in range(rounds):
@@ -70,9 +40,14 @@ def run(*, rounds: int, seconds: float) -> tuple[list[Row], dict[str, object]]:
     )
     what = f"applied -> served by all {ROUTERS} routers, ms"
     rows = [
-        Row("API server's own watch latency p50, ms", "", _spread([median(one) for one in watched]), None),
-        Row(f"{what}, p50", f"<= {GOAL_P50_MS:.0f}", _spread(p50), median(p50) <= GOAL_P50_MS),
-        Row(f"{what}, p99", f"<= {GOAL_P99_MS:.0f}", _spread(p99), median(p99) <= GOAL_P99_MS),
+        Row(
+            "API server's own watch latency p50, ms",
+            "",
+            spread([median(one) for one in watched], ".1f"),
+            None,
+        ),
+        Row(f"{what}, p50", f"<= {GOAL_P50_MS:.0f}", spread(p50, ".1f"), median(p50) <= GOAL_P50_MS),
+        Row(f"{what}, p99", f"<= {GOAL_P99_MS:.0f}", spread(p99, ".1f"), median(p99) <= GOAL_P99_MS),
     ]
     return rows, {"samples": samples, "routers": ROUTERS}
 
@@ -143,45 +118,3 @@ class _Watcher:
     def stop(self) -> None:
         self._stream.close()
         self._thread.join(5)
-
-
-@contextmanager
-def _everything() -> Iterator[tuple[Rest, World, list[Process]]]:
-    binaries = find_or_build()
-    plane = ControlPlane(binaries)
-    world = World()
-    try:
-        plane.start()
-        cluster = Cluster(plane.kubeconfig, binaries.path(KUBECTL), plane)
-        cluster.apply_crds()
-        world.start_infrastructure()
-        routers = [
-            world.router(f"router-{number}", BEAMLINE_ACCESS_LOG="false").start() for number in range(ROUTERS)
-        ]
-        world.operator(plane.kubeconfig, NAMESPACE).start()
-        with cluster.client() as client:
-            rest = Rest(client)
-        for manifest in (EXTENSION, POLICY):
-            made = rest.create(NAMESPACE, manifest)
-            if not made.accepted:
-                raise RuntimeError(made.message)
-        env = {
-            "NATS_SUBJECT": "beamline.provider.mock_provider.v1",
-            "NATS_QUEUE_GROUP": "mock_provider",
-            "BEAMLINE_EXTENSION_ID": "mock_provider",
-        }
-        world.extension("mock_provider", env).start()
-        for router in routers:
-            eventually(
-                lambda router=router: world.route(router, {"prompt": "?"}).status_code == 200, router.name
-            )
-        yield rest, world, routers
-        rest.close()
-    finally:
-        world.close()
-        plane.stop()
-        shutil.rmtree(Path(world.folder), ignore_errors=True)
-
-
-def _spread(values: list[Any]) -> str:
-    return " / ".join(f"{value:.1f}" for value in (min(values), median(values), max(values)))

@@ -23,6 +23,7 @@ ROWS = {
     "saturation": "bench.saturation",
     "transports": "bench.transports",
     "applied": "bench.applied",
+    "scale": "bench.scale",
     "latency": "bench.latency",
     "chat": "bench.chat",
     "lookup": "bench.lookup",

@@ -33,6 +33,16 @@ GENERATORS: tuple[tuple[str, list[str], list[str]], ...] = (
         [PYTHON, "scripts/sync_chart_crds.py", "--check"],
     ),
     (
+        "deploy/argocd/argocd-cm.yaml",
+        [PYTHON, "scripts/argocd_config.py"],
+        [PYTHON, "scripts/argocd_config.py", "--check"],
+    ),
+    (
+        "deploy/observability/*, charts/beamline/files/*",
+        [PYTHON, "scripts/observability.py"],
+        [PYTHON, "scripts/observability.py", "--check"],
+    ),
+    (
         "charts/beamline/README.md",
         [PYTHON, "scripts/chart_readme.py"],
         [PYTHON, "scripts/chart_readme.py", "--check"],

@@ -54,6 +54,12 @@ EXIT_UNAVAILABLE: Final = 69
 """sysexits EX_UNAVAILABLE: the API server does not answer at the start."""
 EXIT_CONFIG: Final = 78
 """sysexits EX_CONFIG: somebody has to change something first."""
+CROWD: Final = 32
+"""With more objects due than this, hints to the routers are folded."""
+SWITCH_INTERVAL_S: Final = 0.0005
+"""kopf decodes watch events in a thread of its own. With Python's default of 5 ms each answer of the API
+server would wait that long for the interpreter while it does.
+"""
 
 __all__ = [
     "EXIT_CONFIG",
@@ -159,6 +165,7 @@ class Operator:
             self.hints.on_report = controller.on_router_report
             self.hints.on_health = partial(self._on_health, controller)
             self.hints.schemas.on_change = controller.enqueue_listeners
+            self.hints.crowded = lambda: len(controller.queue) > CROWD
             stack.callback(self._disconnect)
             await self.hints.probe()
             self.controller = controller
@@ -167,6 +174,7 @@ class Operator:
             self.watch = KopfWatch(
                 self.api,
                 namespaces=self.settings.scope,
+                silence_s=self.settings.watch_silence_s,
                 on_object=lambda document, deleted: _ignore(self.store.observe(document, deleted=deleted)),
                 on_owned=partial(self._on_owned, controller),
             )
@@ -213,6 +221,7 @@ class Operator:
         self.store.on_change = _ignore
         self.hints.on_report = _ignore
         self.hints.on_health = _ignore
+        self.hints.crowded = lambda: False
         self.hints.schemas.on_change = _ignore
         self.inputs.on_change = _ignore
         self.controller = None
@@ -281,6 +290,7 @@ async def run(
 
 def main() -> int:
     """The process: reads the environment, runs until SIGTERM or SIGINT, returns the exit code."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     settings = OperatorSettings()  # type: ignore[call-arg]  # the environment gives what has no default
     logs.configure("operator", level=settings.log_level, silent=settings.log_silent)
     try:

@@ -13,7 +13,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from .core.controller import RESYNC_S
 from .core.settings import ReconcileSettings
+from .edges.kopf_edge import SILENCE_S
 
+PATIENCE_S: Final = 0.5
+"""Routers that are well report a change within a fraction of this (docs/performance.md)."""
 _NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -39,6 +42,8 @@ class OperatorSettings(BaseSettings):
     lease_retry_s: Annotated[float, Field(gt=0)] = 2.0
     workers: Annotated[int, Field(ge=1, le=256)] = 16
     resync_s: Annotated[float, Field(gt=0)] = RESYNC_S
+    watch_silence_s: Annotated[float, Field(gt=0)] = SILENCE_S
+    """A watch without any event, bookmarks too, for so long is opened again."""
     workload_nats_url: str | None = None
     """NATS as workloads reach it; default: as the operator does."""
     workload_nats_credentials_file: str | None = None
@@ -81,6 +86,7 @@ class OperatorSettings(BaseSettings):
             log_level=self.workload_log_level,
             passed_env={name: value for name, value in environment.items() if name.startswith("OTEL_")},
             allowed_images=_words(self.allowed_images),
+            patience_s=PATIENCE_S,
         )
 
 

@@ -24,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +34,8 @@ import structlog
 from nats import errors as nats_errors
 from nats.aio.client import Client, Server
 from nats.aio.subscription import Subscription
+
+from .link_security import LinkSecurity, SecurityError
 
 log = structlog.get_logger()
 
@@ -65,6 +67,8 @@ class LinkSettings:
     url: str
     name: str
     credentials_file: str | None = None
+    security: LinkSecurity = field(default_factory=LinkSecurity.from_environment)
+    """TLS files and nkey; default: what the environment names (:mod:`.link_security`)."""
 
     @property
     def servers(self) -> list[str]:
@@ -206,13 +210,17 @@ async def _discard(client: _Client, watch: _Watch) -> None:
 
 
 class _Client(Client):
-    """nats-py's client with three additions: who watches it, a ``flush`` that is a barrier, and no socket
-    left behind by a reconnect that failed.
+    """nats-py's client with four additions: who watches it, a ``flush`` that is a barrier, a ``flush`` that
+    may end before its answer, and no socket left behind by a reconnect that failed.
 
     nats-py writes the PING of a flush past the commands that still wait in its own buffer. Its PONG then
     proves nothing: a subscription may not have reached the server yet when it is called ready, and one that
     drains may still get messages after it has stopped to listen, which loses them. So what waits is written
     first.
+
+    A flush that ran into its time limit leaves its future behind, cancelled. nats-py would set it when the
+    PONG comes after all, fail at that, and give up a connection that only was slow: under load the worst
+    moment to lose what is in flight.
     """
 
     def __init__(self, watch: _Watch) -> None:
@@ -224,6 +232,11 @@ class _Client(Client):
             waiting, self._pending, self._pending_data_size = self._pending, [], 0
             self._transport.writelines(waiting)
         await super()._send_ping(future)
+
+    async def _process_pong(self) -> None:
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
 
     async def _connect_to_server(self, s: Any) -> None:
         """nats-py puts the new socket in the place of the one before and forgets that, open as it may be:
@@ -321,14 +334,20 @@ def _kind(error: Exception) -> str:
 
 
 def _credentials(settings: LinkSettings) -> dict[str, Any]:
+    try:
+        options = settings.security.options()
+    except SecurityError as error:
+        raise LinkError(str(error)) from error
     if not settings.credentials_file:
-        return {}
+        return options
+    if "nkeys_seed" in options:
+        raise LinkError("NATS_CREDENTIALS_FILE and NATS_NKEY_FILE are both set: keep one of the two")
     path = Path(settings.credentials_file)
     if not path.is_file():
         raise LinkError(f"the NATS credentials file {path} does not exist: check NATS_CREDENTIALS_FILE")
     if find_spec("nkeys") is None:
         raise LinkError("NATS credentials need the package nkeys: pip install 'nats-py[nkeys]'")
-    return {"user_credentials": str(path)}
+    return {**options, "user_credentials": str(path)}
 
 
 def _without_secrets(server: str) -> str:

@@ -12,19 +12,22 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import asyncpg
 
 from .faults import translated
-from .port import RegistryUnavailableError, SchemaError
+from .port import RegistryUnavailableError, SchemaError, SchemaPendingError
 
 if TYPE_CHECKING:
     Connection: TypeAlias = "asyncpg.Connection[Any]"
+
+T = TypeVar("T")
 
 CONNECT_S: Final = 10.0
 """For reaching the database, and for reading what it has."""
@@ -32,6 +35,10 @@ LOCK_S: Final = 60.0
 """For somebody else's migration to end."""
 STATEMENT_S: Final = 600.0
 """For one migration."""
+WAIT_S: Final = 1.0
+"""Between two looks of who waits."""
+REMIND_S: Final = 30.0
+"""Between two lines of who waits for the same thing."""
 
 _LOCK_ID: Final = 0x6265616D  # "beam": any number, as long as nobody else uses it in this database
 _REINSTALL: Final = "`pip install --force-reinstall beamline`"
@@ -137,18 +144,58 @@ async def check(url: str, *, allow_newer: bool = False) -> str | None:
     ``allow_newer`` accepts a database that a newer release has migrated, as routers do during an upgrade:
     migrations only add until no old release is left. Raises :class:`.port.RegistryUnavailableError`.
     """
+    try:
+        await require(url, allow_newer=allow_newer)
+    except SchemaError as error:
+        return str(error)
+    return None
+
+
+async def require(url: str, *, allow_newer: bool = False) -> None:
+    """As :func:`check`, but raises: :class:`SchemaPendingError` where a migration is still to come, and
+    :class:`SchemaError` where none would help.
+    """
     known = packaged()
     async with _connection(url) as connection:
         if await connection.fetchval("SELECT to_regclass('schema_migrations')") is None:
-            return "the database holds no registry yet: run `beamline migrate`"
+            raise SchemaPendingError("the database holds no registry yet: run `beamline migrate`")
         applied = await _applied(connection)
     if allow_newer:
         applied = {name: checksum for name, checksum in applied.items() if name <= known[-1].name}
-    try:
-        missing = [migration.name for migration in pending(known, applied)]
-    except SchemaError as error:
-        return str(error)
-    return f"the database lacks {', '.join(missing)}: run `beamline migrate`" if missing else None
+    missing = [migration.name for migration in pending(known, applied)]
+    if missing:
+        raise SchemaPendingError(f"the database lacks {', '.join(missing)}: run `beamline migrate`")
+
+
+async def wait(
+    attempt: Callable[[], Awaitable[T]],
+    *,
+    timeout_s: float,
+    on_wait: Callable[[str, float], None],
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    now: Callable[[], float] = time.monotonic,
+) -> T:
+    """Calls ``attempt`` once a second until it succeeds, for at most ``timeout_s`` seconds.
+
+    A migration that is still to come and a database that does not answer, or does not let us in yet, are
+    waited for; any other :class:`SchemaError` ends the wait at once, because time does not heal it.
+    ``on_wait`` gets the reason and the seconds waited so far: at first, when the reason changes, and every
+    :data:`REMIND_S`. Raises :class:`.port.RegistryUnavailableError` with the last reason when time is up.
+    """
+    began = now()
+    said, said_at = "", began
+    while True:
+        try:
+            return await attempt()
+        except (SchemaPendingError, RegistryUnavailableError) as error:
+            reason, last = str(error), error
+        waited = now() - began
+        if waited >= timeout_s:
+            raise RegistryUnavailableError(f"gave up after {timeout_s:g} s: {reason}") from last
+        if reason != said or now() - said_at >= REMIND_S:
+            on_wait(reason, waited)
+            said, said_at = reason, now()
+        await sleep(min(WAIT_S, timeout_s - waited))
 
 
 @asynccontextmanager

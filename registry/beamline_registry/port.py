@@ -56,6 +56,10 @@ class SchemaError(RegistryError):
     """The database's schema is older or newer than this program; the message names the command that helps."""
 
 
+class SchemaPendingError(SchemaError):
+    """A migration is still to come: the database is empty or older, so whoever can wait waits."""
+
+
 @dataclass(frozen=True, slots=True)
 class Upsert:
     """Puts a record in place of what the registry holds under its id; ``changed_by`` is for the audit log."""

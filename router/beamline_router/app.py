@@ -27,6 +27,7 @@ from typing import Any, Final
 
 import structlog
 from nats.aio.client import Client
+from prometheus_client import Counter
 
 from beamline_registry.port import RegistryError, SchemaError
 from beamline_sdk import link, logs, signals
@@ -140,7 +141,12 @@ class _Router:
         self._telemetry = Telemetry()
         self._access_log = AccessLog(enabled=settings.logs_requests)
         fast = settings.transport == "fast"
-        self._transport = FastTransport() if fast else NatsTransport()
+        late = Counter(
+            "router_late_replies_total",
+            "Replies of extensions that came when nobody waited any more, or a second time; dropped.",
+            registry=self._telemetry.registry,
+        )
+        self._transport = FastTransport(on_late=late.inc) if fast else NatsTransport(on_late=late.inc)
         self._streams = NatsStreams()
         self._runtime = Runtime(time.monotonic, rng, self._telemetry)
         self._pipeline = Pipeline(
@@ -214,7 +220,7 @@ class _Router:
                 self._start(self._connect(http_url), "link")
                 self._start(self._reporter.run(), "reports")
                 self._start(self._door_settings.run(), "door settings")
-                probe = OverloadProbe(self._gate.shedder, lambda: self._serving.in_flight, lambda: self._nc)
+                probe = OverloadProbe(self._gate.shedder, self._serving, lambda: self._nc)
                 self._start(probe.run(), "overload")
                 self._start(self._say_waiting(), "waiting")
                 await self._until_stopped()

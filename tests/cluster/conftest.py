@@ -125,7 +125,7 @@ async def bench(cluster: Any, namespace: str, database_url: str, nats_server: An
     api = await KubeApi.connect(str(cluster.kubeconfig))
     registry = await PostgresRegistry.connect(database_url)
     settings = {
-        "kubeconfig": str(cluster.kubeconfig),
+        "kubeconfig": str(cluster.operator_kubeconfig(namespace)),
         "namespaces": namespace,
         "database_url": database_url,
         "nats_url": nats_server.url,

@@ -44,7 +44,7 @@ class Job:
         self.namespace = namespace
         self.world = World().start_infrastructure()
         self.router = self.world.router()
-        self.operator = self.world.operator(cluster.kubeconfig, namespace)
+        self.operator = self.world.operator(cluster.operator_kubeconfig(namespace), namespace)
         self.extensions: dict[str, Process] = {}
 
     def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> Any:

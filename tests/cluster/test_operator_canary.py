@@ -55,7 +55,8 @@ class Stage:
         self.namespace = namespace
         self.world = World().start_infrastructure()
         self.router = self.world.router().start()
-        self.operators = [self.world.operator(cluster.kubeconfig, namespace, f"operator-{n}") for n in (1, 2)]
+        login = cluster.operator_kubeconfig(namespace)
+        self.operators = [self.world.operator(login, namespace, f"operator-{n}") for n in (1, 2)]
         self._over = threading.Event()
         self._caller = threading.Thread(target=self._call)
 

@@ -199,7 +199,7 @@ class _opened:  # noqa: N801 -- reads as a function
         self._api = await KubeApi.connect(str(self._cluster.kubeconfig))
         self._registry = await PostgresRegistry.connect(self._database_url)
         settings = {
-            "kubeconfig": str(self._cluster.kubeconfig),
+            "kubeconfig": str(self._cluster.operator_kubeconfig(self._namespace)),
             "namespaces": self._namespace,
             "database_url": self._database_url,
             "nats_url": self._nats_url,

@@ -97,11 +97,14 @@ async def test_a_breaker_is_shown_where_it_matters_and_reports_alone_write_nothi
     assert {"SUBJECT", "TIMEOUT", "RETRY", "ENABLED", "REVISION", "MESSAGE"} <= set(wide)
 
 
-async def test_taking_back_a_permission_reaches_the_registry_and_the_policy(bench: Bench) -> None:
+async def test_taking_back_a_permission_reaches_the_registry_and_the_policy(
+    bench: Bench, cluster: Any
+) -> None:
     other = f"{bench.namespace}-other"
     await bench.api.request("POST", "/api/v1/namespaces", body={"metadata": {"name": other}})
     shared = Bench(bench.api, bench.registry, bench.settings, other)
-    await bench.start(namespaces=f"{bench.namespace},{other}")
+    login = cluster.operator_kubeconfig(bench.namespace, other)
+    await bench.start(namespaces=f"{bench.namespace},{other}", kubeconfig=str(login))
     try:
         await shared.extension("guard", workload=None, allowedNamespaces=[bench.namespace])
         await policy(bench, "default", {"name": "guard", "namespace": other})

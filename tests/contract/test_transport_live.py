@@ -16,6 +16,8 @@ from nats.aio.msg import Msg
 
 from beamline_cli.local.nats import LocalNats
 from beamline_router.core.ports import Transport, TransportFault
+from beamline_router.edges.fast_nats import FastTransport
+from beamline_router.edges.nats_transport import NatsTransport
 
 from .transport_lines import PATIENCE, TRANSPORTS, connected, echo, responding, until
 
@@ -84,6 +86,30 @@ async def test_without_time_left_nothing_is_sent(
         assert await transport.request(subject, b"late", {}, timeout_s) is TransportFault.TIMED_OUT
         await transport.request(subject, b"in time", {}, PATIENCE)
         assert seen == [b"in time"]
+
+
+@pytest.mark.parametrize("kind", [FastTransport, NatsTransport])
+async def test_late_and_second_replies_are_counted(
+    nats_server: LocalNats, subject: str, kind: type[FastTransport] | type[NatsTransport]
+) -> None:
+    late: list[str] = []
+    held: list[Msg] = []
+
+    async def respond(message: Msg) -> None:
+        held.append(message)
+        if message.data != b"hold":
+            await message.respond(b"first")
+            await message.respond(b"second")
+
+    async with responding(nats_server, subject, respond), connected(nats_server) as nc:
+        transport = kind(nc, lambda: late.append("one"))
+        assert await transport.request(subject, b"hold", {}, 0.05) is TransportFault.TIMED_OUT
+        await until(lambda: bool(held))
+        assert late == []
+        await held[0].respond(b"late")
+        await until(lambda: len(late) == 1)
+        assert await transport.request(subject, b"twice", {}, PATIENCE) == b"first"
+        await until(lambda: len(late) == 2)
 
 
 async def test_a_late_reply_is_dropped_and_never_given_to_the_next_request(

@@ -35,6 +35,9 @@ REQUESTS: list[Any] = [
     pytest.param(b'{"prompt": "x", "parameters": {"temperature": Infinity}}', id="Infinity"),
     pytest.param(b'{"prompt": "x", "parameters": {"n": 1e999}}', id="a number beyond all bounds"),
     pytest.param(b'{"prompt": "x", "prompt": 5}', id="a key twice, the last of the wrong type"),
+    pytest.param(b'{"prompt": "x", "prompt": "y"}', id="a key twice"),
+    pytest.param(b'{"prompt": "x", "tenant_id": "a", "tenant_id": "b"}', id="two tenants"),
+    pytest.param(rb'{"prompt": "x", "tenant_id": "a", "tenant\u005fid": "b"}', id="two tenants, one escaped"),
     pytest.param(b'{"prompt": "x",}', id="a comma too many"),
     pytest.param(b"null", id="null"),
     pytest.param(b'"prompt"', id="text alone"),
@@ -71,6 +74,9 @@ REPLIES: list[Any] = [
     pytest.param(b'{"output": 5, "verdict": 5}', id="numbers for text"),
     pytest.param(b'{"output": ["x"], "verdict": ["pass"]}', id="lists for text"),
     pytest.param(b'{"output": "x", "output": {}, "verdict": "pass", "verdict": "maybe"}', id="keys twice"),
+    pytest.param(
+        b'{"output": "x", "output": "y", "verdict": "reject", "verdict": "pass"}', id="two verdicts"
+    ),
     pytest.param(b'{"error": 5}', id="a number as error"),
     pytest.param(b'{"error": {"code": {"a": 1}, "message": [], "details": 5}}', id="an error of wrong types"),
     pytest.param(b'{"error": {"code": "INTERNAL", "retry_after_ms": -1e400}}', id="a pause beyond bounds"),

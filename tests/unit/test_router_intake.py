@@ -133,10 +133,10 @@ def test_what_is_wrong_is_refused_with_the_field_in_words(body: Any, words: str)
     assert error.request_id
 
 
-def test_duplicate_keys_are_taken_as_the_last_one() -> None:
-    request = read(b'{"prompt": "a", "prompt": "b"}')
-    assert isinstance(request, Request)
-    assert request.prompt == "b"
+def test_a_field_that_is_said_twice_is_an_invalid_argument() -> None:
+    error = read(b'{"prompt": "a", "prompt": "b"}')
+    assert isinstance(error, WireError)
+    assert (error.code, "twice" in error.message) == (ErrorCode.INVALID_ARGUMENT, True)
 
 
 def test_a_body_of_256_kib_is_taken_and_a_byte_more_is_413() -> None:

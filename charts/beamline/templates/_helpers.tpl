@@ -76,6 +76,26 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 - name: NATS_CREDENTIALS_FILE
   value: /etc/beamline/nats/credentials
 {{- end }}
+{{- if .Values.nats.nkeySecret.name }}
+- name: NATS_NKEY_FILE
+  value: /etc/beamline/nats-nkey/seed
+{{- end }}
+{{- with .Values.nats.tls }}
+{{- if .caSecret.name }}
+- name: NATS_CA_FILE
+  value: /etc/beamline/nats-ca/ca.crt
+{{- end }}
+{{- if .clientSecret }}
+- name: NATS_CERTIFICATE_FILE
+  value: /etc/beamline/nats-client/tls.crt
+- name: NATS_KEY_FILE
+  value: /etc/beamline/nats-client/tls.key
+{{- end }}
+{{- if .first }}
+- name: NATS_TLS_FIRST
+  value: "true"
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{- define "beamline.databaseVolume" -}}
@@ -106,12 +126,55 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
     items: [{key: {{ .key | quote }}, path: credentials}]
 {{- end }}
 {{- end }}
+{{- with .Values.nats.nkeySecret }}
+{{- if .name }}
+- name: nats-nkey
+  secret:
+    secretName: {{ .name }}
+    defaultMode: 0440
+    items: [{key: {{ .key | quote }}, path: seed}]
+{{- end }}
+{{- end }}
+{{- with .Values.nats.tls.caSecret }}
+{{- if .name }}
+- name: nats-ca
+  secret:
+    secretName: {{ .name }}
+    defaultMode: 0440
+    items: [{key: {{ .key | quote }}, path: ca.crt}]
+{{- end }}
+{{- end }}
+{{- with .Values.nats.tls.clientSecret }}
+- name: nats-client
+  secret: {secretName: {{ . }}, defaultMode: 0440}
+{{- end }}
 {{- end -}}
 
 {{- define "beamline.natsMount" -}}
 {{- if .Values.nats.credentialsSecret.name }}
 - {name: nats-credentials, mountPath: /etc/beamline/nats, readOnly: true}
 {{- end }}
+{{- if .Values.nats.nkeySecret.name }}
+- {name: nats-nkey, mountPath: /etc/beamline/nats-nkey, readOnly: true}
+{{- end }}
+{{- if .Values.nats.tls.caSecret.name }}
+- {name: nats-ca, mountPath: /etc/beamline/nats-ca, readOnly: true}
+{{- end }}
+{{- if .Values.nats.tls.clientSecret }}
+- {name: nats-client, mountPath: /etc/beamline/nats-client, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- define "beamline.spread" -}}
+topologySpreadConstraints:
+  {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+  - topologyKey: {{ . }}
+    maxSkew: 1
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- $ | nindent 8 }}
+  {{- end }}
 {{- end -}}
 
 {{/* Pod Security "restricted", and a bit more. */}}

@@ -1,4 +1,4 @@
-"""``beamline operator``, ``beamline router``, ``beamline extension``: one component as this process.
+"""``beamline operator``, ``router``, ``admin``, ``extension``: one component as this process.
 
 They are configured by environment variables, as containers are.
 """
@@ -25,13 +25,15 @@ def add_to(app: typer.Typer) -> None:
     """Adds the commands of this module."""
     app.command(name="operator")(operator)
     app.command(name="router")(router)
+    app.command(name="admin")(admin)
     app.add_typer(extension)
 
 
 def router() -> None:
     """Run a router in this process until SIGTERM.
 
-    Environment: BEAMLINE_DATABASE_URL, NATS_URL, NATS_CREDENTIALS_FILE, BEAMLINE_HTTP_HOST,
+    Environment: BEAMLINE_DATABASE_URL, NATS_URL, NATS_CREDENTIALS_FILE, NATS_NKEY_FILE, NATS_CA_FILE,
+    NATS_CERTIFICATE_FILE, NATS_KEY_FILE, NATS_TLS_FIRST, BEAMLINE_HTTP_HOST,
     BEAMLINE_HTTP_PORT, BEAMLINE_POLL_SECONDS, BEAMLINE_SNAPSHOT_FILE, BEAMLINE_MAX_IN_FLIGHT,
     BEAMLINE_API_KEYS, BEAMLINE_ANONYMOUS, BEAMLINE_NATS_KEYS, BEAMLINE_LIMITS_FILE,
     BEAMLINE_TENANT_REQUESTS_PER_SECOND, BEAMLINE_TENANT_BURST, BEAMLINE_TENANT_CONCURRENCY,
@@ -64,6 +66,17 @@ def operator() -> None:
         raise typer.Exit(main())
     except ValidationError as error:
         raise CliError(_settings_sentence(error), ExitCode.CONFIGURATION) from error
+
+
+def admin() -> None:
+    """Run the admin process (read-only API and pages) until SIGTERM.
+
+    Environment: BEAMLINE_DATABASE_URL, BEAMLINE_ADMIN_HTTP_HOST, BEAMLINE_ADMIN_HTTP_PORT,
+    BEAMLINE_ADMIN_TOKEN, LOG_LEVEL, LOG_SILENT.
+    """
+    from beamline_admin.app import main
+
+    raise typer.Exit(main())
 
 
 @extension.command(name="run")

@@ -6,7 +6,7 @@ does not keep the workload from being applied, and the other way round.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -38,12 +38,18 @@ class Actor:
     """Writes to store, registry and deployments."""
 
     def __init__(
-        self, store: ObjectStore, deployments: Deployments | None, batcher: Batcher, ledger: Ledger
+        self,
+        store: ObjectStore,
+        deployments: Deployments | None,
+        batcher: Batcher,
+        ledger: Ledger,
+        clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._deployments = deployments
         self._batcher = batcher
         self._ledger = ledger
+        self._clock = clock
 
     async def carry_out(self, key: ObjectKey, plan: Plan, attempts: Attempts) -> Attempts:
         """The attempts after this plan.
@@ -67,7 +73,11 @@ class Actor:
         return attempts
 
     async def publish(self, key: ObjectKey, old: Mapping[str, Any], plan: Plan) -> bool:
-        """Writes the status where it says something new, then the events. Whether it wrote."""
+        """Writes the status where it says something new, then the events. Whether it wrote.
+
+        In this order an event is told at most once: a leader that dies in between leaves a status that says
+        it all, and no event. The other order would tell one twice, and Kubernetes forgets events anyway.
+        """
         changed = dict(old) != dict(plan.status)
         if changed:
             await self._store.write_status(key, plan.status)
@@ -89,7 +99,7 @@ class Actor:
             return replace(attempts, registry_fault=str(error) or type(error).__name__)
         write = writes[-1]
         if isinstance(write, Upsert) and result.outcome in {Outcome.WRITTEN, Outcome.UNCHANGED}:
-            self._ledger.put(key, Row(write.record, result.revision))
+            self._ledger.put(key, Row(write.record, result.revision, self._clock()))
         if isinstance(write, Remove) and result.outcome is not Outcome.STALE:
             self._ledger.forget(key)
             if result.outcome is Outcome.WRITTEN:

@@ -83,7 +83,7 @@ class Controller:
         self._fenced = False
         self.queue = WorkQueue(clock, jitter=jitter)
         self.drift_repairs = 0
-        reconciler.notify = self.enqueue
+        reconciler.notify = self._enqueue_later
 
     @property
     def registry_fault(self) -> str | None:
@@ -91,8 +91,15 @@ class Controller:
         return self._reconciler.batcher.fault
 
     def enqueue(self, key: ObjectKey) -> None:
-        """Something happened to ``key``, or may have."""
-        self.queue.add(key)
+        """Something happened to ``key``, or may have. What the registry does not hold yet goes first."""
+        stored, row = self._store.get(key), self._reconciler.ledger.get(key)
+        if stored is None or row is None or stored.metadata.deleting:
+            self.queue.add(key)
+        else:
+            self.queue.add(key, first=row.record.generation != stored.metadata.generation)
+
+    def _enqueue_later(self, key: ObjectKey) -> None:
+        self.queue.add(key, first=False)
 
     def enqueue_workload(self, namespace: str, name: str) -> None:
         """The workload of an Extension changed."""
@@ -122,7 +129,7 @@ class Controller:
     def enqueue_dependents(self, extension: ObjectKey) -> None:
         """Everything that refers to ``extension`` is looked at again."""
         for key in self._reconciler.index.referrers(extension):
-            self.queue.add(key)
+            self._enqueue_later(key)
 
     def on_health(self, report: RouterHealth) -> None:
         """A router reported calls and breakers: wakes the extensions whose status is to say something new."""
@@ -155,19 +162,25 @@ class Controller:
             if before is not None or not status.leaving:
                 self._spread(key for key, _ in self._reconciler.ledger.items())
             return
-        changed = set(self._reconciler.ledger.changed_between(before.revision, status.revision))
+        ledger = self._reconciler.ledger
+        others = [report.revision for report in self._reports.values() if report is not status]
+        served = ledger.changed_between(
+            min([before.revision, *others]), min([status.revision, *others])
+        )  # by every router: all that there is to say about them
+        for key in ledger.changed_between(before.revision, status.revision) - served:
+            self.queue.add_after(key, self._reconciler.patience_s)
         remarks = set(_remarks(before)) ^ set(_remarks(status))
         for kind, identifier, _ in remarks:
             holder = self._reconciler.index.holder_of_id(kind, identifier)
             if holder is not None:
-                changed.add(holder)
-        for key in changed:
-            self.queue.add(key)
+                served.add(holder)
+        for key in served:
+            self._enqueue_later(key)
 
     async def start(self) -> None:
         """Enqueues every object that exists and starts working. Call it once the store has its objects."""
         for key in self._reconciler.learn():
-            self.queue.add(key)
+            self.queue.add(key, first=not self._is_described(key))
         self._fenced = False
         self._reports = {status.instance: status for status in self._hints.routers()}
         self._tasks = [
@@ -175,6 +188,13 @@ class Controller:
         ]
         self._tasks.append(asyncio.create_task(self._resync(), name="full-compare"))
         self._tasks.append(asyncio.create_task(self._watch_health(), name="health-window"))
+
+    def _is_described(self, key: ObjectKey) -> bool:
+        """Whether the last operator had said something about this generation: it can wait for the others."""
+        stored = self._store.get(key)
+        if stored is None or stored.metadata.deleting:
+            return False
+        return stored.status.get("observedGeneration") == stored.metadata.generation
 
     async def stop(self) -> None:
         """Ends all tasks; a key in a worker's hands is finished, for at most ten seconds."""

@@ -43,8 +43,18 @@ def decide(view: View, settings: ReconcileSettings) -> Plan:
         events=told,
         requeue=_requeue(view, decided, settings),
         failed=_failure(view),
+        wait=_wait(view, decided),
         remember=_remember(view),
     )
+
+
+def _wait(view: View, decided: Decided) -> float:
+    """Only the routers are missing, and the row is so new that they can't have reported it yet."""
+    programmed = decided.get(ConditionType.PROGRAMMED)
+    under_way = programmed is not None and programmed.reason is Reason.PROGRAMMING
+    if not under_way or view.canary is not None or view.rollback is not None or _failure(view) is not None:
+        return 0.0
+    return view.patience
 
 
 def _remember(view: View) -> dict[str, object]:

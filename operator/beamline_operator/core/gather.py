@@ -81,12 +81,13 @@ class Gatherer:
         record, canary = record_of(stored, denied), None
         if isinstance(stored, Extension) and isinstance(record, ExtensionRecord):
             record, canary = self._divide(stored, record, work, attempts, now)
+        row = self._ledger.get(key)
         routers = tuple(sorted(self._hints.routers(), key=lambda router: router.instance))
         return View(
             object=stored,
             now=now,
             record=record,
-            row=self._ledger.get(key),
+            row=row,
             rival=self._index.rival(key),
             references=references,
             desired=work.desired,
@@ -103,6 +104,7 @@ class Gatherer:
             canary=canary,
             good=work.good,
             rollback=work.rollback,
+            patience=0.0 if row is None else row.since + self._settings.patience_s - self._clock(),
         )
 
     async def _work(self, extension: Extension, attempts: Attempts) -> tuple[_Work, Attempts]:

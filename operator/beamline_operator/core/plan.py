@@ -32,6 +32,8 @@ class Plan:
     events: tuple[Event, ...] = field(default=())
     requeue: float | None = None
     failed: str | None = None
+    wait: float = 0.0
+    """Seconds for which the status is not worth a write yet: the routers' reports are on their way."""
     remember: Mapping[str, Any] = field(default_factory=dict)
     """Fields of status that must be written before the work begins: a kill in between must not undo it."""
 

@@ -5,8 +5,13 @@ added while it is *worked on* is kept aside and comes back when the work is done
 happened meanwhile is missed and no key runs in two workers. A delayed key has one timer, the earliest; taking
 the key out drops it.
 
-A failing key comes back after a delay that doubles from one second to four with jitter: never more than one
-attempt a second per key, and never more than five seconds late once what failed works again.
+There are two lanes. What somebody waits for (an object that is new, changed or deleted) goes before what is
+said about the rest (routers' reports, timers, the full compare), so that a mass of changes is served before
+all of it is described. Of eight keys at least one is from the other lane, so neither ever stands still.
+
+A failing key comes back after a delay that doubles from one second to three with jitter, whatever wakes it
+meanwhile: never more than one attempt a second per key, and never more than five seconds late once what
+failed works again.
 """
 
 from __future__ import annotations
@@ -20,9 +25,11 @@ from typing import Final, Protocol
 from beamline_contract.objects import ObjectKey
 
 BACKOFF_FIRST_S: Final = 1.0
-BACKOFF_CAP_S: Final = 4.0
+BACKOFF_CAP_S: Final = 3.0
 JITTER: Final = 0.2
 """A delay is lengthened by up to this share, never shortened."""
+SHARE: Final = 8
+"""One key of so many is taken from the lane that waits."""
 
 
 class Timer(Protocol):
@@ -45,28 +52,38 @@ class WorkQueue:
     def __init__(self, clock: Clock | None = None, *, jitter: Callable[[], float] = random.random) -> None:
         self._clock = clock
         self._jitter = jitter
-        self._ready: deque[ObjectKey] = deque()
-        self._dirty: set[ObjectKey] = set()
+        self._first: deque[ObjectKey] = deque()
+        self._later: deque[ObjectKey] = deque()
+        """May hold a key that was moved to the first lane: whoever takes it out looks whether it is due."""
+        self._dirty: dict[ObjectKey, bool] = {}
+        """Keys that are due, and whether they are of the first lane."""
+        self._taken = 0
         self._processing: set[ObjectKey] = set()
         self._timers: dict[ObjectKey, tuple[float, Timer]] = {}
         self._failures: dict[ObjectKey, int] = {}
+        self._not_before: dict[ObjectKey, float] = {}
+        """When a key that failed may be tried again at the earliest."""
         self._getters: deque[asyncio.Future[None]] = deque()
         self._idle = asyncio.Event()
         self._idle.set()
 
     def __len__(self) -> int:
         """Keys that are due and not worked on."""
-        return len(self._ready)
+        return len(self._dirty) - sum(key in self._dirty for key in self._processing)
 
     async def wait_idle(self) -> None:
         """Returns when nothing is due and nothing is worked on; delayed keys may exist."""
         await self._idle.wait()
 
-    def add(self, key: ObjectKey) -> None:
-        """``key`` is due now."""
-        if key in self._dirty:
+    def add(self, key: ObjectKey, *, first: bool = True) -> None:
+        """``key`` is due now, or a second after its last failure; ``first`` before everything that is not."""
+        if key in self._not_before and (early := self._not_before[key] - self._time()) > 0:
+            self.add_after(key, early)
             return
-        self._dirty.add(key)
+        known = self._dirty.get(key)
+        if known is not None and known >= first:
+            return
+        self._dirty[key] = first
         self._idle.clear()
         if key not in self._processing:
             self._put(key)
@@ -74,7 +91,7 @@ class WorkQueue:
     def add_after(self, key: ObjectKey, delay_s: float) -> None:
         """``key`` is due in ``delay_s`` seconds, unless it is due earlier anyway."""
         if delay_s <= 0:
-            self.add(key)
+            self.add(key, first=False)
             return
         clock = self._clock or asyncio.get_running_loop()
         due = clock.time() + delay_s
@@ -91,12 +108,14 @@ class WorkQueue:
         self._failures[key] = failures + 1
         base = min(BACKOFF_FIRST_S * 2.0 ** min(failures, 16), BACKOFF_CAP_S)
         delay = base * (1 + JITTER * self._jitter())
+        self._not_before[key] = self._time() + BACKOFF_FIRST_S
         self.add_after(key, delay)
         return delay
 
     def forget(self, key: ObjectKey) -> None:
         """``key`` succeeded: its next failure starts from the first delay again."""
         self._failures.pop(key, None)
+        self._not_before.pop(key, None)
 
     def failures(self, key: ObjectKey) -> int:
         """Failures in a row."""
@@ -104,18 +123,18 @@ class WorkQueue:
 
     async def get(self) -> ObjectKey:
         """The next key; call :meth:`done` when it has been worked on."""
-        while not self._ready:
+        while not len(self):
             waiter = asyncio.get_running_loop().create_future()
             self._getters.append(waiter)
             try:
                 await waiter
             except asyncio.CancelledError:
                 waiter.cancel()
-                if self._ready:
+                if len(self):
                     self._wake()
                 raise
-        key = self._ready.popleft()
-        self._dirty.discard(key)
+        key = self._take()
+        del self._dirty[key]
         self._processing.add(key)
         self._cancel_timer(key)
         return key
@@ -133,15 +152,30 @@ class WorkQueue:
         for _, timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
-        self._ready.clear()
+        self._first.clear()
+        self._later.clear()
         self._dirty.clear()
         self._failures.clear()
+        self._not_before.clear()
         if not self._processing:
             self._idle.set()
 
+    def _time(self) -> float:
+        return (self._clock or asyncio.get_running_loop()).time()
+
     def _put(self, key: ObjectKey) -> None:
-        self._ready.append(key)
+        (self._first if self._dirty[key] else self._later).append(key)
         self._wake()
+
+    def _take(self) -> ObjectKey:
+        self._taken += 1
+        lanes = (self._later, self._first) if self._taken % SHARE == 0 else (self._first, self._later)
+        for lane in lanes:
+            while lane:
+                key = lane.popleft()
+                if key in self._dirty and key not in self._processing:
+                    return key
+        raise AssertionError("a key that is due is in a lane")
 
     def _wake(self) -> None:
         while self._getters:
@@ -152,7 +186,7 @@ class WorkQueue:
 
     def _fire(self, key: ObjectKey) -> None:
         self._timers.pop(key, None)
-        self.add(key)
+        self.add(key, first=False)
 
     def _cancel_timer(self, key: ObjectKey) -> None:
         known = self._timers.pop(key, None)

@@ -94,7 +94,12 @@ class Reconciler:
             clock=self.monotonic,
             inputs=inputs,
         )
-        self._actor = Actor(store, deployments, self.batcher, self.ledger)
+        self._actor = Actor(store, deployments, self.batcher, self.ledger, self.monotonic)
+
+    @property
+    def patience_s(self) -> float:
+        """See :class:`ReconcileSettings`."""
+        return self._settings.patience_s
 
     @property
     def epoch(self) -> int:
@@ -148,6 +153,8 @@ class Reconciler:
             view = replace(view, row=None)
         for _ in range(MAX_STEPS):
             plan = decide(view, self._settings)
+            if plan.idle and plan.wait > 0:
+                return plan.wait
             if plan.idle:
                 if await self._actor.publish(key, _stored_status(self._store, view), plan):
                     for other in self.index.update(key, self._store.get(key)):

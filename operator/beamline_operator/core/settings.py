@@ -27,5 +27,9 @@ class ReconcileSettings:
     """How soon an unfinished rollout is looked at again where no event announces its end."""
     canary_poll_s: float = 5.0
     """How often a canary that is under way is looked at; routers report as often."""
+    patience_s: float = 0.0
+    """How long the status of a row that was just written waits for the routers that are about to report it:
+    one write of status then says what would take three. 0 writes at once.
+    """
     conflict_poll_s: float = 30.0
     """How soon an object is tried again that a row without an object, or a foreign Deployment, keeps out."""

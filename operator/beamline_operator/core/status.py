@@ -191,6 +191,8 @@ def events(view: View, decided: Decided) -> tuple[Event, ...]:
             continue
         if _is_news(before.get(kind), finding, view.generation):
             told.append(Event(event, finding.message[:1024], "Normal" if finding.holds else "Warning"))
+    if any(event.reason is EventReason.PROGRAMMED for event in told):  # says that it is in the registry, too
+        told = [event for event in told if event.reason is not EventReason.SYNCED]
     return tuple(told)
 
 

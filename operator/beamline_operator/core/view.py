@@ -37,6 +37,8 @@ class Row:
 
     record: Record
     revision: int
+    since: float = 0.0
+    """Monotonic seconds at which this process learnt it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,8 @@ class View:
     """What the running extension publishes; None where none runs."""
     overrides: tuple[Override, ...] = ()
     """What a policy's steps lay over extensions whose schema is known."""
+    patience: float = 0.0
+    """Seconds for which routers may still be about to report the row that was written last."""
 
     @property
     def kind(self) -> Kind:

@@ -13,13 +13,15 @@ then ends and is restarted, because a blind operator is worse than none.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
+import aiohttp
 import kopf
 import structlog
 
@@ -30,6 +32,10 @@ from beamline_sdk.deployment.kubernetes import LABEL_SELECTOR
 from beamline_sdk.deployment.manifests import PATHS, resource_of
 
 START_TIMEOUT_S: Final = 30.0
+SILENCE_S: Final = 30.0
+"""A watch that said nothing for so long, no bookmark either, is opened again from where it stood."""
+RECONNECT_S: Final = 1.0
+"""Between two watches of one resource: a server that ends each at once is not asked more often."""
 STOP_TIMEOUT_S: Final = 10.0
 PAGE: Final = 500
 TLS_GOODBYE_S: Final = 0.25
@@ -52,6 +58,7 @@ class KopfWatch:
         api: KubeApi,
         *,
         namespaces: Sequence[str] = (),
+        silence_s: float = SILENCE_S,
         on_object: Callable[[Mapping[str, Any], bool], None],
         on_owned: Callable[[str, Mapping[str, Any], bool], None],
     ) -> None:
@@ -61,6 +68,7 @@ class KopfWatch:
         self.last_event: float | None = None
         self._api = api
         self._namespaces = tuple(namespaces)
+        self._silence_s = silence_s
         self._on_object = on_object
         self._on_owned = on_owned
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -111,7 +119,7 @@ class KopfWatch:
         try:
             await kopf.operator(
                 registry=self._registry(),
-                settings=_settings(),
+                settings=_settings(self._silence_s),
                 standalone=True,
                 identity=IDENTITY,  # type: ignore[arg-type]  # kopf does not export its own name for str
                 clusterwide=not self._namespaces,
@@ -141,8 +149,8 @@ class KopfWatch:
 
             return spy_owned
 
-        async def login(**_: Any) -> kopf.ConnectionInfo:
-            return _Login(**await _credentials(self._api))
+        async def login(**_: Any) -> kopf.AiohttpSession:
+            return _session(_Login(**await _credentials(self._api)))
 
         for plural in PLURAL.values():
             kopf.on.event(GROUP, VERSION, plural, registry=registry, id=f"watch-{plural}")(spy)
@@ -173,16 +181,45 @@ class KopfWatch:
         self._cross(self.on_failure, reason)
 
 
-def _settings() -> kopf.OperatorSettings:
+def _settings(silence_s: float) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.peering.standalone = True
     settings.scanning.disabled = True
     settings.watching.chunk_size = PAGE
+    settings.watching.inactivity_timeout = silence_s
+    settings.watching.reconnect_backoff = RECONNECT_S
+    settings.networking.error_backoffs = _Backoffs()
+    settings.persistence.diffbase_storage = _NoDiff()
     for kind in PATHS:
         settings.watching.label_selectors[resource_of(kind)[2]] = LABEL_SELECTOR
     settings.queueing.idle_timeout = 1.0
     return settings
+
+
+class _Backoffs(Iterable[float]):
+    """Seconds between attempts at a request of kopf's own: for ever, and never late by more than a few."""
+
+    def __iter__(self) -> Iterator[float]:
+        return itertools.chain((1.0,), itertools.repeat(2.0))
+
+
+class _NoDiff(kopf.DiffBaseStorage):
+    """Spies need no difference to the last time. kopf would copy each object several times to find it."""
+
+    def build(
+        self,
+        *,
+        body: kopf.Body,
+        extra_fields: Iterable[Any] | None = None,
+    ) -> Any:
+        return {}
+
+    def fetch(self, *, body: kopf.Body) -> Any:
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: Any) -> None:
+        """Nothing is kept."""
 
 
 class _Login(kopf.ConnectionInfo):
@@ -192,6 +229,30 @@ class _Login(kopf.ConnectionInfo):
         context = super().as_ssl_context()
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         return context
+
+
+def _session(info: kopf.ConnectionInfo) -> kopf.AiohttpSession:
+    """A session that opens a watch of one resource once in :data:`RECONNECT_S` at most. kopf itself opens one
+    that the server ended properly again at once, hundreds of times a second where it ends each at once.
+    """
+    opened: dict[str, float] = {}
+
+    async def pace(_: Any, __: Any, params: aiohttp.TraceRequestStartParams) -> None:
+        if "watch" not in params.url.query:
+            return
+        now = asyncio.get_running_loop().time()
+        due = max(now, opened.get(params.url.path, float("-inf")) + RECONNECT_S)
+        opened[params.url.path] = due
+        await asyncio.sleep(due - now)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_start.append(pace)
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
+        headers=info.as_http_headers(),
+        trace_configs=[trace],
+    )
+    return kopf.AiohttpSession(server=info.server, aiohttp_session=session)
 
 
 async def _credentials(api: KubeApi) -> dict[str, Any]:

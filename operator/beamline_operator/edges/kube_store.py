@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -36,7 +37,6 @@ from beamline_sdk.deployment.kube_api import MERGE, KubeApi, KubeError
 from ..core.ports import Event, StoredObject, StoreError
 
 EVENT_AGGREGATION_S: Final = 600
-_CONFLICT_RETRIES: Final = 4
 
 _log = structlog.get_logger()
 
@@ -59,6 +59,9 @@ class KubeStore:
         self._allowed = allowed
         self._objects: dict[ObjectKey, StoredObject] = {}
         self._gone: dict[ObjectKey, int] = {}
+        self._conflicted: set[ObjectKey] = set()
+        self._writing: dict[ObjectKey, int] = {}
+        """Objects of which a write of ours is on its way, and the newest version heard of meanwhile."""
 
     def get(self, key: ObjectKey) -> StoredObject | None:
         return self._objects.get(key)
@@ -68,8 +71,7 @@ class KubeStore:
 
     def observe(self, document: Mapping[str, Any], *, deleted: bool = False) -> ObjectKey:
         """Takes in one object as the API server told it, and says so to ``on_change``."""
-        stored = parse_stored(document)
-        key, version = stored.key, _version(stored.metadata.resource_version)
+        key, version = _key_of(document), _version(str(document["metadata"].get("resourceVersion", "")))
         known = self._objects.get(key)
         if deleted:
             self._gone[key] = version
@@ -78,9 +80,12 @@ class KubeStore:
             self.on_change(key)
             return key
         newest = _version(known.metadata.resource_version) if known is not None else self._gone.get(key, -1)
-        if version > newest:
-            self._objects[key] = stored
-            self.on_change(key)
+        if version > newest:  # most events are the echo of our own writes: they are not even parsed
+            self._objects[key] = _parsed(document, known)
+            if key in self._writing:  # our own write, or somebody else's: its answer will tell
+                self._writing[key] = version
+            else:
+                self.on_change(key)
         return key
 
     async def relist(self) -> None:
@@ -110,19 +115,26 @@ class KubeStore:
         await self._patch(key, {"status": {**removed, **status}}, subresource="/status")
 
     async def set_finalizer(self, key: ObjectKey, present: bool) -> None:
-        for _ in range(_CONFLICT_RETRIES):
-            current = self._objects.get(key)
-            if current is None or (FINALIZER in current.metadata.finalizers) == present:
-                return
-            others = [name for name in current.metadata.finalizers if name != FINALIZER]
-            metadata = {
-                "finalizers": [*others, FINALIZER] if present else others,
-                "resourceVersion": current.metadata.resource_version,
-            }
-            if await self._patch(key, {"metadata": metadata}, conflict_is_fine=True):
-                return
+        """After a conflict the next attempt reads the object first, and leaves it at that where it is still
+        the same: so a server that refuses whatever comes is asked once in a second about one object.
+        """
+        current = self._objects.get(key)
+        if current is not None and key in self._conflicted:
+            self._conflicted.discard(key)
             await self._refresh(key)
-        raise StoreError(f"the finalizer of {key} can't be written: the object changes all the time")
+            known, current = current, self._objects.get(key)
+            if current is not None and current.metadata.resource_version == known.metadata.resource_version:
+                raise StoreError(f"the finalizer of {key} is refused although nobody changed the object")
+        if current is None or (FINALIZER in current.metadata.finalizers) == present:
+            return
+        others = [name for name in current.metadata.finalizers if name != FINALIZER]
+        metadata = {
+            "finalizers": [*others, FINALIZER] if present else others,
+            "resourceVersion": current.metadata.resource_version,
+        }
+        if not await self._patch(key, {"metadata": metadata}, conflict_is_fine=True):
+            self._conflicted.add(key)
+            raise StoreError(f"the finalizer of {key} waits: somebody else changed the object")
 
     async def record_event(self, key: ObjectKey, event: Event) -> None:
         """Same object, generation, reason and message within ten minutes is one event that counts."""
@@ -187,6 +199,8 @@ class KubeStore:
         """Whether it was written; an object that is gone counts as written."""
         if not self._allowed():
             raise StoreError("the lease is lost: this operator must not write", retryable=False)
+        before = self._objects.get(key)
+        self._writing[key] = -1
         try:
             document = await self._api.request(
                 "PATCH",
@@ -196,21 +210,31 @@ class KubeStore:
                 params={"fieldManager": FIELD_MANAGER},
             )
         except KubeError as error:
+            if self._writing.pop(key) >= 0:
+                self.on_change(key)
             if error.status == 404:
                 return True
             if error.status == 409 and conflict_is_fine:
                 return False
             raise StoreError(f"{key} can't be written: {error}", retryable=error.retryable) from error
+        except BaseException:
+            self._writing.pop(key, None)
+            raise
+        heard, answer = self._writing.pop(key), _version(str(document["metadata"]["resourceVersion"]))
         self._take(document, released=body)
+        if heard > answer or _seen_by_others(before) != _seen_by_others(self._objects.get(key)):
+            self.on_change(key)
         return True
 
     def _take(self, document: Mapping[str, Any], released: Mapping[str, Any]) -> None:
-        """The answer to our own write is news to the cache, but no reason to look at the object again."""
-        stored = parse_stored(document)
+        """The answer to our own write. It is no reason to look at the object again, unless it shows that
+        somebody else was quicker: the event that tells of it is older than this answer, and is not heard.
+        """
+        known = self._objects.get(_key_of(document))
+        stored = _parsed(document, known)
         if stored.metadata.deleting and not stored.metadata.finalizers and "metadata" in released:
             self._objects.pop(stored.key, None)
             return
-        known = self._objects.get(stored.key)
         if known is not None and _version(stored.metadata.resource_version) > _version(
             known.metadata.resource_version
         ):
@@ -255,6 +279,33 @@ def parse_stored(document: Mapping[str, Any]) -> StoredObject:
             spec=spec if isinstance(spec, Mapping) else {},
             status=status if isinstance(status, Mapping) else {},
         )
+
+
+def _parsed(document: Mapping[str, Any], known: StoredObject | None) -> StoredObject:
+    """The object; its spec is taken over from ``known`` where the generation says that it is the same."""
+    metadata = parse_metadata(document.get("metadata") or {})
+    if (
+        known is not None
+        and not isinstance(known, BrokenObject)
+        and known.metadata.uid == metadata.uid
+        and known.metadata.generation == metadata.generation
+    ):
+        return replace(known, metadata=metadata, status=document.get("status") or {})
+    return parse_stored(document)
+
+
+def _seen_by_others(stored: StoredObject | None) -> object:
+    """What nobody but others changes."""
+    if stored is None:
+        return None
+    meta = stored.metadata
+    return (meta.uid, meta.generation, meta.deleting, meta.labels, meta.annotations)
+
+
+def _key_of(document: Mapping[str, Any]) -> ObjectKey:
+    metadata = document["metadata"]
+    kind: Kind = "RoutingPolicy" if document.get("kind") == "RoutingPolicy" else "Extension"
+    return ObjectKey(kind, str(metadata.get("namespace") or "default"), str(metadata["name"]))
 
 
 def _path(key: ObjectKey) -> str:

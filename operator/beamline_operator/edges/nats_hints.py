@@ -37,6 +37,10 @@ from beamline_sdk.link import LinkSettings
 from .schemas import PublishedSchemas
 
 SWEEP_S: Final = 1.0
+HINT_EVERY_S: Final = 0.25
+"""While many objects are due, one hint in so long tells of all that was written: each makes every router
+build its table anew, and with thousands of objects that is what the machine would be busy with.
+"""
 
 _R = TypeVar("_R", bound=Report)
 _log = structlog.get_logger()
@@ -55,15 +59,20 @@ class NatsHints:
     ) -> None:
         self.on_report = on_report
         self.on_health = on_health
+        self.crowded: Callable[[], bool] = lambda: False
+        """Whether many more changes are about to be written."""
         self.schemas = PublishedSchemas(clock=clock)
         self._settings = settings
         self._clock = clock
         self._routers: dict[str, tuple[float, RouterStatus]] = {}
         self._sequences: dict[str, int] = {}
         self._revision = 0
+        self._told_at = float("-inf")
+        self._trailing: asyncio.TimerHandle | None = None
         self._nc: Client | None = None
         self._subscriptions: list[Subscription] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._telling: set[asyncio.Task[None]] = set()
 
     @property
     def connected(self) -> bool:
@@ -79,6 +88,10 @@ class NatsHints:
 
     async def stop(self) -> None:
         """Closes the connection."""
+        if self._trailing is not None:  # the last revision is told, a little earlier
+            self._trailing.cancel()
+            self._trail()
+        await asyncio.gather(*self._telling, return_exceptions=True)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -87,9 +100,26 @@ class NatsHints:
             self._nc = None
 
     async def changed(self, revision: int) -> None:
-        """Tells every router; never raises."""
+        """Tells every router, now, or soon where many were told lately; never raises."""
         self._revision = max(self._revision, revision)
-        await self._publish(SUBJECT_REGISTRY_CHANGED, Changed(revision=revision).model_dump_json().encode())
+        if self._trailing is not None:
+            return
+        wait = self._told_at + HINT_EVERY_S - self._clock()
+        if wait > 0 and self.crowded():
+            self._trailing = asyncio.get_running_loop().call_later(wait, self._trail)
+            return
+        await self._tell()
+
+    def _trail(self) -> None:
+        self._trailing = None
+        task = asyncio.create_task(self._tell(), name="registry-hint")
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def _tell(self) -> None:
+        self._told_at = self._clock()
+        changed = Changed(revision=self._revision)
+        await self._publish(SUBJECT_REGISTRY_CHANGED, changed.model_dump_json().encode())
 
     def routers(self) -> Sequence[RouterStatus]:
         """Routers that reported within the last :data:`STATUS_TTL_S`."""
@@ -144,7 +174,7 @@ class NatsHints:
 
     async def _greet(self) -> None:
         if self._revision:
-            await self.changed(self._revision)
+            await self._tell()
         await self.probe()
 
     async def _on_status(self, message: Msg) -> None:

@@ -13,7 +13,8 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio import client, config
@@ -52,6 +53,10 @@ class KubeApi:
     def __init__(self, configuration: Any) -> None:
         self.configuration = configuration
         self.calls: dict[tuple[str, int], int] = {}
+        # Asked to trust the environment, aiohttp reads ~/.netrc and the proxy variables anew for every
+        # request, in a thread each. Who the proxy is, is found out once; nothing here is in a netrc.
+        configuration.client_session_kwargs = {"trust_env": False}
+        configuration.proxy = configuration.proxy or proxy_for(configuration.host)
         self._client: Any = _client.ApiClient(configuration)
 
     @classmethod
@@ -204,6 +209,14 @@ class KubeApi:
 
     def _count(self, method: str, status: int) -> None:
         self.calls[method, status] = self.calls.get((method, status), 0) + 1
+
+
+def proxy_for(host: str) -> str | None:
+    """The proxy that the environment names for a server (``HTTPS_PROXY``, ``NO_PROXY``), None for none."""
+    parts = urlsplit(host)
+    if not parts.hostname or proxy_bypass(parts.netloc.rpartition("@")[2]):
+        return None
+    return getproxies().get(parts.scheme)
 
 
 def _parse(text: bytes | str) -> dict[str, Any]:

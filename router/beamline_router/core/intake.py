@@ -35,6 +35,7 @@ from beamline_contract.names import (
 from beamline_contract.wire import MAX_BODY_BYTES, MAX_JSON_DEPTH
 
 from .request import Request, Trace
+from .twice import REQUEST_FIELDS, says_twice
 
 DEFAULT_TENANT: Final = "default"
 """The tenant of a request that names none, so that a single-tenant set-up needs no word of it."""
@@ -283,11 +284,14 @@ def _parse(body: bytes) -> object:
     if too_deep(body):
         return _invalid(f"the request body must be balanced JSON of at most {MAX_JSON_DEPTH} levels")
     try:
-        return orjson.loads(body)
+        data = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         return _invalid(
             f"the request body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         )
+    if says_twice(body, REQUEST_FIELDS):
+        return _invalid("the request body says a key twice: leave one of them out")
+    return data
 
 
 def _fault_of(data: object) -> WireError | None:

@@ -12,7 +12,6 @@ part in which nothing changed stays the same, byte by byte.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final
@@ -23,6 +22,7 @@ from beamline_contract.errors import WireError
 from beamline_contract.wire import MAX_JSON_DEPTH
 
 from .reading import depth
+from .twice import any_key_twice
 
 _STRUCTURE: Final = frozenset({"id", "type", "index", "role"})
 _NAME: Final = re.compile(r"[A-Za-z0-9_.:-]{0,128}")
@@ -133,7 +133,7 @@ def _text(text: str, nested: int, visit: Callable[[str], str]) -> str:
     if inner is None:
         return visit(text)
     after = _walk(inner, nested - 1, visit)
-    if after == inner and not _says_twice(text):
+    if after == inner and not any_key_twice(text):
         return text
     return orjson.dumps(after).decode()
 
@@ -147,18 +147,6 @@ def _json_in(text: str) -> Any:
     except orjson.JSONDecodeError:
         return None
     return None if depth(value) > MAX_JSON_DEPTH else value
-
-
-def _says_twice(text: str) -> bool:
-    """Whether an object in JSON ``text`` has a key twice: a value that the steps have not seen."""
-    twice = False
-
-    def pairs(listed: list[tuple[str, Any]]) -> None:
-        nonlocal twice
-        twice = twice or len({key for key, _ in listed}) < len(listed)
-
-    json.loads(text, object_pairs_hook=pairs)
-    return twice
 
 
 def _is_name(value: object) -> bool:

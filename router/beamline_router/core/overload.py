@@ -8,17 +8,22 @@ how long work waits before it is looked at, and refuses what it can't serve, at 
 The measure is a delay in seconds, sampled a few times per interval (:meth:`Shedder.sample`): of the event
 loop's own timer, and of a ping that travels through the same NATS connection as the requests. A single late
 sample says nothing on a shared machine; what counts is the *smallest* of an interval, as in CoDel (RFC 8289):
-a queue that never became short. What is counted from is the smallest delay of the last minutes, so a distant
-NATS server is no overload.
+a queue that never became short. A process that ran out of work meanwhile had no queue, however late the ping
+was (another process has the core, NATS itself is late): such a sample counts as none. What is counted from is
+the smallest delay of the last minute, so a distant NATS server is no overload.
 
-From that delay a proportional-integral controller, as in PIE (RFC 8033), makes the share to refuse. Shares
-are spread evenly over the arrivals instead of drawn. Below a number of requests in flight (``FLOOR``)
-everybody is let through, whatever the delay: so many keep the process busy to its limit, so refusing them
-would cost goodput, and under a lasting overload the number in flight settles there. Requests that only wait
+A process with a standing queue is busy all the time, so what it gets done *is* what it can do, however much
+of the core it has at the moment. That much is let in, less what empties the queue within ``DRAIN_S``: the
+share to refuse follows from the requests that ended and arrived during the last ``_FLOW_S``, and so follows
+a capacity that falls or a load that rises within that time. Once the queue is gone the share decays fast.
+Shares are spread evenly over the arrivals instead of drawn. It is always the newest that is refused: what was
+let in has cost something already.
+
+A few are always let through (``floor``): as many in flight as end within the target. Requests that only wait
 for a slow model cause no delay, and are bounded by the router's ``limit`` alone.
 
-Pure: ``now`` is monotonic seconds, nothing is drawn, and :meth:`Shedder.refuses` is a comparison where
-nothing is to be refused.
+Pure: ``now`` is monotonic seconds, nothing is drawn, and :meth:`Shedder.refuses` is an addition and a
+comparison where nothing is to be refused.
 """
 
 from __future__ import annotations
@@ -27,38 +32,53 @@ from collections import deque
 from math import inf
 from typing import Final
 
-TARGET_S: Final = 0.005
-"""The standing delay that is accepted: the time within which a refusal shall leave."""
+TARGET_S: Final = 0.003
+"""The standing delay that is accepted: refusals shall leave within 5 ms, and wait as long as all others."""
 INTERVAL_S: Final = 0.1
 """A delay stands if it was never smaller for this long (CoDel's interval)."""
-FLOOR: Final = 256
-"""Requests in flight that are always let through: as many as saturate one process (docs/performance.md)."""
+FLOOR: Final = 4
+"""Requests in flight that are let through whatever the delay; more where more end within the target."""
 MAX_SHARE: Final = 0.98
+DRAIN_S: Final = 0.1
+"""A queue above the target shall be gone within this time."""
 _BASELINE_S: Final = 60.0
 _BASELINE_PARTS: Final = 10
-_CAP_S: Final = 0.05
-"""Delays above count as this much: a process that was stopped for a second is not twenty times overloaded."""
-_ALPHA: Final = 1.0
-"""Share per second of delay above the target, per step: 10 ms too much add 1 % each 20 ms."""
-_BETA: Final = 10.0
-"""Share per second of change of the delay: damps the swing."""
+_SMOOTH: Final = 0.3
+"""How much of the way to the share that is computed is gone in a step."""
 _DECAY: Final = 0.94
 """What remains of the share with each step in which the delay is below half of the target."""
 _GONE: Final = 0.005
 _STEP_S: Final = 0.02
+_FLOW_S: Final = 0.2
+"""Over how long arrivals and ends are compared."""
 
 
 class Shedder:
     """One router's admission control. ``target_s``: the standing delay that is accepted."""
 
-    __slots__ = ("_baseline", "_credit", "_delay", "_recent", "_stepped_at", "share", "target_s")
+    __slots__ = (
+        "_arrived",
+        "_baseline",
+        "_credit",
+        "_delay",
+        "_flow",
+        "_recent",
+        "_stepped_at",
+        "floor",
+        "share",
+        "target_s",
+    )
 
     def __init__(self, target_s: float = TARGET_S) -> None:
         self.target_s = target_s
         self.share = 0.0
         """The share of requests to refuse now, 0 to ``MAX_SHARE``."""
+        self.floor = float(FLOOR)
+        """Requests in flight below which nobody is refused now."""
         self._recent: deque[tuple[float, float]] = deque()
         self._baseline: deque[list[float]] = deque()
+        self._flow: deque[tuple[float, int, int]] = deque()
+        self._arrived = 0
         self._delay = 0.0
         self._stepped_at = -inf
         self._credit = 0.0
@@ -68,27 +88,34 @@ class Shedder:
         """The standing delay above the baseline, in seconds."""
         return self._delay
 
-    def sample(self, delay_s: float, now: float) -> None:
-        """One measured delay; steps the controller at most every 20 ms."""
+    def sample(self, delay_s: float, now: float, ended: int, *, idle: bool = False) -> None:
+        """One measured delay; steps the controller at most every 20 ms.
+
+        ``ended`` counts the admitted requests that have ended since the start; ``idle`` says that the process
+        has had nothing to do at some moment since the last sample.
+        """
         recent = self._recent
-        recent.append((now, delay_s))
+        recent.append((now, 0.0 if idle else delay_s))
         while recent[0][0] < now - INTERVAL_S:
             recent.popleft()
         if now - self._stepped_at < _STEP_S:
             return
         self._stepped_at = now
+        done = self._flows(now, ended)
         smallest = min(delay for _, delay in recent)
-        before = self._delay
-        self._delay = min(max(0.0, smallest - self._base(smallest, now)), _CAP_S)
+        base = self._base(delay_s, now)
+        self._delay = max(0.0, smallest - base)
         if self._delay < self.target_s / 2:
             self.share = self.share * _DECAY if self.share > _GONE else 0.0
             return
-        change = _ALPHA * (self._delay - self.target_s) + _BETA * (self._delay - before)
-        self.share = min(MAX_SHARE, max(0.0, self.share + change))
+        room = 1.0 - (self._delay - self.target_s) / DRAIN_S
+        wanted = min(MAX_SHARE, max(0.0, 1.0 - done * room))
+        self.share += _SMOOTH * (wanted - self.share)
 
     def refuses(self, in_flight: int) -> bool:
         """Whether the request that has just arrived is refused; counts it."""
-        if self.share == 0.0 or in_flight < FLOOR:
+        self._arrived += 1
+        if self.share == 0.0 or in_flight < self.floor:
             return False
         self._credit += self.share
         if self._credit < 1.0:
@@ -100,17 +127,31 @@ class Shedder:
         """The way that is measured has changed (a reconnect): everything is learnt anew."""
         self._recent.clear()
         self._baseline.clear()
+        self._flow.clear()
         self._delay = self.share = self._credit = 0.0
 
-    def _base(self, smallest: float, now: float) -> float:
+    def _flows(self, now: float, ended: int) -> float:
+        """Requests that ended per request that arrived, lately; sets the floor by the same flow."""
+        flow = self._flow
+        flow.append((now, self._arrived, ended))
+        while flow[0][0] < now - _FLOW_S:
+            flow.popleft()
+        since, arrived, done = flow[0]
+        arrivals, ends = self._arrived - arrived, ended - done
+        if now <= since or arrivals <= 0:
+            return 1.0
+        self.floor = max(float(FLOOR), ends / (now - since) * self.target_s)
+        return ends / arrivals
+
+    def _base(self, delay_s: float, now: float) -> float:
         """The smallest delay of the last minute, kept as the minima of its tenths."""
         part = float(int(now / (_BASELINE_S / _BASELINE_PARTS)))
         parts = self._baseline
         # While requests are refused the delay is of our own making and must not become the new normal.
         if not parts or (parts[-1][0] < part and self.share == 0.0):
-            parts.append([part, smallest])
+            parts.append([part, delay_s])
             while len(parts) > _BASELINE_PARTS:
                 parts.popleft()
-        elif smallest < parts[-1][1]:
-            parts[-1][1] = smallest
+        elif delay_s < parts[-1][1]:
+            parts[-1][1] = delay_s
         return min(least for _, least in parts)

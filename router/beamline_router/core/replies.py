@@ -20,6 +20,7 @@ from beamline_contract.names import ExtensionType
 from beamline_contract.wire import MAX_JSON_DEPTH, MAX_REPLY_BYTES, MAX_RETRY_AFTER_MS, PROTECTED_FIELDS
 
 from .reading import depth
+from .twice import REPLY_FIELDS, says_twice
 from .windows import WHOLE
 
 MAX_COUNT: Final = 2**53
@@ -155,6 +156,8 @@ def _object(data: bytes) -> dict[str, Any] | WireError:
         return malformed(f"nested deeper than {MAX_JSON_DEPTH} levels")
     if not isinstance(reply, dict):
         return malformed("not an object")
+    if says_twice(data, REPLY_FIELDS):
+        return malformed("a key is said twice")
     raw = reply.get("error")
     if raw is None:
         return reply

@@ -96,6 +96,7 @@ class HotPath:
         self._due_at = 0.0
         self._returning = False
         self._settled_at = 0.0
+        self.on_late: Callable[[], None] | None = None
 
     @classmethod
     def of(cls, nc: Client) -> HotPath:
@@ -244,6 +245,8 @@ class HotPath:
         digits = subject[len(self._inbox) :]
         found = self._waiting.pop(int(digits), None) if digits.isdigit() else None
         if found is None or found[0].done():
+            if self.on_late is not None:
+                self.on_late()
             return
         found[0].set_result(self._outcome(head, payload) if head else payload)
 
@@ -286,10 +289,11 @@ class HotPath:
 
 class FastTransport:
     """``core.ports.Transport`` on a client's hot path. Without a client (yet), every request is
-    DISCONNECTED.
+    DISCONNECTED. ``on_late`` is called for each reply that nobody waits for any more.
     """
 
-    def __init__(self, nc: Client | None = None) -> None:
+    def __init__(self, nc: Client | None = None, on_late: Callable[[], None] | None = None) -> None:
+        self._on_late = on_late
         self._path: HotPath | None = None
         self._nc: Client | None = None
         if nc is not None:
@@ -299,6 +303,8 @@ class FastTransport:
         """Gives the connection, once there is one, before anything was subscribed on it."""
         self._nc = nc
         self._path = HotPath.of(nc)
+        if self._on_late is not None:
+            self._path.on_late = self._on_late
 
     @property
     def connected(self) -> bool:

@@ -29,7 +29,7 @@ from beamline_contract.wire import MAX_BODY_BYTES
 from ..core.api_keys import without_keys
 from ..core.intake import too_large
 from .http_replies import NO_STORE, Receive, Scope, Send, send_json, send_whole
-from .openai_chat import ChatFormat, send_error, send_models
+from .openai_chat import ChatFormat, error_body, send_error, send_models
 from .route_format import Format, RouteFormat
 from .serving import Serving
 from .telemetry import Telemetry
@@ -72,6 +72,8 @@ class HttpDoor:
             "/metrics": (probes, self._metrics),
         }
 
+        self._openai = (self._chat, self._models)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One HTTP exchange."""
         if scope["type"] != "http":
@@ -86,7 +88,8 @@ class HttpDoor:
         if scope["method"] not in methods:
             allowed = ", ".join(sorted(methods))
             error = WireError.of(ErrorCode.INVALID_ARGUMENT, f"this path takes {allowed}")
-            await send_json(send, 405, {"error": error.to_wire()}, [(b"allow", allowed.encode())])
+            body = {"error": error.to_wire()} if endpoint not in self._openai else error_body(error)
+            await send_json(send, 405, body, [(b"allow", allowed.encode())])
             return
         await endpoint(scope, receive, send)
 

@@ -24,13 +24,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 import orjson
 from nats import errors
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from beamline_contract.errors import ErrorCode, WireError
 from beamline_contract.names import HEADER_TRACEPARENT, cancel_subject
@@ -75,16 +76,24 @@ _LINE_FRAME: Final = len(": \r\n")
 
 
 class NatsTransport:
-    """``core.ports.Transport`` on a nats-py client. Without a client (yet), every request is DISCONNECTED."""
+    """``core.ports.Transport`` on a nats-py client. Without a client (yet), every request is DISCONNECTED.
 
-    def __init__(self, nc: Client | None = None) -> None:
-        self._nc = nc
+    ``on_late`` is called for each reply that nobody waits for any more.
+    """
+
+    def __init__(self, nc: Client | None = None, on_late: Callable[[], None] | None = None) -> None:
+        self._on_late = on_late
+        self._nc: Client | None = None
         self._reconnects = 0
         self._settled_at = 0.0
+        if nc is not None:
+            self.attach(nc)
 
     def attach(self, nc: Client) -> None:
-        """Gives the connection, once there is one."""
+        """Gives the connection, once there is one, before anything was requested on it."""
         self._nc = nc
+        if self._on_late is not None:
+            _listen_for_late(nc, self._on_late)
         self._reconnects = nc.stats["reconnects"]
 
     @property
@@ -137,6 +146,20 @@ class NatsTransport:
                 reply.data, reply.headers[SERVICE_ERROR_CODE], reply.headers.get(SERVICE_ERROR)
             )
         return bytes(reply.data)
+
+
+def _listen_for_late(nc: Any, on_late: Callable[[], None]) -> None:
+    """nats-py drops a reply that nobody waits for without a word, so its own callback is asked first."""
+    answered = nc._request_sub_callback
+
+    async def callback(message: Msg) -> None:
+        waiting = nc._resp_map.get(message.subject.rpartition(".")[2])
+        if waiting is None or waiting.done():
+            on_late()
+            return
+        await answered(message)
+
+    nc._request_sub_callback = callback
 
 
 def given_up(headers: Mapping[str, str]) -> bytes | None:

@@ -3,20 +3,25 @@
 Two ways, whichever is longer: how late a timer of the event loop fires (what arrives over HTTP waits as
 long), and how long a PING takes to NATS and back, which travels behind everything that NATS has for us on the
 same connection. While little is in flight it is looked at five times a second, else fifty times.
+
+Whether the process ran out of work in between is what the system counts as voluntary context switches: an
+event loop with anything left to do never sleeps. On Linux they are those of the loop's own thread, elsewhere
+of the whole process.
 """
 
 from __future__ import annotations
 
 import asyncio
+import resource
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 from nats import errors
 from nats.aio.client import Client
 
-from ..core.overload import FLOOR, Shedder
+from ..core.overload import Shedder
 
 log = structlog.get_logger()
 
@@ -24,23 +29,49 @@ _BUSY_S: Final = 0.02
 _IDLE_S: Final = 0.2
 _ROUND_TRIP_S: Final = 1
 _SAY_EVERY_S: Final = 10.0
+_BUSY_FROM: Final = 16
+"""Requests in flight from which it is looked at often."""
+_SLEEPS: Final = 2
+"""So many context switches are the loop waiting for work; a single one may be a lock or a page."""
+
+
+class Load(Protocol):
+    """What is known of the requests. Implementation: :class:`.serving.Serving`."""
+
+    @property
+    def in_flight(self) -> int:
+        """Requests being served now."""
+        ...
+
+    @property
+    def ended(self) -> int:
+        """Requests that ended since the start."""
+        ...
 
 
 class OverloadProbe:
-    """Samples until cancelled. ``in_flight``: requests being served; ``nc``: the connection, if any."""
+    """Samples until cancelled. ``nc``: the connection, if any; ``sleeps``: how often the loop's thread has
+    waited for something since it began.
+    """
 
     def __init__(
-        self, shedder: Shedder, in_flight: Callable[[], int], nc: Callable[[], Client | None]
+        self,
+        shedder: Shedder,
+        load: Load,
+        nc: Callable[[], Client | None],
+        sleeps: Callable[[], int] | None = None,
     ) -> None:
         self._shedder = shedder
-        self._in_flight = in_flight
+        self._load = load
         self._nc = nc
+        self._sleeps = sleeps or thread_sleeps
         self._said_at = float("-inf")
 
     async def run(self) -> None:
         """Never ends by itself."""
+        slept = self._sleeps()
         while True:
-            busy = self._in_flight() >= FLOOR // 4 or self._shedder.share > 0.0
+            busy = self._load.in_flight >= _BUSY_FROM or self._shedder.share > 0.0
             wait = _BUSY_S if busy else _IDLE_S
             began = time.monotonic()
             await asyncio.sleep(wait)
@@ -52,9 +83,10 @@ class OverloadProbe:
                 # together with the PONG; without this the router's end would wait for ever.
                 raise asyncio.CancelledError
             now = time.monotonic()
-            self._shedder.sample(max(late, round_trip), now)
-            in_flight = self._in_flight()
-            if self._shedder.share > 0.1 and in_flight >= FLOOR and now - self._said_at > _SAY_EVERY_S:
+            before, slept = slept, self._sleeps()
+            self._shedder.sample(max(late, round_trip), now, self._load.ended, idle=slept - before >= _SLEEPS)
+            in_flight = self._load.in_flight
+            if self._shedder.share > 0.1 and now - self._said_at > _SAY_EVERY_S:
                 self._said_at = now
                 log.warning(
                     "router.overloaded",
@@ -74,3 +106,8 @@ class OverloadProbe:
         except (errors.Error, OSError, ValueError):
             return 0.0
         return time.monotonic() - began
+
+
+def thread_sleeps() -> int:
+    """Voluntary context switches of this thread; elsewhere than on Linux, of this process."""
+    return resource.getrusage(getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)).ru_nvcsw

@@ -27,7 +27,7 @@ import structlog
 
 from beamline_contract.projection import ExtensionRecord, PolicyRecord
 from beamline_contract.reports import Notice, Refused
-from beamline_registry.port import Delta, RegistryError, RegistryReader, SchemaError
+from beamline_registry.port import Delta, RegistryError, RegistryReader, SchemaError, SchemaPendingError
 
 from ..core.slices import Sliced, batches
 from ..core.snapshot import Compilation, Snapshot, compile_in_slices, compile_snapshot
@@ -195,7 +195,8 @@ class Refresher:
         try:
             delta = await self._read()
         except SchemaError as error:
-            if self.snapshot is None:
+            # A migration still to come is waited for: a router may start while a release migrates.
+            if self.snapshot is None and not isinstance(error, SchemaPendingError):
                 raise
             self._failed(error)
             return False

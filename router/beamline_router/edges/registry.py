@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from beamline_registry import migrate
-from beamline_registry.port import Delta, RegistryError, SchemaError
+from beamline_registry.port import Delta, RegistryError
 from beamline_registry.reader import PostgresReader
 
 _CONNECTIONS: Final = 1  # one task reads, so one connection is all that a router ever holds
@@ -32,14 +32,14 @@ class Registry:
             )
 
     async def read(self, since: int) -> Delta:
-        """See the port. Raises :class:`SchemaError` where the database is not what this program can read."""
+        """See the port. Raises ``SchemaError`` where the database is not what this program can read, and its
+        subclass ``SchemaPendingError`` where a migration will make it so.
+        """
         await self.open()
         if self._reader is None:
             raise RegistryError("the registry is closed")
         if not self._checked:
-            fault = await migrate.check(self._url, allow_newer=True)
-            if fault is not None:
-                raise SchemaError(fault)
+            await migrate.require(self._url, allow_newer=True)
             self._checked = True
         return await self._reader.read(since)
 

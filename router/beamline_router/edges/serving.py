@@ -129,6 +129,7 @@ class Serving:
         self._gate = gate
         self._warned_at = float("-inf")
         self._in_flight = 0
+        self._ended = 0
         self.closing = False
         telemetry.in_flight(lambda: self._in_flight)
 
@@ -136,6 +137,11 @@ class Serving:
     def in_flight(self) -> int:
         """Requests being served now."""
         return self._in_flight
+
+    @property
+    def ended(self) -> int:
+        """Requests that ended since the start, those aside that were shed."""
+        return self._ended
 
     def shed(self, door: str) -> Refusal | None:
         """The refusal of a full or overloaded router, counted; None where the request may go on.
@@ -275,6 +281,7 @@ class Serving:
         *,
         warnings: tuple[str, ...] = (),
     ) -> Served:
+        self._ended += 1
         seconds = self._clock() - started
         self._telemetry.request(door, result, seconds)
         if isinstance(result, Failure) and result.error.request_id is None:

@@ -18,13 +18,14 @@ from controlplane.binaries import (  # noqa: E402
     HELM,
     HOW_TO_GET_CHART_TOOLS,
     KUBECONFORM,
+    KUBECTL,
     Binaries,
     NoControlPlaneError,
     find_or_build,
 )
 from controlplane.schemas import schemas_folder  # noqa: E402
 
-from .rendering import BUNDLED, EXISTING, Chart, Rendered  # noqa: E402
+from .rendering import BUNDLED, EXISTING, Chart, Rendered, merged  # noqa: E402
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -64,6 +65,15 @@ def kubeconform(chart_binaries: Binaries) -> str:
     return chart_binaries.path(KUBECONFORM)
 
 
+@pytest.fixture(scope="session")
+def kubectl() -> str:
+    """For `kubectl kustomize`, which needs no server."""
+    try:
+        return find_or_build((KUBECTL,), HOW_TO_GET_CHART_TOOLS).path(KUBECTL)
+    except NoControlPlaneError as error:
+        return str(_lacking(error))
+
+
 def _lacking(error: NoControlPlaneError) -> Any:
     if os.environ.get("CI"):
         pytest.fail(str(error), pytrace=False)
@@ -73,4 +83,5 @@ def _lacking(error: NoControlPlaneError) -> Any:
 @pytest.fixture(params=["bundled", "existing"])
 def either(request: pytest.FixtureRequest, chart: Chart) -> Rendered:
     """The chart with its own NATS and PostgreSQL, and with given ones."""
-    return chart.render(BUNDLED if request.param == "bundled" else EXISTING)
+    values = BUNDLED if request.param == "bundled" else EXISTING
+    return chart.render(merged(values, {"admin": {"enabled": True}}))

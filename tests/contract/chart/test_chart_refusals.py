@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from .rendering import BUNDLED, EXISTING, Chart, merged
+from .snapshots import compare, refusal
 
 TOGETHER: dict[str, tuple[dict[str, Any], str]] = {
     "nothing at all": ({}, "database.existingSecret is empty: name the Secret"),
@@ -30,6 +32,18 @@ TOGETHER: dict[str, tuple[dict[str, Any], str]] = {
     "a password in the address for extensions": (
         merged(EXISTING, {"operator": {"workload": {"natsUrl": "nats://user:secret@n:4222"}}}),
         "operator.workload.natsUrl contains credentials",
+    ),
+    "an nkey and credentials": (
+        merged(EXISTING, {"nats": {"nkeySecret": {"name": "a"}, "credentialsSecret": {"name": "b"}}}),
+        "nats.nkeySecret.name and nats.credentialsSecret.name are both set",
+    ),
+    "TLS files for an address without TLS": (
+        merged(EXISTING, {"nats": {"tls": {"first": True}}}),
+        "nats.tls is set but nats.url does not begin with tls://",
+    ),
+    "TLS for the bundled NATS": (
+        merged(BUNDLED, {"nats": {"tls": {"caSecret": {"name": "ca"}}}}),
+        "nats.nkeySecret or nats.tls and bundled.enabled are both set",
     ),
     "required keys of which there are none": (
         merged(EXISTING, {"router": {"auth": {"natsKeys": "required"}}}),
@@ -93,6 +107,18 @@ ALONE: dict[str, tuple[dict[str, Any], str]] = {
         "at '/bundled/postgres/password'",
     ),
     "a variable without a name": ({"router": {"extraEnv": [{"value": "x"}]}}, "missing property 'name'"),
+    "a typing error in the admin process": (
+        {"admin": {"enable": True}},
+        "at '/admin': additional properties 'enable' not allowed",
+    ),
+    "an interval without unit": (
+        {"monitoring": {"serviceMonitor": {"interval": "30"}}},
+        "at '/monitoring/serviceMonitor/interval'",
+    ),
+    "a runbook that is no address": (
+        {"monitoring": {"prometheusRule": {"runbookUrl": "runbook.md"}}},
+        "at '/monitoring/prometheusRule/runbookUrl'",
+    ),
     "a switch that is a word": (
         {"crds": {"enabled": "yes please"}},
         "at '/crds/enabled': got string, want boolean",
@@ -100,16 +126,15 @@ ALONE: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("values", "message"), TOGETHER.values(), ids=TOGETHER.keys())
-def test_values_that_contradict_each_other_are_refused_with_what_to_do(
-    chart: Chart, values: dict[str, Any], message: str
-) -> None:
-    assert message in chart.refusal(values)
+CASES = TOGETHER | {name: (merged(EXISTING, values), message) for name, (values, message) in ALONE.items()}
 
 
-@pytest.mark.parametrize(("values", "message"), ALONE.values(), ids=ALONE.keys())
-def test_a_wrong_value_is_refused_by_its_path(chart: Chart, values: dict[str, Any], message: str) -> None:
-    assert message in chart.refusal(merged(EXISTING, values))
+@pytest.mark.parametrize("name", CASES)
+def test_values_that_can_not_work_are_refused_with_where_and_what_to_do(chart: Chart, name: str) -> None:
+    values, message = CASES[name]
+    said = chart.refusal(values)
+    assert message in said
+    compare(refusal(name), re.sub(r"validate\.yaml:[0-9:]+", "validate.yaml", said))
 
 
 def test_a_refusal_never_prints_a_password(chart: Chart) -> None:

@@ -11,9 +11,11 @@ import pytest
 from pydantic import AliasChoices
 from pydantic_settings import BaseSettings
 
+from beamline_admin.settings import AdminSettings
 from beamline_operator.app import OperatorSettings
 from beamline_operator.edges.preflight import NEEDED
 from beamline_router.settings import RouterSettings
+from beamline_sdk.link_security import VARIABLES
 
 from .rendering import BUNDLED, EXISTING, ROOT, Chart, Rendered, merged
 
@@ -214,17 +216,23 @@ def _names(settings: type[BaseSettings]) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("component", "settings"), [("operator", OperatorSettings), ("router", RouterSettings)]
+    ("component", "settings"),
+    [("operator", OperatorSettings), ("router", RouterSettings), ("admin", AdminSettings)],
 )
 def test_every_variable_of_a_component_is_one_that_it_reads(
     chart: Chart, component: str, settings: type[BaseSettings]
 ) -> None:
     everything = {
-        "nats": {"credentialsSecret": {"name": "c"}},
+        "nats": {
+            "url": "tls://n:4222",
+            "credentialsSecret": {"name": "c"},
+            "tls": {"caSecret": {"name": "c"}, "clientSecret": "c", "first": True},
+        },
+        "admin": {"enabled": True, "tokenSecret": {"name": "t"}},
         "operator": {"workload": {"natsCredentialsFile": "/c"}, "namespaces": ["a"]},
     }
     (container,) = chart.render(merged(EXISTING, everything)).pod(f"demo-beamline-{component}")["containers"]
-    assert {entry["name"] for entry in container["env"]} <= _names(settings)
+    assert {entry["name"] for entry in container["env"]} <= _names(settings) | set(VARIABLES.values())
 
 
 def test_the_variables_of_a_component_are_accepted_by_it(

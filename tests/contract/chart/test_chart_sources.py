@@ -23,7 +23,13 @@ SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 SWITCHED_ON: dict[str, Any] = {
     "imagePullSecrets": [{"name": "regcred"}],
     "database": {"caSecret": {"name": "ca"}},
-    "nats": {"credentialsSecret": {"name": "creds"}},
+    "nats": {
+        "url": "tls://nats:4222",
+        "credentialsSecret": {"name": "creds"},
+        "tls": {"caSecret": {"name": "ca"}, "clientSecret": "us", "first": True},
+    },
+    "admin": {"enabled": True, "tokenSecret": {"name": "token"}},
+    "monitoring": {name: {"enabled": True} for name in ("serviceMonitor", "prometheusRule", "dashboard")},
     "operator": {"namespaces": ["red"], "tolerations": [{"key": "k", "operator": "Exists"}]},
     "router": {
         "autoscaling": {"enabled": True},
@@ -42,6 +48,8 @@ def schemas(kubernetes_schemas: Path, tmp_path: Path) -> Path:
     for crd in sorted((ROOT / "crds").glob("*.yaml")):
         name, schema = custom_resource(yaml.safe_load(crd.read_text()))
         (folder / name).write_text(json.dumps(schema))
+    for path in (Path(__file__).parent / "schemas").glob("*.json"):
+        shutil.copy(path, folder)
     return folder
 
 
@@ -104,7 +112,7 @@ def test_helm_finds_nothing_to_complain_of(chart: Chart, values: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("script", ["sync_chart_crds.py", "chart_readme.py"])
+@pytest.mark.parametrize("script", ["sync_chart_crds.py", "chart_readme.py", "observability.py"])
 def test_what_is_generated_into_the_chart_is_fresh(script: str) -> None:
     command = [sys.executable, str(ROOT / "scripts" / script), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from .rendering import EXISTING, Chart, Rendered, merged
+from .snapshots import compare, difference, switch
+from .switches_around import AROUND
 
 DIGEST = "sha256:" + "a" * 64
 Check = Callable[[Rendered], bool]
@@ -273,6 +275,7 @@ CASES: dict[str, tuple[dict[str, Any], Check]] = {
             and _router(r)["containers"][0]["lifecycle"]["preStop"] == {"sleep": {"seconds": 15}}
         ),
     ),
+    **AROUND,
     "no network policies": ({"networkPolicy": {"enabled": False}}, lambda r: r.names("NetworkPolicy") == []),
     "other ports of neighbours": (
         {"networkPolicy": {"databasePorts": [6432], "natsPorts": [4443], "apiServerPorts": [8443]}},
@@ -294,12 +297,15 @@ CASES: dict[str, tuple[dict[str, Any], Check]] = {
 }
 
 
-@pytest.mark.parametrize(("values", "holds"), CASES.values(), ids=CASES.keys())
-def test_a_switch_does_what_its_comment_says(chart: Chart, values: dict[str, Any], holds: Check) -> None:
+@pytest.mark.parametrize("name", CASES)
+def test_a_switch_does_what_its_comment_says_and_nothing_else(chart: Chart, name: str) -> None:
+    values, holds = CASES[name]
     assert holds(chart.render(merged(EXISTING, values)))
+    if values:
+        compare(switch(name), difference(chart.text(EXISTING), chart.text(merged(EXISTING, values))))
 
 
-@pytest.mark.parametrize("component", ["operator", "router"])
+@pytest.mark.parametrize("component", ["operator", "router", "admin"])
 def test_what_a_pod_may_get_beyond_our_own_reaches_it_whole(chart: Chart, component: str) -> None:
     more: dict[str, Any] = {
         "extraArgs": ["--one"],
@@ -315,7 +321,8 @@ def test_what_a_pod_may_get_beyond_our_own_reaches_it_whole(chart: Chart, compon
         "priorityClassName": "high",
         "resources": {"requests": {"cpu": "1"}},
     }
-    rendered = chart.render(merged(EXISTING, {component: more}))
+    switched_on = {"admin": {"enabled": True}}
+    rendered = chart.render(merged(EXISTING, switched_on, {component: more}))
     template = rendered.one("Deployment", f"demo-beamline-{component}")["spec"]["template"]
     pod, (container,) = template["spec"], template["spec"]["containers"]
     assert container["args"] == [component, "--one"]

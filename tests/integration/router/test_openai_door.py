@@ -33,6 +33,14 @@ async def test_a_completion_has_the_shape_of_the_api(site: Site) -> None:
     assert reply.headers["x-beamline-provider"] == "talk"
 
 
+async def test_a_method_that_a_path_does_not_take_is_said_in_the_words_of_the_api(site: Site) -> None:
+    async with running(site.settings()) as served:
+        reply = await served.http.get("/v1/chat/completions")
+        other = await served.http.post("/v1/models", json={})
+    assert (reply.status_code, reply.headers["allow"]) == (405, "POST")
+    assert reply.json()["error"]["type"] == other.json()["error"]["type"] == "invalid_request_error"
+
+
 async def test_all_other_parameters_reach_the_provider_and_its_tool_calls_come_back(site: Site) -> None:
     seen: list[dict[str, Any]] = []
     calls = [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]

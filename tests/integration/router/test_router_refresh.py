@@ -18,6 +18,7 @@ import pytest
 from beamline_cli.local.nats import LocalNats
 from beamline_cli.local.postgres import LocalPostgres
 from beamline_contract.names import SUBJECT_INVOKE, SUBJECT_ROUTER_PROBE, SUBJECT_ROUTER_STATUS
+from beamline_registry.migrate import migrate, packaged
 from beamline_router.app import StartError, run
 from beamline_router.edges import snapshot_file
 from beamline_router.edges.http import listen
@@ -244,14 +245,34 @@ def test_a_saved_table_is_read_back_as_it_was(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["snapshot"], "nothing is left beside it"
 
 
-async def test_a_database_without_our_schema_is_refused_in_one_sentence(
+async def test_a_database_with_a_foreign_schema_is_refused_in_one_sentence(
     nats_server: LocalNats, database_url: str
 ) -> None:
+    await migrate(database_url)
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("UPDATE schema_migrations SET checksum = 'another'")
+    await connection.close()
     settings = Site(nats_server.url, database_url, None, None).settings()  # type: ignore[arg-type]  # only its addresses
-    with pytest.raises(StartError, match="beamline migrate") as refused:
+    with pytest.raises(StartError, match="was edited after it was applied") as refused:
         await asyncio.wait_for(run(settings), 20)
     assert refused.value.exit_code == 78
     assert "\n" not in str(refused.value)
+
+
+async def test_a_migration_that_is_still_to_come_is_waited_for(
+    nats_server: LocalNats, database_url: str
+) -> None:
+    await migrate(database_url, migrations=packaged()[:2])
+    settings = Site(nats_server.url, database_url, None, None).settings()  # type: ignore[arg-type]  # only its addresses
+    stop, ready = asyncio.Event(), asyncio.Event()
+    router = asyncio.create_task(run(settings, stop=stop, ready=lambda _: ready.set()))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(ready.wait(), 1)
+    assert not router.done(), "it neither serves nor ends"
+    await migrate(database_url)
+    await asyncio.wait_for(ready.wait(), 20)
+    stop.set()
+    await router
 
 
 async def test_a_taken_port_is_one_clear_sentence(site: Site) -> None:

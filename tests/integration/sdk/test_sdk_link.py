@@ -4,17 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from nats.aio.client import Client
-from nats.errors import OutboundBufferLimitError
+from nats.errors import FlushTimeoutError, OutboundBufferLimitError
 from prometheus_client import CollectorRegistry, Counter
 
 from beamline_cli.local.nats import LocalNats
 from beamline_sdk.health import HealthServer, HealthServerError
 from beamline_sdk.link import LinkError, LinkSettings, close, connect
+
+
+async def test_an_answer_that_comes_after_a_flush_has_given_up_costs_nobody_the_connection(
+    own_nats: LocalNats,
+) -> None:
+    nc = await connect(LinkSettings(own_nats.url, "test"))
+    try:
+        assert own_nats.pid is not None
+        os.kill(own_nats.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(FlushTimeoutError):
+                await nc.flush(0.05)  # type: ignore[arg-type]  # nats-py takes any number of seconds
+        finally:
+            os.kill(own_nats.pid, signal.SIGCONT)
+        await nc.flush(10)
+        await nc.flush(10)
+        assert (nc.is_connected, nc.stats["reconnects"], nc.last_error) == (True, 0, None)
+    finally:
+        await close(nc, grace_s=1.0)
 
 
 async def test_while_the_server_is_gone_nothing_is_buffered_and_the_connection_returns(

@@ -18,7 +18,10 @@ from beamline_contract.crd import crd_yaml
 ROOT = Path(__file__).resolve().parents[3]
 QUICKSTART = str(ROOT / "examples" / "quickstart")
 COMMANDS = frozenset(
-    "up status get invoke keys isolate reset validate explain crds migrate operator router extension".split()  # noqa: SIM905
+    (
+        "up status get invoke keys isolate reset validate explain crds migrate "
+        + "operator router admin extension"
+    ).split()
 )
 
 Captured = pytest.CaptureFixture[str]

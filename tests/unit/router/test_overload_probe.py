@@ -5,9 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from beamline_router.core.overload import Shedder
 from beamline_router.edges import overload_probe
 from beamline_router.edges.overload_probe import OverloadProbe
+
+
+class Quiet:
+    """No load at all."""
+
+    in_flight = 0
+    ended = 0
 
 
 class ForgetfulClient:
@@ -31,9 +40,52 @@ class ForgetfulClient:
 async def test_a_cancellation_that_nats_py_forgets_still_ends_the_probe(monkeypatch: Any) -> None:
     monkeypatch.setattr(overload_probe, "_IDLE_S", 0.0)
     client: Any = ForgetfulClient()
-    task = asyncio.ensure_future(OverloadProbe(Shedder(), lambda: 0, lambda: client).run())
+    task = asyncio.ensure_future(OverloadProbe(Shedder(), Quiet(), lambda: client).run())
     await client.asked.wait()
     task.cancel()
     await asyncio.wait({task}, timeout=5)
     assert task.cancelled()
     assert client.flushes == 1
+
+
+class Busy:
+    """Much in flight."""
+
+    in_flight = 100
+    ended = 0
+
+
+class Sampled(Shedder):
+    """Keeps what it is told."""
+
+    __slots__ = ("idle",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.idle: list[bool] = []
+
+    def sample(self, delay_s: float, now: float, ended: int, *, idle: bool = False) -> None:
+        self.idle.append(idle)
+
+
+async def test_a_loop_that_slept_between_two_samples_had_no_queue(monkeypatch: Any) -> None:
+    monkeypatch.setattr(overload_probe, "_BUSY_S", 0.0)
+    counts = iter([10, 10, 11, 40])
+    told = Sampled()
+
+    def sleeps() -> int:
+        found = next(counts, None)
+        if found is None:
+            raise asyncio.CancelledError
+        return found
+
+    with pytest.raises(asyncio.CancelledError):
+        await OverloadProbe(told, Busy(), lambda: None, sleeps).run()
+    assert told.idle == [False, False, True]
+
+
+async def test_the_system_counts_the_sleeps_of_the_loop() -> None:
+    before = overload_probe.thread_sleeps()
+    for _ in range(10):
+        await asyncio.sleep(0.001)
+    assert overload_probe.thread_sleeps() >= before + 5

@@ -1,0 +1,125 @@
+"""On a real API server: GitOps tools find nothing to do after the operator ran, and an emptied database gets
+the same registry back from the objects alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import yaml
+from operatorbench import Bench
+
+from beamline_registry.migrate import migrate
+from beamline_sdk.deployment.kube_api import APPLY, MERGE
+
+ROOT = Path(__file__).resolve().parents[2]
+ARGO = "argocd-controller"
+OURS = ("managedFields", "resourceVersion", "generation")
+"""What changes with every write, and what Argo CD leaves out of a comparison too."""
+
+
+def quickstart() -> list[dict[str, Any]]:
+    """The manifests that people apply; a later example without the workloads would prove less."""
+    files = sorted((ROOT / "examples" / "quickstart").glob("*.yaml"))
+    return [found for path in files for found in yaml.safe_load_all(path.read_text())]
+
+
+def tracked(bench: Bench, manifest: dict[str, Any]) -> dict[str, Any]:
+    """As Argo CD applies it: with its annotation."""
+    name = manifest["metadata"]["name"]
+    tracking = f"beamline-objects:beamline.io/{manifest['kind']}:{bench.namespace}/{name}"
+    metadata = {
+        "name": name,
+        "namespace": bench.namespace,
+        "annotations": {"argocd.argoproj.io/tracking-id": tracking},
+    }
+    return {**manifest, "metadata": metadata}
+
+
+async def difference(bench: Bench, manifest: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What Argo CD's server-side diff shows: (live, as a dry run of its apply would leave it), by part."""
+    path = bench.path(manifest["kind"], manifest["metadata"]["name"])
+    live = await bench.api.request("GET", path)
+    predicted = await bench.api.request(
+        "PATCH",
+        path,
+        body=manifest,
+        content_type=APPLY,
+        params={"fieldManager": ARGO, "force": "true", "dryRun": "All"},
+    )
+    for found in (live, predicted):
+        found["metadata"] = {field: value for field, value in found["metadata"].items() if field not in OURS}
+    return {
+        part: (live.get(part), predicted.get(part))
+        for part in live.keys() | predicted.keys()
+        if live.get(part) != predicted.get(part)
+    }
+
+
+async def settled(bench: Bench, manifests: list[dict[str, Any]]) -> None:
+    for manifest in manifests:
+        await bench.wait(manifest["kind"], manifest["metadata"]["name"], "Synced", "True")
+
+
+async def test_after_the_operator_ran_argo_cd_has_nothing_to_do(bench: Bench) -> None:
+    manifests = [tracked(bench, manifest) for manifest in quickstart()]
+    for manifest in manifests:
+        path = bench.path(manifest["kind"], manifest["metadata"]["name"])
+        await bench.api.apply(path, manifest, field_manager=ARGO)
+    await bench.start()
+    await settled(bench, manifests)
+    assert [await difference(bench, manifest) for manifest in manifests] == [{}] * len(manifests)
+
+    # What the operator makes for them bears no tracking of Argo CD's, or Argo CD would prune it.
+    for manifest in manifests:
+        if "workload" in manifest["spec"]:
+            owned = await bench.get("Deployment", manifest["metadata"]["name"])
+            assert owned is not None
+            assert "argocd.argoproj.io/tracking-id" not in owned["metadata"].get("annotations", {})
+
+    # And the comparison would see a change.
+    changed = {"spec": {"timeoutMs": 777}}
+    path = bench.path("Extension", "mock-provider")
+    await bench.api.request("PATCH", path, body=changed, content_type=MERGE)
+    (provider,) = (entry for entry in manifests if entry["metadata"]["name"] == "mock-provider")
+    assert set(await difference(bench, provider)) == {"spec"}
+
+
+async def test_an_emptied_database_gets_the_same_registry_back_from_the_objects(
+    bench: Bench, database_url: str
+) -> None:
+    manifests = [tracked(bench, manifest) for manifest in quickstart()]
+    for manifest in manifests:
+        path = bench.path(manifest["kind"], manifest["metadata"]["name"])
+        await bench.api.apply(path, manifest, field_manager="test")
+    await bench.start()
+    await settled(bench, manifests)
+
+    async def facts() -> dict[str, Any]:
+        """The rows, without the revisions and times of their writes."""
+        return {
+            name: replace(row, revision=0, updated_at=None)
+            if hasattr(row, "updated_at")
+            else replace(row, revision=0)
+            for name, row in (await bench.rows()).items()
+        }
+
+    before = await facts()
+    assert len(before) == len(manifests)
+    await bench.stop()
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    await connection.close()
+    await migrate(database_url)
+    assert await bench.rows() == {}
+
+    await bench.start()
+
+    async def restored() -> bool:
+        return (await facts()).keys() == before.keys()
+
+    await bench.until(restored, "all rows")
+    assert await facts() == before

@@ -1,0 +1,179 @@
+"""Thousands of objects at once: what goes first, what waits for the routers, what is said once for many."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from beamline_contract.names import FINALIZER
+from beamline_contract.objects import ObjectKey
+from beamline_operator.core.ledger import Ledger
+from beamline_operator.core.queue import SHARE, WorkQueue
+from beamline_operator.core.view import Row
+from beamline_operator.edges.kube_store import KubeStore
+from beamline_operator.edges.nats_hints import HINT_EVERY_S, NatsHints
+from beamline_operator.fakes import ManualClock
+from beamline_sdk.link import LinkSettings
+
+
+def key(name: str) -> ObjectKey:
+    return ObjectKey("Extension", "default", name)
+
+
+async def order(queue: WorkQueue) -> list[str]:
+    found = []
+    while len(queue):
+        taken = await queue.get()
+        found.append(taken.name)
+        queue.done(taken)
+    return found
+
+
+async def test_what_is_new_goes_before_what_is_only_told_but_never_keeps_it_out() -> None:
+    queue = WorkQueue(ManualClock())
+    for number in range(2):
+        queue.add(key(f"told-{number}"), first=False)
+    for number in range(2 * SHARE):
+        queue.add(key(f"new-{number}"))
+    found = await order(queue)
+    assert found[: SHARE - 1] == [f"new-{number}" for number in range(SHARE - 1)]
+    assert found[SHARE - 1] == "told-0"
+    assert sorted(found) == sorted({*found}), "each once"
+
+
+async def test_a_key_that_waits_moves_up_when_it_changes() -> None:
+    queue = WorkQueue(ManualClock())
+    for name in ("a", "b", "c"):
+        queue.add(key(name), first=False)
+    queue.add(key("c"))
+    assert await order(queue) == ["c", "a", "b"]
+
+
+async def test_a_key_that_failed_waits_a_second_whatever_wakes_it() -> None:
+    clock = ManualClock()
+    queue = WorkQueue(clock, jitter=lambda: 0.0)
+    queue.add(key("a"))
+    taken = await queue.get()
+    queue.retry(taken)
+    queue.done(taken)
+    queue.add(key("a"))
+    clock.advance(0.9)
+    assert len(queue) == 0
+    clock.advance(0.2)
+    assert await order(queue) == ["a"]
+
+
+def test_the_ledger_finds_the_rows_of_a_span_of_revisions() -> None:
+    ledger, record = Ledger(), object()
+    for name, revision in (("a", 1), ("b", 2), ("c", 2), ("d", 9)):
+        ledger.put(key(name), Row(record, revision))  # type: ignore[arg-type]  # the record has no part in it
+    assert {found.name for found in ledger.changed_between(1, 2)} == {"b", "c"}
+    assert {found.name for found in ledger.changed_between(0, 10_000)} == {"a", "b", "c", "d"}
+    ledger.put(key("b"), Row(record, 10))  # type: ignore[arg-type]
+    ledger.forget(key("c"))
+    assert ledger.changed_between(1, 2) == set()
+    assert {found.name for found in ledger.changed_between(9, 10)} == {"b"}
+
+
+@pytest.fixture
+async def patient(world: Any) -> AsyncIterator[Any]:
+    """A world whose operator waits for its routers."""
+    made = await type(world)(patience_s=0.5).start()
+    yield made
+    made.controller.queue.close()
+
+
+async def test_one_write_of_status_tells_what_would_take_three(patient: Any) -> None:
+    world = patient
+    world.report("r1", 0)
+    world.report("r2", 0)
+    guard = world.extension()
+    await world.settle()
+    assert len(world.store.status_writes) == 1, "first sight, at once"
+    world.report("r1")
+    world.report("r2")
+    await world.settle()
+    assert len(world.store.status_writes) == 2
+    assert world.message(guard, "Programmed") == "2/2 routers at generation 1."
+    assert [event.reason.value for _, event in world.store.events] == ["Programmed"]
+
+
+async def test_a_router_that_lags_is_named_when_patience_ends(patient: Any) -> None:
+    world = patient
+    world.report("r1", 0)
+    world.report("r2", 0)
+    guard = world.extension()
+    await world.settle()
+    world.report("r1")
+    await world.settle()
+    assert len(world.store.status_writes) == 1
+    await world.advance(0.6)
+    assert world.message(guard, "Programmed") == "1/2 routers at generation 1."
+
+
+@pytest.mark.parametrize(("crowded", "told"), [(False, 3), (True, 1)], ids=["one at a time", "a crowd"])
+async def test_hints_are_folded_only_while_many_changes_come(crowded: bool, told: int) -> None:
+    hints = NatsHints(LinkSettings("nats://unused", "test"), clock=lambda: 0.0)
+    sent: list[str] = []
+
+    async def publish(subject: str, payload: bytes) -> None:
+        sent.append(payload.decode())
+
+    hints._publish = publish  # type: ignore[method-assign]  # the connection is what is left out
+    hints.crowded = lambda: crowded
+    for revision in (1, 2, 3):
+        await hints.changed(revision)
+    assert len(sent) == told
+    await hints.stop()
+    await asyncio.sleep(0)
+    assert '"revision":3' in sent[-1], "the last one is always told"
+    assert HINT_EVERY_S < 1
+
+
+class EchoingApi:
+    """The watch is quicker than the answer; ``meanwhile`` is what somebody else wrote just before."""
+
+    def __init__(self) -> None:
+        self.store: KubeStore
+        self.meanwhile: dict[str, Any] | None = None
+
+    async def request(self, method: str, path: str, **how: Any) -> dict[str, Any]:
+        generation = 1
+        if self.meanwhile is not None:
+            self.store.observe(self.meanwhile)
+            generation = self.meanwhile["metadata"]["generation"]
+        answer = document(version=9, generation=generation, finalizers=[FINALIZER])
+        self.store.observe(answer)
+        return answer
+
+
+def document(version: int, generation: int = 1, finalizers: list[str] | None = None) -> dict[str, Any]:
+    meta = {"name": "guard", "namespace": "default", "uid": "u", "resourceVersion": str(version)}
+    return {
+        "apiVersion": "beamline.io/v1alpha1",
+        "kind": "Extension",
+        "metadata": {**meta, "generation": generation, "finalizers": finalizers or []},
+        "spec": {"type": "provider", "timeoutMs": generation},
+    }
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "woken"), [(None, 0), (document(5, 2), 1)], ids=["only our own echo", "an edit in between"]
+)
+async def test_the_echo_of_a_write_wakes_nobody_and_an_edit_in_between_does(
+    meanwhile: dict[str, Any] | None, woken: int
+) -> None:
+    api = EchoingApi()
+    store = KubeStore(api)  # type: ignore[arg-type]
+    api.store, api.meanwhile = store, meanwhile
+    store.observe(document(1))
+    heard: list[ObjectKey] = []
+    store.on_change = heard.append
+    await store.set_finalizer(key("guard"), True)
+    assert len(heard) == woken
+    stored = store.get(key("guard"))
+    assert stored is not None
+    assert stored.metadata.finalizers == (FINALIZER,)

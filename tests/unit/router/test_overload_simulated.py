@@ -1,0 +1,133 @@
+"""Admission control on a simulated router: one core, first come first served, a clock that is only counted.
+
+Each request costs the core four pieces of work with an answer from elsewhere between them, each refusal a
+twentieth of a request. The probe is work like any other, so it waits as long as all that arrived before it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from beamline_router.core.overload import Shedder
+
+PIECES = 4
+REFUSAL = 0.05
+PROBE_S = 0.02
+GOOD_S = 1.0
+"""An answer that takes this much longer than the extensions' own time is no good any more."""
+
+Level = Callable[[float], float]
+
+
+@dataclass
+class Simulated:
+    """``rate`` and ``capacity`` are requests per second at a time; ``remote_s``: what extensions take;
+    ``foreign_s``: how late NATS itself is.
+    """
+
+    rate: Level
+    capacity: Level
+    remote_s: float = 0.0005
+    foreign_s: Level = lambda _: 0.0
+    shedder: Shedder = field(default_factory=Shedder)
+    good: list[float] = field(default_factory=list)
+    waited: list[tuple[float, float]] = field(default_factory=list)
+
+    def run(self, seconds: float) -> Simulated:
+        now, number, in_flight, ended, idle = 0.0, 0, 0, 0, False
+        work: list[tuple[float, int, int, float]] = [(0.0, -1, -1, 0.0), (0.0, 0, 0, 0.0)]
+        while work[0][0] < seconds:
+            due, _, piece, born = heapq.heappop(work)
+            number += 1
+            idle, now = idle or due > now, max(now, due)
+            cost = 1.0 / self.capacity(now)
+            if piece < 0:
+                self.shedder.sample(now - due + self.foreign_s(now), now, ended, idle=idle)
+                idle = False
+                heapq.heappush(work, (now + PROBE_S, number, -1, 0.0))
+                continue
+            if piece == 0:
+                heapq.heappush(work, (due + 1.0 / self.rate(due), number, 0, 0.0))
+                if self.shedder.refuses(in_flight):
+                    now += cost * REFUSAL
+                    self.waited.append((now, now - due))
+                    continue
+                in_flight, born = in_flight + 1, due
+            now += cost / PIECES
+            if piece < PIECES - 1:
+                back = now + self.remote_s / (PIECES - 1)
+                heapq.heappush(work, (back, number + 1_000_000_000, piece + 1, born))
+                continue
+            in_flight, ended = in_flight - 1, ended + 1
+            if now - born <= GOOD_S + self.remote_s:
+                self.good.append(now)
+        return self
+
+    def goodput(self, begin: float, end: float) -> float:
+        return sum(begin <= at < end for at in self.good) / (end - begin)
+
+    def median_refusal(self, begin: float) -> float:
+        waits = sorted(wait for at, wait in self.waited if at >= begin)
+        return waits[len(waits) // 2]
+
+
+def step(before: float, at: float, after: float) -> Level:
+    return lambda now: before if now < at else after
+
+
+def always(value: float) -> Level:
+    return lambda _: value
+
+
+@pytest.mark.parametrize("capacity", [500.0, 1_000.0, 4_000.0])
+@pytest.mark.parametrize("times", [1.5, 2.0, 3.0])
+def test_under_overload_all_that_refusals_leave_is_served_and_refusals_wait_no_5_ms(
+    times: float, capacity: float
+) -> None:
+    run = Simulated(step(capacity / 2, 1.0, capacity * times), always(capacity)).run(6.0)
+    possible = capacity * (1.0 - REFUSAL * times) / (1.0 - REFUSAL)
+    assert run.goodput(2.0, 6.0) >= 0.97 * possible
+    assert run.median_refusal(2.0) <= 0.005
+
+
+def test_when_the_capacity_drops_to_a_third_goodput_follows_it() -> None:
+    capacity = 3_000.0
+    run = Simulated(always(capacity * 0.95), step(capacity, 2.0, capacity / 3)).run(8.0)
+    possible = capacity / 3 * (1.0 - REFUSAL * 2.85) / (1.0 - REFUSAL)
+    assert possible >= 0.9 * capacity / 3
+    assert run.goodput(2.0, 8.0) >= 0.97 * possible
+    assert run.goodput(2.0, 3.0) >= 0.75 * possible, "the second in which it drops"
+    for second in range(3, 8):
+        assert run.goodput(second, second + 1.0) >= 0.95 * possible
+    assert run.median_refusal(4.0) <= 0.006
+
+
+def test_when_the_capacity_is_back_everybody_is_served_again() -> None:
+    stolen = lambda now: 1_000.0 if 2.0 <= now < 4.0 else 3_000.0  # noqa: E731
+    run = Simulated(always(2_500.0), stolen).run(8.0)
+    assert run.goodput(5.0, 8.0) >= 0.99 * 2_500.0
+    assert run.shedder.share == 0.0
+
+
+def test_a_nats_server_that_is_late_costs_no_goodput_with_slow_models() -> None:
+    run = Simulated(always(800.0), always(1_000.0), remote_s=1.0, foreign_s=step(0.0, 2.0, 0.02)).run(8.0)
+    assert run.goodput(4.0, 8.0) >= 0.99 * 800.0
+    assert not run.waited
+
+
+def test_with_slow_models_an_overload_still_leaves_three_quarters() -> None:
+    run = Simulated(step(500.0, 2.0, 2_000.0), always(1_000.0), remote_s=1.0).run(14.0)
+    assert run.goodput(6.0, 14.0) >= 750.0
+
+
+def test_the_drop_would_be_fatal_without_admission_control() -> None:
+    class Open(Shedder):
+        def refuses(self, in_flight: int) -> bool:
+            return False
+
+    run = Simulated(always(2_850.0), step(3_000.0, 2.0, 1_000.0), shedder=Open()).run(8.0)
+    assert run.goodput(5.0, 8.0) == 0.0
