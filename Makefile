@@ -4,7 +4,7 @@ OTHER ?= python3.13
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 .DEFAULT_GOAL := help
-.PHONY: help env up test test-rights test-other test-fast check lint types imports generated lock-fresh docs-sync format crds lock image chart sbom audit bench clean
+.PHONY: help env up test test-rights test-other test-fast check lint types imports generated lock-fresh docs-sync format crds lock image chart sbom audit bench clean test-rust
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ test-other: env ## Unit and contract suites on another Python: make test-other O
 
 test-fast: env ## Unit tests only: no server, a few seconds
 	@$(PYTEST) tests/unit -q
+
+test-rust: env ## The Rust example, built (minutes when cold), against the conformance suite
+	@BEAMLINE_TEST_RUST=1 $(PYTEST) tests/integration/conformance/test_rust_extension.py -q
 
 check: lint types imports generated lock-fresh docs-sync ## Everything that needs no server: lint, types, import contracts, generated files, lock, docs
 

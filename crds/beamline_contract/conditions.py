@@ -92,7 +92,8 @@ class Reason(StrEnum):
     NOT_READY = "NotReady"
     """Something that the object asks for is not so yet; the message names the condition."""
     CONFIG_INVALID = "ConfigInvalid"
-    """spec.config breaks the schema that the running extension publishes; the message names each field."""
+    """spec.config, or what a policy's step lays over it, breaks the schema that the running extension
+    publishes; the message names each field."""
     BREAKER_OPEN = "BreakerOpen"
     """A referenced Extension is ready, but a router's breaker keeps requests from it."""
     DISABLED = "Disabled"

@@ -24,7 +24,8 @@ def provider_names() -> tuple[str, ...]:
 def provider_factory() -> ProviderFactory:
     """A new factory that knows the built-in deployments and, as kind ``sdk``, every shipped provider.
 
-    So discovery from OPENAI_API_KEY finds the ``openai`` that a router would ask.
+    So discovery from OPENAI_API_KEY finds the ``openai`` that a router would ask. Where nothing sets
+    ``parameters``, they are the configuration of the manifest that ships with it: a key alone is enough.
     """
     factory = ProviderFactory()
     for name in provider_names():
@@ -34,14 +35,21 @@ def provider_factory() -> ProviderFactory:
 
 def _maker(name: str) -> Any:
     def make(config: ExtensionProviderConfig) -> ExtensionProvider:
+        if not config.parameters:
+            config = config.model_copy(update={"parameters": _manifest(name).get("config", {})})
         return ExtensionProvider(create(name), config)
 
     return make
 
 
 def _type_of(name: str) -> str:
+    return str(_manifest(name).get("type", ""))
+
+
+def _manifest(name: str) -> dict[str, Any]:
+    """``spec`` of the Extension in its manifest; empty where there is none."""
     manifest = files("beamline_extensions").joinpath(name, "manifest.yaml")
     if not manifest.is_file():
-        return ""
+        return {}
     documents = yaml.safe_load_all(manifest.read_text())
-    return next((one["spec"]["type"] for one in documents if one and one.get("kind") == "Extension"), "")
+    return next((one["spec"] for one in documents if one and one.get("kind") == "Extension"), {})

@@ -273,3 +273,31 @@ def test_what_can_not_run_here_is_shown_and_the_rest_serves(starts: Callable[...
     assert re.search(r"refused\s+broken\.yml:1: spec: is required", up.said)
     assert "other.yaml:1: ConfigMap of v1 is not of Beamline: skipped" in up.said
     assert up.route("hello")[0] == 200
+
+
+def test_the_seeds_without_keys_name_the_missing_key_start_no_process_for_it_and_serve_the_rest(
+    starts: Callable[..., Up], place: Path
+) -> None:
+    folder = place / "seeds"
+    shutil.copytree(ROOT / "examples" / "seeds", folder)
+    keyed = {"openai-gpt4": "OPENAI_API_KEY", "anthropic-claude": "ANTHROPIC_API_KEY"}
+    for name in keyed:
+        path = folder / f"{name.replace('-', '_')}.yaml"
+        path.write_text(path.read_text().replace("enabled: false", "enabled: true"))
+    kept = {key: value for key, value in os.environ.items() if key in keyed.values()}
+    for key in kept:
+        del os.environ[key]
+    try:
+        up = starts(folder=folder).ready()
+    finally:
+        os.environ.update(kept)
+    conditions = {
+        one["metadata"]["name"]: {c["type"]: c for c in one["status"]["conditions"]}
+        for one in json.loads(up.cli("status", "-o", "json").stdout)["objects"]
+    }
+    ready = {name: found["Ready"]["reason"] for name, found in conditions.items()}
+    others = ("mock-provider", "normalize-text", "pii-guard", "mask-sensitive-data")
+    assert ready == dict.fromkeys(keyed, "CredentialsMissing") | dict.fromkeys(others, "Ready")
+    for name, variable in keyed.items():
+        assert f"{variable} is not set" in conditions[name]["Ready"]["message"]
+        assert not list((up.state / "logs").glob(f"default.{name}.*")), "no process was started for it"

@@ -11,10 +11,7 @@ from beamline_cli.faults import CliError, ExitCode
 from beamline_cli.output import Format, as_json, as_yaml, complain, say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from beamline_contract.model import Fault
-    from beamline_contract.objects import BeamlineObject, Extension
+    from beamline_contract.objects import BeamlineObject
     from beamline_operator.edges.manifests import FileFault
 
 
@@ -76,13 +73,15 @@ def files_of(paths: list[Path]) -> list[Path]:
 
 def checked(files: list[Path]) -> tuple[list[FileFault], list[BeamlineObject]]:
     """Every fault, and the objects that have none."""
+    from beamline_cli.configs import config_faults_of, step_faults_of
     from beamline_contract.model import Fault
-    from beamline_contract.objects import ObjectKey
-    from beamline_operator.edges.manifests import Place, parse, read_file
+    from beamline_contract.objects import ObjectKey, RoutingPolicy
+    from beamline_operator.edges.manifests import Document, Place, parse, read_file
 
     faults: list[FileFault] = []
     objects: list[BeamlineObject] = []
     seen: dict[ObjectKey, Place] = {}
+    found: list[tuple[Document, BeamlineObject]] = []
     for file in files:
         content = read_file(file, str(file))
         faults.extend(content.faults)
@@ -100,54 +99,16 @@ def checked(files: list[Path]) -> tuple[list[FileFault], list[BeamlineObject]]:
                 faults.extend(document.located([Fault("metadata.name", message)]))
             else:
                 seen[parsed.key] = document.place
-                wrong = document.located(list(config_faults_of(parsed)))
-                faults.extend(wrong)
-                if not wrong:
-                    objects.append(parsed)
+                found.append((document, parsed))
+    every = [parsed for _, parsed in found]
+    for document, parsed in found:
+        wrong = list(config_faults_of(parsed))
+        if isinstance(parsed, RoutingPolicy):
+            wrong.extend(step_faults_of(parsed, every))
+        faults.extend(document.located(wrong))
+        if not wrong:
+            objects.append(parsed)
     return faults, objects
-
-
-def config_faults_of(parsed: BeamlineObject) -> Iterator[Fault]:
-    """What a configuration breaks: of the schema in the manifest, and of an extension that ships with us."""
-    from beamline_contract.model import Fault
-    from beamline_contract.objects import Extension
-    from beamline_operator.core.config_schema import config_faults, schema_fault
-
-    if not isinstance(parsed, Extension):
-        return
-    schema = parsed.spec.config_schema
-    if schema is not None:
-        wrong = schema_fault(schema)
-        if wrong is not None:
-            yield Fault("spec.configSchema", wrong)
-        for sentence in config_faults(schema, parsed.spec.config):
-            field, _, words = sentence.partition(": ")
-            yield Fault(field, words)
-    for sentence in _builtin_faults(parsed):
-        field, _, words = sentence.partition(": ")
-        yield Fault(f"spec.{field}", words)
-
-
-def _builtin_faults(parsed: Extension) -> tuple[str, ...]:
-    """By the model of the extension that the workload's command names, ``[..., extension, run, NAME]``."""
-    from pydantic import ValidationError
-
-    from beamline_extensions.catalogue import UnknownExtensionError, create
-    from beamline_sdk.config import faults_of
-
-    workload = parsed.spec.workload
-    command = list((workload.command if workload is not None else None) or ())
-    if command[-3:-1] != ["extension", "run"]:
-        return ()
-    try:
-        create(command[-1]).config_model.model_validate(parsed.spec.config)
-    except UnknownExtensionError as error:
-        complain(f"{parsed.key}: {error}")
-    except ImportError:
-        complain(f"{parsed.key}: its configuration is not checked, beamline[extensions] is not installed")
-    except ValidationError as error:
-        return faults_of(error)
-    return ()
 
 
 def _count(number: int, what: str) -> str:

@@ -18,17 +18,34 @@ MAX_FAULTS: Final = 5
 _MAX_VALUE: Final = 60
 
 
-def config_faults(schema: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str, ...]:
+def config_faults(
+    schema: Mapping[str, Any], config: Mapping[str, Any], at: str = "spec.config"
+) -> tuple[str, ...]:
     """Sentences such as ``spec.config.latency_ms: -1 is less than the minimum of 0``, in the order of their
-    paths; empty where the configuration fits, or the schema can't be used.
+    paths; empty where the configuration fits, or the schema can't be used. ``at`` is where it stands.
     """
+    return _all_faults(schema, config, at)[:MAX_FAULTS]
+
+
+def override_faults(
+    schema: Mapping[str, Any], config: Mapping[str, Any], override: Mapping[str, Any], at: str
+) -> tuple[str, ...]:
+    """What ``override``, laid over ``config`` key by key at the top level, breaks. A fault that ``config``
+    has without it is its own object's business, and not told here.
+    """
+    own = set(_all_faults(schema, config, at))
+    both = _all_faults(schema, {**config, **override}, at)
+    return tuple(fault for fault in both if fault not in own)[:MAX_FAULTS]
+
+
+def _all_faults(schema: Mapping[str, Any], config: Mapping[str, Any], at: str) -> tuple[str, ...]:
     try:
         Draft202012Validator.check_schema(schema)
         validator = Draft202012Validator(schema, registry=Registry())
         errors = sorted(validator.iter_errors(config), key=lambda error: error.json_path)
     except (SchemaError, Unresolvable, RecursionError):
         return ()
-    return tuple(f"{_path(error)}: {_words(error)}" for error in errors[:MAX_FAULTS])
+    return tuple(f"{_path(error, at)}: {_words(error)}" for error in errors)
 
 
 def schema_fault(schema: Mapping[str, Any]) -> str | None:
@@ -42,8 +59,7 @@ def schema_fault(schema: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _path(error: ValidationError) -> str:
-    path = "spec.config"
+def _path(error: ValidationError, path: str) -> str:
     for part in error.absolute_path:
         path += f"[{part}]" if isinstance(part, int) else f".{part}"
     return path

@@ -31,6 +31,7 @@ from .health import SLOT_S
 from .ports import Hints, ObjectStore, StoreError
 from .queue import Clock, WorkQueue
 from .reconciler import Reconciler, RetryLater
+from .versions import base_of
 from .workload import read_by
 
 RESYNC_S: Final = 300.0
@@ -121,6 +122,9 @@ class Controller:
         for stored in self._store.list("Extension"):
             if isinstance(stored, Extension) and stored.subject == subject:
                 self.queue.add(stored.key)
+                self.enqueue_dependents(stored.key)
+                if stored.spec.version_of is not None:
+                    self.enqueue_dependents(base_of(stored))
 
     def enqueue_dependents(self, extension: ObjectKey) -> None:
         """Everything that refers to ``extension`` is looked at again."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from beamline_contract.extension import ExtensionRef
 from beamline_contract.names import object_id
 from beamline_contract.objects import Extension, ObjectKey, RoutingPolicy
 from beamline_contract.projection import ExtensionRecord, extension_record, policy_record
@@ -17,6 +18,7 @@ from .canary import ABORT, PROMOTE, CanaryStatus, Facts, advance, remembered
 from .health import HealthBoard
 from .index import ObjectIndex
 from .ledger import Ledger
+from .overrides import Override, overrides_of
 from .ports import Hints, Inputs, ObjectStore, StoredObject
 from .rollback import LastGood, RolledBack, judged, last_good, proven, returned, revision_of, rolled_back
 from .samples import SampleBoard
@@ -98,6 +100,7 @@ class Gatherer:
             config_schema=self._hints.config_schema(stored.subject)
             if isinstance(stored, Extension)
             else None,
+            overrides=self._overrides(stored),
             canary=canary,
             good=work.good,
             rollback=work.rollback,
@@ -184,6 +187,19 @@ class Gatherer:
         }
         found = {other: self._index.holder_of_id(stored.kind, other) for other in others}
         return {other: key for other, key in found.items() if key is not None}
+
+    def _overrides(self, stored: StoredObject) -> tuple[Override, ...]:
+        if not isinstance(stored, RoutingPolicy):
+            return ()
+
+        def targets(ref: ExtensionRef) -> Iterator[Extension]:
+            key = target_of(stored, ref)
+            for one in (key, *sorted(self._index.referrers(key))):
+                found = self._store.get(one)
+                if isinstance(found, Extension) and (one == key or found.spec.version_of == key.name):
+                    yield found
+
+        return overrides_of(stored, targets, self._hints.config_schema)
 
     def _references(self, stored: StoredObject) -> list[Reference]:
         found = []

@@ -20,6 +20,7 @@ from beamline_sdk.deployment.port import DeploymentRequest, DeploymentStatus
 
 from .canary import CanaryStatus
 from .health import ExtensionHealth
+from .overrides import Override
 from .ports import StoredObject
 from .rollback import LastGood, RolledBack
 
@@ -91,6 +92,8 @@ class View:
     """The objects behind the ids that routers name in their remarks."""
     config_schema: Mapping[str, Any] | None = None
     """What the running extension publishes; None where none runs."""
+    overrides: tuple[Override, ...] = ()
+    """What a policy's steps lay over extensions whose schema is known."""
     patience: float = 0.0
     """Seconds for which routers may still be about to report the row that was written last."""
 

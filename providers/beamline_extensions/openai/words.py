@@ -29,6 +29,7 @@ FINISH: Final[Mapping[str, str]] = {
 _REASONING: Final = ("o1", "o3", "o4", "gpt-5")
 _BESIDE_TEXT: Final = ("tool_calls", "function_call", "refusal", "annotations", "audio", "reasoning_content")
 _MAX_COUNT: Final = 2**53
+_DETAILS: Final = ("prompt_tokens_details", "completion_tokens_details")
 _ONLY_OURS: Final = frozenset({"latency_ms"})
 """Parameters of the mock provider, which a caller of both may send."""
 
@@ -97,6 +98,7 @@ class ChunkReader:
         self._id = ""
         self._finish: str | None = None
         self._usage = (0, 0)
+        self._more: dict[str, Any] = {}
         self._beside: dict[str, Any] = {}
 
     def feed(self, event: object) -> list[StreamPart]:
@@ -104,6 +106,7 @@ class ChunkReader:
             raise undecodable("an event is not an object")
         self._model = self._model or _text(event.get("model"))
         self._id = self._id or _text(event.get("id"))
+        self._more.update(_beside_answer(event))
         if event.get("usage") is not None:
             self._usage = _usage(event["usage"])
         choices = event.get("choices")
@@ -136,7 +139,7 @@ class ChunkReader:
             completion_tokens=self._usage[1],
             model=self._model,
             finish_reason=_finish(self._finish, self._beside),
-            metadata={"response_id": self._id} if self._id else {},
+            metadata={**self._more, "response_id": self._id} if self._id else self._more,
         )
 
 
@@ -184,14 +187,24 @@ def _metadata(data: Mapping[str, Any], choice: Mapping[str, Any], beside: dict[s
     found: dict[str, Any] = {}
     if isinstance(data.get("id"), str):
         found["response_id"] = data["id"]
-    for name in ("system_fingerprint", "service_tier"):
-        if isinstance(data.get(name), str):
-            found[name] = data[name]
+    found |= _beside_answer(data)
     if isinstance(choice.get("logprobs"), dict):
         found["logprobs"] = choice["logprobs"]
     if beside:
         found["message"] = beside
     return found
+
+
+def _beside_answer(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What an API says of an answer or its stream: who made it, and what its tokens were spent on."""
+    found: dict[str, Any] = {
+        name: data[name] for name in ("system_fingerprint", "service_tier") if isinstance(data.get(name), str)
+    }
+    usage = data.get("usage")
+    details = {}
+    if isinstance(usage, dict):
+        details = {name: usage[name] for name in _DETAILS if isinstance(usage.get(name), dict)}
+    return {**found, "usage_details": details} if details else found
 
 
 def _text(value: object) -> str:

@@ -31,6 +31,13 @@ GROUP: Final = "beamline.providers"
 Origin = Literal["plugin", "file", "environment"]
 
 
+_KEY_PLACES: Final = frozenset({"api_key_env", "api_key_file"})
+KEY_IN_FILE: Final = (
+    "config.api_key: a key does not belong into a file: write `api_key_env: NAME_OF_A_VARIABLE` or "
+    "`api_key_file: /path/of/a/mounted/secret` in its place"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class KnownKey:
     """A variable that means: there is such a provider."""
@@ -77,6 +84,7 @@ def discover(settings: DiscoverySettings, factory: ProviderFactory, environ: Map
     """Reads all sources. Plug-ins become known to ``factory``. Never raises for what it finds."""
     found = Found()
     merged_by_name: dict[str, tuple[Origin, dict[str, Any]]] = {}
+    refused: set[str] = set()
     for point in _points(settings):
         try:
             _add(merged_by_name, "plugin", _load(point, factory))
@@ -87,6 +95,8 @@ def discover(settings: DiscoverySettings, factory: ProviderFactory, environ: Map
     if settings.config_path is not None:
         try:
             for entry in read_file(settings.config_path):
+                if "api_key" in entry:
+                    refused.add(str(entry.get("name", "")))
                 _add(merged_by_name, "file", entry)
         except ConfigurationError as error:
             found.unreadable["file"] = str(error)
@@ -94,9 +104,12 @@ def discover(settings: DiscoverySettings, factory: ProviderFactory, environ: Map
         for known in KNOWN_KEYS:
             if environ.get(known.variable):
                 _add(merged_by_name, "environment", _from_key(known, environ))
-    found.providers.extend(
-        _checked(name, origin, raw, factory, environ) for name, (origin, raw) in merged_by_name.items()
-    )
+    for name, (origin, raw) in merged_by_name.items():
+        if name in refused:
+            kind, provider_type = str(raw.get("kind", "sdk")), str(raw.get("type", name))
+            found.providers.append(Discovered(name, kind, provider_type, "file", fault=KEY_IN_FILE))
+        else:
+            found.providers.append(_checked(name, origin, raw, factory, environ))
     return found
 
 
@@ -104,6 +117,8 @@ def _add(by_name: dict[str, tuple[Origin, dict[str, Any]]], origin: Origin, entr
     name = entry.get("name")
     name = name if isinstance(name, str) else ""  # YAML makes of `off` a truth value
     _, before = by_name.get(name, (origin, {}))
+    if "api_key" in entry:  # the later source's key wins over where an earlier one says that it is
+        before = {field: value for field, value in before.items() if field not in _KEY_PLACES}
     by_name[name] = (origin, {**before, **entry})
 
 

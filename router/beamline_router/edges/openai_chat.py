@@ -126,7 +126,7 @@ class ChatFormat:
         await self._chunk(served.envelope, {}, finish_reason=answer.metadata["finish_reason"])
         if self._request is not None and self._request.stream_usage:
             body = self._head(served.envelope, "chat.completion.chunk")
-            await self._events.data({**body, "choices": [], "usage": answer.usage})
+            await self._events.data({**body, **_origin(answer), "choices": [], "usage": _usage(answer)})
         await self._events.data("[DONE]")
 
     async def _chunk(
@@ -152,9 +152,10 @@ class ChatFormat:
         head = self._head(served.envelope, "chat.completion")
         return {
             **head,
+            **_origin(answer),
             "model": answer.metadata["model"] or head["model"],
             "choices": [choice],
-            "usage": answer.usage,
+            "usage": _usage(answer),
             **({"metadata": served.metadata} if served.trail_in_metadata else {}),
         }
 
@@ -166,6 +167,20 @@ class ChatFormat:
             "created": self._created,
             "model": model or "",
         }
+
+
+def _origin(answer: Answer) -> dict[str, str]:
+    """What the provider's own API said of the answer, where it did."""
+    names = ("system_fingerprint", "service_tier")
+    return {name: value for name in names if isinstance(value := answer.metadata.get(name), str)}
+
+
+def _usage(answer: Answer) -> dict[str, Any]:
+    """The counts, with what the tokens were spent on, where the provider says so."""
+    details = answer.metadata.get("usage_details")
+    given = details if isinstance(details, dict) else {}
+    names = ("prompt_tokens_details", "completion_tokens_details")
+    return {**answer.usage, **{name: given[name] for name in names if isinstance(given.get(name), dict)}}
 
 
 class _ChatSink:

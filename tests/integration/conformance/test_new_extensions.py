@@ -165,6 +165,21 @@ def ask(up: Up, model: str, prompt: str, **parameters: Any) -> tuple[int, dict[s
             return error.code, json.loads(error.read())
 
 
+def streamed(up: Up, model: str, prompt: str) -> list[str]:
+    """The texts of the chunks that the OpenAI door streams."""
+    asked = {"model": model, "stream": True, "messages": [{"role": "user", "content": prompt}]}
+    request = urllib.request.Request(
+        f"{up.url}/v1/chat/completions", json.dumps(asked).encode(), {"content-type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as reply:
+        assert reply.headers["content-type"].startswith("text/event-stream")
+        rows = [line.removeprefix("data: ") for line in reply.read().decode().splitlines() if line]
+    assert rows[-1] == "[DONE]"
+    choices = [choice for row in rows[:-1] for choice in json.loads(row)["choices"]]
+    assert choices[-1]["finish_reason"] == "stop"
+    return [choice["delta"]["content"] for choice in choices if choice["delta"].get("content")]
+
+
 def served(up: Up, language: str) -> tuple[int, dict[str, Any]]:
     """The answer to a first request, once all the processes of its way listen."""
     give_up = time.monotonic() + 30
@@ -202,6 +217,9 @@ def test_their_own_manifests_put_them_behind_the_router(workshop: Workshop, plac
             assert answer["provider_id"] == f"made_{language}_provider"
             status, answer = ask(up, language, "a forbidden word")
             assert (status, answer["error"]["code"]) == (422, "VALIDATION_REJECTED")
+            words = streamed(up, language, "one two three")
+            assert "".join(words).strip() == "You said: one two three"
+            assert len(words) > 2, "it came in parts, as the extension sent it"
             status, answer = ask(up, language, "hello", latency_ms=5000)
             assert answer["error"]["code"] in {"DEADLINE_EXCEEDED", "UNAVAILABLE"}, answer
     finally:

@@ -189,6 +189,49 @@ async def test_when_one_vendor_fails_the_other_answers(door: Door) -> None:
     assert sent["system"] == [{"type": "text", "text": "Be brief."}]
 
 
+async def test_any_compatible_endpoint_is_served_at_the_door_by_configuration_only(
+    site: Site, tmp_path: Path
+) -> None:
+    """vLLM, Ollama and the like: what they say of an answer reaches the official client."""
+    step = {"action": "select_provider", "provider_id": "local_model", "fallback": []}
+    config = {"model": "qwen3:8b"}
+    details = {
+        "prompt_tokens_details": {"cached_tokens": 4},
+        "completion_tokens_details": {"reasoning_tokens": 2},
+    }
+    marks = {"system_fingerprint": "fp_local", "service_tier": "default"}
+    answer = gpt() | marks
+    answer["usage"] |= details
+    async with AsyncExitStack() as stack:
+        api = await stack.enter_async_context(fake_api())
+        await site.put(
+            extension("local_model", "provider", timeout_ms=20_000, retry=0, config=config),
+            policy("local", [step], match={"models": ["local"]}),
+        )
+        url = f"{api.url}/v1"
+        await stack.enter_async_context(_process(site, tmp_path, "openai_compatible", "local_model", url))
+        served = await stack.enter_async_context(running(site.settings()))
+        client = await stack.enter_async_context(
+            openai.AsyncOpenAI(base_url=f"{served.router.http_url}/v1", api_key="none", max_retries=0)
+        )
+        door = Door(client, api, api, [])
+        api.says(whole(answer))
+        reply = await door.chat(model="local")
+        assert api.seen[-1].body["model"] == "qwen3:8b"
+        assert reply.choices[0].message.content == "Hello there"
+        assert (reply.system_fingerprint, reply.service_tier) == ("fp_local", "default")
+        assert reply.usage.prompt_tokens_details.cached_tokens == 4
+        assert reply.usage.completion_tokens_details.reasoning_tokens == 2
+
+        last = gpt_chunk({}, "stop") | marks | {"usage": answer["usage"]}
+        api.says(events(gpt_chunk({"content": "Hi"}), last, "data: [DONE]\n\n"))
+        asked = await door.chat(model="local", stream=True, stream_options={"include_usage": True})
+        chunks = [chunk async for chunk in asked]
+        assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == "Hi"
+        assert chunks[-1].system_fingerprint == "fp_local"
+        assert chunks[-1].usage.prompt_tokens_details.cached_tokens == 4
+
+
 async def test_a_process_without_a_key_says_so_stays_and_is_not_ready(site: Site, tmp_path: Path) -> None:
     log = tmp_path / "log"
     environment = {k: v for k, v in os.environ.items() if not k.startswith("OPENAI")}

@@ -13,6 +13,7 @@ import structlog
 from beamline_extensions.providers import provider_factory, provider_names
 from beamline_sdk.framework import BaseProvider, ExtensionProvider, ProviderConfig, ProviderFactory, SDKConfig
 from beamline_sdk.registry import ProviderRegistry, RegistryConfig
+from harness.model_stub import model_stub
 
 FILE = """
 providers:
@@ -176,9 +177,9 @@ async def test_keys_in_the_environment_are_providers_of_their_apis(make: Make) -
 async def test_the_environment_wins_over_the_file_field_by_field_and_a_program_over_both(
     make: Make, file: Path
 ) -> None:
-    entry = "  - {name: openai, timeout_ms: 77, api_endpoint: 'https://file', api_key: from-file}\n"
+    entry = "  - {name: openai, timeout_ms: 77, api_endpoint: 'https://file', api_key_env: OTHER}\n"
     write(file, FILE + entry)
-    registry = await make({"OPENAI_API_KEY": "from-environment"}, config_path=file)
+    registry = await make({"OPENAI_API_KEY": "from-environment", "OTHER": "from-file"}, config_path=file)
     config = registry.record("openai").config
     assert isinstance(config, SDKConfig)
     assert (config.api_key.get_secret_value(), config.timeout_ms) == ("from-environment", 77)
@@ -238,3 +239,36 @@ async def test_a_shipped_provider_is_found_by_its_name_and_answers() -> None:
         assert response.success
         assert response.data["output"] == "Mock response to: hello [provider=mock_provider]"
         assert (await registry.check_health("mock_provider")).well
+
+
+async def test_a_key_that_is_written_into_the_file_is_refused_and_not_repeated(
+    make: Make, file: Path
+) -> None:
+    registry = await make(config_path=file)
+    write(file, FILE + "  - {name: openai, api_endpoint: 'https://file', api_key: sk-canary}\n")
+    with structlog.testing.capture_logs() as lines:
+        failed = (await registry.discovery.refresh()).failed
+    assert "api_key_env" in failed["openai"]
+    assert registry.names() == ("disk", "tape")
+    assert "canary" not in f"{failed}{lines}"
+
+
+async def test_a_key_in_the_environment_is_the_shipped_provider_of_its_api(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The real ones, in one registry, each asked over the wire of its own API."""
+    with model_stub() as url:
+        for name, path in (("OPENAI", "/v1"), ("ANTHROPIC", "")):
+            monkeypatch.setenv(f"{name}_API_KEY", f"key-of-{name.lower()}")
+            monkeypatch.setenv(f"{name}_BASE_URL", f"{url}{path}")
+        async with ProviderRegistry(factory=provider_factory()) as registry:
+            assert registry.names() == ("anthropic", "openai")
+            for name in registry.names():
+                assert registry.record(name).status == "ready"
+                assert registry.record(name).metadata["origin"] == "environment"
+                response = await registry.get(name).make_request("chat", {"prompt": "hello"})
+                assert response.success, response.error
+                assert response.data["provider_id"] == name
+                assert response.data["output"]
+            monkeypatch.delenv("OPENAI_API_KEY")
+            assert (await registry.discovery.refresh()).removed == ["openai"]

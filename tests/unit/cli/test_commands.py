@@ -195,6 +195,52 @@ def test_faults_are_lines_of_file_line_field_message(tmp_path: Path, capsys: Cap
     assert (fault["line"], fault["field"]) == (4, "spec.retry")
 
 
+GUARDED = """
+apiVersion: beamline.io/v1alpha1
+kind: RoutingPolicy
+metadata: {name: guarded}
+spec:
+  steps:
+    - action: extension_validator
+      extensionRef: {name: guard}
+      config: STEP
+    - {action: select_provider, providers: [{extensionRef: {name: elsewhere}}]}
+---
+apiVersion: beamline.io/v1alpha1
+kind: Extension
+metadata: {name: guard}
+spec:
+  type: validator
+  config: {patterns: [email]}
+"""
+BUILT_IN = "  workload: {image: any, command: [beamline, extension, run, pii_guard]}\n"
+OWN_SCHEMA = "  configSchema: {properties: {block_on_match: {type: boolean}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("step", "more", "field"),
+    [
+        pytest.param(
+            "{patterns: [shoe_size]}", BUILT_IN, "config.patterns.0", id="of an extension that ships"
+        ),
+        pytest.param("{pattern: [ssn]}", BUILT_IN, "config.pattern", id="a misspelled name"),
+        pytest.param("{block_on_match: 7}", OWN_SCHEMA, "config.block_on_match", id="by spec.configSchema"),
+        pytest.param("{patterns: [ssn]}", BUILT_IN, None, id="a step that fits"),
+        pytest.param("{anything: 1}", "", None, id="an extension of which nothing is known"),
+    ],
+)
+def test_the_config_of_a_step_is_held_against_its_extensions_schema(
+    step: str, more: str, field: str | None, tmp_path: Path, capsys: Captured
+) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(GUARDED.replace("STEP", step) + more)
+    assert main(["validate", str(path)]) == (0 if field is None else 1)
+    said = capsys.readouterr().out
+    if field is not None:
+        assert said.startswith(f"{path}:9: spec.steps[0].{field}: ")
+        assert "laid over the config of Extension default/guard" in said
+
+
 def test_the_same_object_twice_and_foreign_documents_are_told(tmp_path: Path, capsys: Captured) -> None:
     text = "apiVersion: beamline.io/v1alpha1\nkind: Extension\nmetadata: {name: a}\nspec: {type: pre}\n"
     (tmp_path / "a.yaml").write_text(text + "---\n" + text + "---\napiVersion: v1\nkind: Secret\n")

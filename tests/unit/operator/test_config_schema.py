@@ -7,7 +7,9 @@ from typing import Any
 import orjson
 import pytest
 
-from beamline_operator.core.config_schema import config_faults
+from beamline_contract.objects import RoutingPolicy, parse_object
+from beamline_operator.core.config_schema import config_faults, override_faults
+from beamline_operator.core.overrides import overridden
 from beamline_operator.edges.schemas import FORGET_S, MAX_SCHEMA_BYTES, PublishedSchemas
 
 SCHEMA = {
@@ -136,3 +138,85 @@ def test_an_answer_that_makes_no_sense_is_dropped(payload: bytes) -> None:
     schemas = PublishedSchemas()
     schemas.take(payload)
     assert schemas.get("beamline.ext.pre.x.v1") is None
+
+
+STEP = "spec.steps[0].config"
+
+
+def with_step_config(world: Any, config: dict[str, Any], **step: Any) -> Any:
+    choice = {"extensionRef": {"name": "guard"}}
+    selects = {"action": "select_provider", "providers": [choice], "config": config, **step}
+    return world.policy(steps=[selects])
+
+
+async def settled(world: Any) -> None:
+    await world.settle()
+    world.report()
+    await world.settle()
+
+
+async def test_a_step_that_lays_a_refused_value_over_an_extensions_config_is_named_with_its_path(
+    world: Any,
+) -> None:
+    key = world.extension(config={"patterns": ["ssn"]})
+    subject = world.store.get(key).subject
+    policy = with_step_config(world, {"latency_ms": -1})
+    await settled(world)
+    assert world.verdict(policy, "Ready") == ("True", "Ready")
+
+    world.hints.schemas[subject] = SCHEMA
+    world.controller.enqueue_listeners(subject)
+    await settled(world)
+    assert world.verdict(key, "Ready") == ("True", "Ready"), "the extension's own configuration is fine"
+    assert world.verdict(policy, "Accepted") == ("True", "Accepted")
+    assert world.verdict(policy, "Ready") == ("False", "ConfigInvalid")
+    assert world.message(policy, "Ready").startswith(f"{STEP}.latency_ms: -1 is less than the minimum of 0")
+    assert "Extension guard" in world.message(policy, "Ready")
+
+    with_step_config(world, {"latency_ms": 1})
+    await settled(world)
+    assert world.verdict(policy, "Ready") == ("True", "Ready")
+
+
+async def test_a_step_is_looked_at_again_when_the_extension_below_it_changes(world: Any) -> None:
+    limits = {"type": "object", "maxProperties": 1}
+    key = world.extension(configSchema=limits)
+    policy = with_step_config(world, {"latency_ms": 1})
+    await settled(world)
+    assert world.verdict(policy, "Ready") == ("True", "Ready")
+    world.extension(configSchema=limits, config={"patterns": []})
+    await world.settle()
+    assert world.verdict(key, "Accepted") == ("True", "Accepted")
+    assert world.verdict(policy, "Ready") == ("False", "ConfigInvalid")
+    assert world.message(policy, "Ready").startswith(f"{STEP}: ")
+
+
+async def test_a_version_of_the_extension_has_its_say_about_the_step_as_well(world: Any) -> None:
+    world.extension()
+    new = world.extension("guard-two", versionOf="guard", version="v2")
+    policy = with_step_config(world, {"latency_ms": -1})
+    world.hints.schemas[world.store.get(new).subject] = SCHEMA
+    await settled(world)
+    assert world.verdict(policy, "Ready") == ("False", "ConfigInvalid")
+    assert "Extension guard-two" in world.message(policy, "Ready")
+
+
+def test_what_an_extensions_own_config_breaks_is_not_told_of_the_step() -> None:
+    assert override_faults(SCHEMA, {"latency_ms": -1}, {"patterns": ["ssn"]}, STEP) == ()
+    assert override_faults(SCHEMA, {"latency_ms": -1}, {"latency_ms": 1}, STEP) == ()
+    (fault,) = override_faults(SCHEMA, {"latency_ms": -1}, {"patterns": ["iban"]}, STEP)
+    assert fault.startswith(f"{STEP}.patterns[0]: ")
+
+
+def test_a_canary_gets_the_steps_config_and_a_fallback_its_own_only() -> None:
+    refs = {
+        "action": "select_provider",
+        "config": {"latency_ms": -1},
+        "providers": [{"extensionRef": {"name": "chosen"}}],
+        "canary": {"extensionRef": {"name": "tried"}, "percent": 5},
+        "fallback": [{"extensionRef": {"name": "spare"}}],
+    }
+    kind = {"apiVersion": "beamline.io/v1alpha1", "kind": "RoutingPolicy"}
+    policy = parse_object({**kind, "metadata": {"name": "p"}, "spec": {"steps": [refs]}})
+    assert isinstance(policy, RoutingPolicy)
+    assert [ref.name for _, _, ref in overridden(policy)] == ["chosen", "tried"]

@@ -72,6 +72,18 @@ def config_fits_its_schema(view: View, _: Decided) -> Finding | None:
     )
 
 
+def overrides_fit_their_schemas(view: View, _: Decided) -> Finding | None:
+    """The same for what a policy's steps lay over the configuration of the extensions that they call."""
+    for override in view.overrides:
+        if faults := override.faults():
+            return no(
+                Reason.CONFIG_INVALID,
+                f"{'; '.join(faults)}. It is laid over the config of Extension {override.extension.name}, "
+                "which refuses requests with it: correct the step, or roll out the version that takes it.",
+            )
+    return None
+
+
 def is_enabled(view: View, _: Decided) -> Finding | None:
     """A disabled extension has what it asks for: to be in no router's table."""
     if view.enabled:
@@ -103,6 +115,7 @@ CHECKS: Final = (
     nothing_is_unknown,
     is_enabled,
     config_fits_its_schema,
+    overrides_fit_their_schemas,
     takes_requests,
     ready,
 )
