@@ -106,7 +106,7 @@ def litellm_python() -> Path:
 
 
 def _upstream(made: Parts) -> Side:
-    child = made.module("bench.upstream", stdout=subprocess.PIPE)
+    child = made.module("bench.model_api", stdout=subprocess.PIPE)
     assert child.stdout is not None
     return Side("upstream", int(child.stdout.readline()), (), (child.pid,))
 

@@ -1,7 +1,8 @@
 """The cheapest upstream that speaks the chat APIs of OpenAI and Anthropic: one fixed answer.
 
 ``python -m bench.model_api`` prints its port and answers until it is stopped. A process of its own, so that
-what it costs is not counted to what is measured.
+what it costs is not counted to what is measured. With ``"stream":true`` in the body it sends OpenAI's 20
+chunks, the first at once, the others :data:`GAP_S` apart, and ``[DONE]``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import cast
 import orjson
 import uvloop
 
+GAP_S = 0.01
+CHUNKS = 20
 TEXT = "The weather in Vienna is fine today. " * 8
 OPENAI = orjson.dumps(
     {
@@ -52,6 +55,7 @@ def _whole(body: bytes, request_id: bytes) -> bytes:
     )
 
 
+STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 ANSWERS = {b"openai": _whole(OPENAI, b"req_bench"), b"anthropic": _whole(ANTHROPIC, b"req_bench")}
 
 
@@ -60,9 +64,14 @@ class Upstream(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._buffer = b""
+        self._streams: set[asyncio.Task[None]] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for task in self._streams:
+            task.cancel()
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -72,8 +81,37 @@ class Upstream(asyncio.Protocol):
             length = int(head[at + 15 : at + 25].split(b"\r", 1)[0]) if at >= 0 else 0
             if len(self._buffer) < end + 4 + length:
                 return
+            body = self._buffer[end + 4 : end + 4 + length]
             self._buffer = self._buffer[end + 4 + length :]
+            if b'"stream":true' in body or b'"stream": true' in body:
+                task = asyncio.ensure_future(self._stream())
+                self._streams.add(task)
+                task.add_done_callback(self._streams.discard)
+                continue
             self._transport.write(ANSWERS[b"anthropic" if b"/messages" in head[:64] else b"openai"])
+
+    async def _stream(self) -> None:
+        self._transport.write(STREAM)
+        for number in range(CHUNKS):
+            if number:
+                await asyncio.sleep(GAP_S)
+            self._transport.write(_event({"content": f"word{number} "}, None))
+        self._transport.write(_event({}, "stop") + _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+
+
+def _event(delta: dict[str, str], finish: str | None) -> bytes:
+    body = {
+        "id": "chatcmpl-bench",
+        "object": "chat.completion.chunk",
+        "created": 1_763_680_000,
+        "model": "bench",
+        "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
+    }
+    return _chunk(b"data: %b\n\n" % orjson.dumps(body))
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 async def main() -> None:

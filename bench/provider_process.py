@@ -49,14 +49,16 @@ def measure(
         nats = LocalNats()
         try:
             nats.start()
-            port = _upstream(made) if which is not None else "0"
-            provider = _provider(made, name, nats.url, port)
+            port = upstream(made) if which is not None else "0"
+            measured_process = provider(made, name, nats.url, port)
             if which is None:
                 _responder(made, nats.url)
             for number in range(rounds):
                 sides = [
                     lambda: _baseline(made, which, nats.url, port, seconds),
-                    lambda: _through(made, nats.url, SUBJECT, provider, config=config, seconds=seconds),
+                    lambda: _through(
+                        made, nats.url, SUBJECT, measured_process, config=config, seconds=seconds
+                    ),
                 ]
                 measured.extend(side() for side in (sides if number % 2 == 0 else sides[::-1]))
         finally:
@@ -66,7 +68,8 @@ def measure(
     return _rows(name, goal, measured), {"rounds": [vars(one) for one in measured]}
 
 
-def _upstream(made: Parts) -> str:
+def upstream(made: Parts) -> str:
+    """A model API that costs nothing; returns its port."""
     child = made.module("bench.model_api", stdout=subprocess.PIPE)
     assert child.stdout is not None
     return child.stdout.readline().decode().strip()
@@ -80,18 +83,21 @@ def _responder(made: Parts, url: str) -> None:
     child.stdout.readline()
 
 
-def _provider(made: Parts, name: str, nats_url: str, port: str) -> subprocess.Popen[bytes]:
+def provider(
+    made: Parts, name: str, nats_url: str, port: str, *, subject: str = SUBJECT
+) -> subprocess.Popen[bytes]:
+    """The provider as it ships, in front of the model API at ``port``; it listens when this returns."""
     log = made.folder / "provider.log"
-    upstream = f"http://127.0.0.1:{port}"
+    address = f"http://127.0.0.1:{port}"
     env = {
         **os.environ,
         "NATS_URL": nats_url,
-        "NATS_SUBJECT": SUBJECT,
+        "NATS_SUBJECT": subject,
         "METRICS_PORT": "0",
         "OPENAI_API_KEY": "none",
-        "OPENAI_BASE_URL": f"{upstream}/v1",
+        "OPENAI_BASE_URL": f"{address}/v1",
         "ANTHROPIC_API_KEY": "none",
-        "ANTHROPIC_BASE_URL": upstream,
+        "ANTHROPIC_BASE_URL": address,
     }
     with log.open("wb") as out:
         child = made.module("beamline_extensions", name, measured=True, env=env, stderr=out)

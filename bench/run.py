@@ -28,6 +28,7 @@ ROWS = {
     "chat": "bench.chat",
     "lookup": "bench.lookup",
     "size": "bench.size",
+    "first_chunk": "bench.first_chunk",
     "outage": "bench.outage",
     "start": "bench.start",
     "mock_provider": "bench.mock_provider",
