@@ -8,9 +8,11 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
+import structlog
 
 from beamline_cli.local.nats import LocalNats
 from beamline_cli.local.postgres import LocalPostgres
@@ -21,6 +23,28 @@ FAST_AND_UNSAFE = {
     "full_page_writes": "off",
     "max_connections": "200",
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _loggers_stay_open() -> Iterator[None]:
+    """No logger is cached: one that a component's own configuration had cached could never be captured again
+    by the tests that follow in the same worker.
+    """
+    configure = structlog.configure
+
+    def uncached(**settings: Any) -> None:
+        configure(**{**settings, "cache_logger_on_first_use": False})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(structlog, "configure", uncached)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _logging_starts_anew() -> Iterator[None]:
+    """A level that one test has set does not silence the next."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
