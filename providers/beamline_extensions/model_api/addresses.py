@@ -25,6 +25,7 @@ _NEVER: Final[tuple[Network, ...]] = tuple(
         "0.0.0.0/8",
         "169.254.0.0/16",  # link-local: AWS, Azure, Google Cloud metadata
         "100.100.100.200/32",  # Alibaba Cloud metadata
+        "168.63.129.16/32",  # Azure's platform service, a public address that only machines inside reach
         "192.0.0.192/32",  # Oracle Cloud metadata
         "224.0.0.0/4",
         "240.0.0.0/4",

@@ -36,11 +36,11 @@ def normalized(text: str, config: NormalizeConfig) -> str:
 
 
 def _cut(text: str, length: int) -> str:
-    """The first ``length`` characters, fewer where the cut would part a letter from its accents or a joined
-    emoji.
+    """The first ``length`` characters, fewer where the cut would part a letter from its accents, a joined
+    emoji or a flag.
     """
     for end in range(length, max(0, length - _LONGEST_CLUSTER), -1):
-        if text[end - 1] != _JOINER and not _continues(text[end]):
+        if text[end - 1] != _JOINER and not _continues(text[end]) and not _parts_a_flag(text, end):
             return text[:end]
     return text[:length]
 
@@ -52,6 +52,18 @@ def _continues(character: str) -> bool:
         or unicodedata.category(character).startswith("M")
         or "\U0001f3fb" <= character <= "\U0001f3ff"
     )
+
+
+def _parts_a_flag(text: str, end: int) -> bool:
+    """Whether a flag stands across ``end``: two regional indicators, counted from where their row begins."""
+    first = end
+    while first and _is_regional(text[first - 1]):
+        first -= 1
+    return (end - first) % 2 == 1 and _is_regional(text[end])
+
+
+def _is_regional(character: str) -> bool:
+    return "\U0001f1e6" <= character <= "\U0001f1ff"
 
 
 def _in_form(text: str, config: NormalizeConfig) -> str:

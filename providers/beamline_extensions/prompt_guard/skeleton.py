@@ -21,6 +21,9 @@ _LOOKALIKES: Final = dict(
         strict=True,
     )
 )
+_LOOKALIKES.update(zip(map(ord, "ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ"), "abcdefghijklmnoprstuvwyz", strict=True))
+for _first in (0x1F150, 0x1F170):  # white letters in black discs and squares, which NFKD keeps
+    _LOOKALIKES.update(zip(range(_first, _first + 26), "abcdefghijklmnopqrstuvwxyz", strict=True))
 _BLANKS: Final = re.compile(r"\s+")
 _SEPARATORS: Final = re.compile(r"[\W_]+")
 

@@ -96,6 +96,7 @@ FORBIDDEN = {
     "the metadata service as 6to4": "2002:a9fe:a9fe::1",
     "the metadata service over IPv6": "fd00:ec2::254",
     "Alibaba's metadata service": "100.100.100.200",
+    "Azure's platform service": "168.63.129.16",
     "link-local IPv6": "fe80::1",
     "link-local IPv6 with a zone": "fe80::1%eth0",
     "unspecified": "0.0.0.0",

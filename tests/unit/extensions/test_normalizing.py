@@ -42,6 +42,9 @@ def test_a_prompt_is_tidied(text: str, expected: str) -> None:
         pytest.param("abx\u0323\u0331", 3, "ab", id="a letter goes with its accents"),
         pytest.param("a👨‍👩‍👧", 4, "a", id="joined emoji go together"),
         pytest.param("a👍🏽", 2, "a", id="a skin tone stays with its hand"),
+        pytest.param("a🇩🇪", 2, "a", id="a flag stays whole"),
+        pytest.param("🇩🇪🇫🇷🇮🇹", 4, "🇩🇪🇫🇷", id="flags in a row are counted in twos"),
+        pytest.param("🇩🇪🇫🇷🇮🇹", 5, "🇩🇪🇫🇷", id="and none of them is cut"),
         pytest.param("a" + "\u0331" * 99, 50, "a" + "\u0331" * 49, id="accents without end are cut"),
     ],
 )

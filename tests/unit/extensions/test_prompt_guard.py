@@ -38,6 +38,8 @@ DENY = {"deny": ["nothing", "Project Falcon"]}
         pytest.param(
             "\U0001d5c9\U0001d5cb\U0001d5c8\U0001d5c3\U0001d5be\U0001d5bc\U0001d5cd falcon", id="mathematical"
         ),
+        pytest.param("ᴘʀᴏᴊᴇᴄᴛ ꜰᴀʟᴄᴏɴ", id="in small capitals"),
+        pytest.param("🅿🆁🅾🅹🅴🅲🆃 🅕🅐🅛🅒🅞🅝", id="in black squares and discs"),
         pytest.param("proj\u0301e\u0300ct fa\u0336lcon", id="with accents on it"),
         pytest.param("project\u00a0falcon", id="with a no-break blank"),
     ],
