@@ -3,10 +3,10 @@
 Three things would stop the event loop for tens of milliseconds:
 
 - Compiling. It is done in pieces (:mod:`..core.slices`), :data:`TURN_S` of them in each turn of the loop.
-- Python's full garbage collection, which a compile provokes by what it allocates and which walks the whole
-  table, again and again while it grows. It is put off until the compile has ended; then the table is moved
-  out of the collector's sight (``gc.freeze``), where it need not be looked at again: it holds no cycles, so
-  it goes when its last reference goes. The young generations are collected as ever.
+- Python's full garbage collection, which reading and compiling provoke by what they allocate and which walks
+  the whole table, again and again while it grows. It is put off until they have ended; then the table is
+  moved out of the collector's sight (``gc.freeze``), where it need not be looked at again: it holds no
+  cycles, so it goes when its last reference goes. The young generations are collected as ever.
 - Freeing the table before, which would happen at once when the last reference to it is dropped. It is kept
   and dropped in small pieces.
 """
@@ -46,16 +46,23 @@ async def in_turns(work: Sliced[T]) -> T:
 
 
 @contextmanager
-def compiling() -> Iterator[None]:
-    """Around the compilation of a table that stays. Not reentrant."""
+def taking_in() -> Iterator[None]:
+    """Around the reading and the compilation of a table: no full collection meanwhile. May be nested."""
     young, middle, old = gc.get_threshold()
     gc.set_threshold(young, _MIDDLE, _NEVER)
     try:
         yield
-        gc.collect(1)
-        gc.freeze()
     finally:
         gc.set_threshold(young, middle, old)
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Around the compilation of a table that stays: at its end it leaves the collector's sight."""
+    with taking_in():
+        yield
+        gc.collect(1)
+        gc.freeze()
 
 
 async def let_go(parts: list[object]) -> None:

@@ -32,7 +32,7 @@ from beamline_registry.port import Delta, RegistryError, RegistryReader, SchemaE
 from ..core.slices import Sliced, batches
 from ..core.snapshot import Compilation, Snapshot, compile_in_slices, compile_snapshot
 from . import snapshot_file
-from .large_tables import compiling, in_turns, let_go
+from .large_tables import compiling, in_turns, let_go, taking_in
 from .telemetry import Telemetry
 
 log = structlog.get_logger()
@@ -164,7 +164,8 @@ class Refresher:
         """
         while True:
             self._wake.clear()
-            fine = await self._reload()
+            with taking_in():
+                fine = await self._reload()
             if self._unsaved and self._clock() - self._saved_at >= SAVE_EVERY_S:
                 await self.save()
             if fine and self._wanted <= self.revision:
