@@ -16,17 +16,15 @@ limit as the router's: ``offered`` and ``unanswered`` in the raw figures say whe
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 from collections.abc import Callable
 from typing import Any
 
 import orjson
 
-from beamline_cli.local.nats import LocalNats
-from beamline_cli.local.postgres import LocalPostgres
-from bench.parts import Parts, Row, parts
-from bench.saturation import _fill, _pin, _responders, _router, _spread, _wait_ready
+from bench.parts import Parts, Row, parts, spread
+from bench.saturation import STEPS
+from bench.world import router, world
 
 DOORS = ("nats", "http")
 TIMES = (1, 2, 3)
@@ -48,30 +46,16 @@ def run(*, rounds: int, seconds: float) -> tuple[list[Row], dict[str, Any]]:
     seconds = max(2.0, seconds)
     measured: list[dict[str, Any]] = []
     rows: list[Row] = []
-    with parts() as made:
-        nats, postgres = LocalNats(), LocalPostgres(made.folder / "data", settings={"fsync": "off"})
-        try:
-            nats.start()
-            postgres.start()
-            _pin(made, nats.pid, postgres.pid)
-            asyncio.run(_fill(postgres.url()))
-            _responders(made, nats.url)
-            _, port = _router(made, nats.url, postgres.url())
-            _wait_ready(port)
-            addresses = {"nats": nats.url, "http": f"127.0.0.1:{port}"}
-            for door in DOORS:
+    with parts() as made, world(made, STEPS) as around:
+        addresses = {"nats": around.nats_url, "http": f"127.0.0.1:{router(made, around).port}"}
+        for door in DOORS:
 
-                def offer(rate: float, what: str, door: str = door) -> dict[str, Any]:
-                    found = _offer(made, door, addresses[door], rate, seconds)
-                    measured.append({"door": door, "what": what, "rate": rate, **found})
-                    return found
+            def offer(rate: float, what: str, door: str = door) -> dict[str, Any]:
+                found = _offer(made, door, addresses[door], rate, seconds)
+                measured.append({"door": door, "what": what, "rate": rate, **found})
+                return found
 
-                rows += _door(offer, door, rounds)
-        finally:
-            for child in made.children:
-                child.terminate()
-            postgres.stop()
-            nats.stop()
+            rows += _door(offer, door, rounds)
     return rows, {"rounds": measured}
 
 
@@ -86,7 +70,7 @@ def _door(offer: Offer, door: str, rounds: int) -> list[Row]:
             Row(
                 f"overload, {door}, {times}x: goodput / that at 1x",
                 f">= {GOAL_SHARE}",
-                _spread(shares, ".2f"),
+                spread(shares, ".2f"),
                 sorted(shares)[len(shares) // 2] >= GOAL_SHARE,
             )
         )
@@ -97,7 +81,7 @@ def _door(offer: Offer, door: str, rounds: int) -> list[Row]:
                 Row(
                     f"overload, {door}, {times}x: time to a refusal p50 | p99, ms",
                     f"p50 <= {GOAL_REFUSAL_MS:g}",
-                    " | ".join(_spread([one[at] for one in refusals], ".1f") for at in ("p50", "p99")),
+                    " | ".join(spread([one[at] for one in refusals], ".1f") for at in ("p50", "p99")),
                     sorted(medians)[len(medians) // 2] <= GOAL_REFUSAL_MS,
                 )
             )
