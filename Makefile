@@ -4,7 +4,7 @@ OTHER ?= python3.13
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 .DEFAULT_GOAL := help
-.PHONY: help env up test test-rights test-other test-fast check lint types imports generated lock-fresh docs-sync format crds lock image chart sbom audit bench clean test-rust
+.PHONY: help env up test test-tools test-rights test-other test-fast check lint types imports generated lock-fresh docs-sync format crds lock image chart sbom audit bench clean test-rust
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ up: env ## Run the quickstart on this machine, without a cluster
 
 test: env ## The whole suite, with every real part, and coverage
 	@$(BIN)/python scripts/run_tests.py
+
+test-tools: ## Chromium and Prometheus for the tests that drive them (Debian, root)
+	@scripts/test_tools.sh
 
 test-rights: env ## Cluster tests with the operators under the chart's own account: a ClusterRole, then Roles alone
 	@for mode in cluster-role roles; do BEAMLINE_TEST_ACCOUNT=$$mode $(PYTEST) tests/cluster -q -n 2 --dist loadgroup || exit 1; done
