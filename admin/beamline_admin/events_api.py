@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import count
 from typing import Annotated, Any, Final
 
 import orjson
@@ -120,11 +121,15 @@ async def _told(
     heartbeat_s: float,
     clock: Callable[[], float],
 ) -> AsyncIterator[bytes]:
-    checked = clock()
+    checked, numbers = clock(), count(1)
+
+    def event(topic: str, data: dict[str, Any]) -> bytes:
+        return _event(next(numbers), topic, data)
+
     try:
         yield f"retry: {RETRY_MS}\n\n".encode()
         for topic, document in await _present(watcher, listener):
-            yield _event(watcher.hub.number(), topic, document)
+            yield event(topic, document)
         while not listener.over():
             left = heartbeat_s if until is None else min(heartbeat_s, until - clock())
             if left <= 0:
@@ -133,18 +138,18 @@ async def _told(
             if clock() - checked >= heartbeat_s:
                 checked = clock()
                 if not await still():
-                    yield _event(watcher.hub.number(), "end", {"reason": "the session is over"})
+                    yield event("end", {"reason": "the session is over"})
                     return
             if found is not None:
-                yield _event(*found)
+                yield event(*found)
             elif not listener.over() and (until is None or clock() < until):
                 yield b": still here\n\n"
         if listener.lagged:
-            yield _event(watcher.hub.number(), "lagged", {"reason": "events came faster than they were read"})
+            yield event("lagged", {"reason": "events came faster than they were read"})
     except Exception as error:
         log.exception("admin.stream_failed", error=type(error).__name__)
         problem = ProblemError(ErrorCode.INTERNAL, f"the stream failed ({type(error).__name__})")
-        yield _event(watcher.hub.number(), "error", problem.document("").model_dump(exclude_none=True))
+        yield event("error", problem.document("").model_dump(exclude_none=True))
     finally:
         watcher.hub.leave(listener)
 

@@ -34,10 +34,10 @@ class Listener:
         self.topics = topics
         self.lagged = False
         self.closed = False
-        self._queue: asyncio.Queue[tuple[int, str, dict[str, Any]] | None] = asyncio.Queue(QUEUE)
+        self._queue: asyncio.Queue[tuple[str, dict[str, Any]] | None] = asyncio.Queue(QUEUE)
 
-    async def next(self, seconds: float) -> tuple[int, str, dict[str, Any]] | None:
-        """The next (number, topic, data); None where none came in ``seconds``, or it is over."""
+    async def next(self, seconds: float) -> tuple[str, dict[str, Any]] | None:
+        """The next (topic, data); None where none came in ``seconds``, or it is over."""
         try:
             return await asyncio.wait_for(self._queue.get(), seconds)
         except TimeoutError:
@@ -47,14 +47,14 @@ class Listener:
         """Whether nothing will come any more."""
         return self._queue.empty() and (self.lagged or self.closed)
 
-    def tell(self, number: int, topic: str, data: dict[str, Any]) -> None:
+    def tell(self, topic: str, data: dict[str, Any]) -> None:
         """Puts an event into the queue, or notes that there was no room."""
         if self.lagged:
             return
         if self._queue.full():
             self.lagged = True
         else:
-            self._queue.put_nowait((number, topic, data))
+            self._queue.put_nowait((topic, data))
 
     def close(self) -> None:
         """Ends it after what is in its queue."""
@@ -68,7 +68,6 @@ class Hub:
 
     def __init__(self) -> None:
         self._listeners: set[Listener] = set()
-        self._number = 0
         self._closed = False
 
     def join(self, who: Identity, topics: Set[str]) -> Listener:
@@ -93,17 +92,11 @@ class Hub:
 
     def publish(self, topic: str, render: Render) -> None:
         """Tells an event to everybody who listens to ``topic`` and may see it."""
-        self._number += 1
         for listener in self._listeners:
             if topic in listener.topics:
                 data = render(listener.who)
                 if data is not None:
-                    listener.tell(self._number, topic, data)
-
-    def number(self) -> int:
-        """A number for an event that is told to one listener alone."""
-        self._number += 1
-        return self._number
+                    listener.tell(topic, data)
 
     def close(self) -> None:
         """Ends every stream, so that a shutdown waits for nobody."""
