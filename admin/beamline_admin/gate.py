@@ -1,9 +1,11 @@
 """What every request passes first: an id, who asks, and the headers that every answer carries.
 
 Deny by default: only the paths in :data:`PUBLIC` are answered to strangers. Under ``/api/`` a bearer token
-counts and a cookie does not, so no page of another site can act in somebody's name. Everywhere else a
-session's cookie counts; a browser without one is sent to ``/login``. A link with ``?token=`` is sent there as
-well, so that the token leaves the address bar.
+counts; a session's cookie only where the browser itself says that a page of this very origin asks
+(``Sec-Fetch-Site``), or a header is there that no other site can send unasked (:data:`HEADER_INSPECTOR`), so
+no page of another site can act in somebody's name. Everywhere else a session's cookie counts; a browser
+without one is sent to ``/login``. A link with ``?token=`` is sent there as well, so that the token leaves the
+address bar.
 
 A fault that nobody caught ends here: logged with its place, answered without it.
 """
@@ -38,6 +40,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 SESSION_COOKIE: Final = "beamline_session"
+HEADER_INSPECTOR: Final = "x-beamline-inspector"
+"""What the inspector's own scripts send, for browsers that say nothing of where a request comes from."""
 PUBLIC: Final = frozenset(
     {"/healthz", "/readyz", "/metrics", "/login", "/static/inspector.css", "/static/icon.svg"}
 )
@@ -108,6 +112,7 @@ class Gate:
             return problem_answer(limited, scope["state"]["request_id"], retry_after_s=wait)
         if identity is not None:
             scope["state"]["identity"] = identity
+            scope["state"]["still"] = lambda: self._still(scope, client, identity)
             return None
         log.info("admin.refused", path=path, client=client.address, request_id=scope["state"]["request_id"])
         if path.startswith("/api/"):
@@ -118,13 +123,31 @@ class Gate:
     async def _identity(self, scope: Scope, client: Client) -> Identity | None:
         if scope["path"].startswith("/api/"):
             token = bearer_of(scope)
-            return await self._tokens.verify(token, client) if token is not None else None
+            if token is not None:
+                return await self._tokens.verify(token, client)
+            if not _of_this_origin(scope):
+                return None
         secret = session_of(scope)
         return await self._sessions.verify(secret, client) if secret is not None else None
+
+    async def _still(self, scope: Scope, client: Client, identity: Identity) -> bool:
+        """Whether the caller is still who they were: what streams ask from time to time."""
+        try:
+            return await self._identity(scope, client) == identity
+        except VerifierError:
+            return True  # nobody can say now; the next time somebody can
 
 
 _WHO: Final = "the request carries no token that is accepted here"
 _HOW: Final = "send 'Authorization: Bearer TOKEN'; the one printed at start works from the same machine only"
+
+
+def _of_this_origin(scope: Scope) -> bool:
+    headers = dict(scope["headers"])
+    site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
+    if origin is not None and origin.rpartition(b"//")[2].lower() != headers.get(b"host", b"").lower():
+        return False
+    return site == b"same-origin" if site is not None else HEADER_INSPECTOR.encode() in headers
 
 
 class _Answer:
