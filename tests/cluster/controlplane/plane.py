@@ -110,6 +110,10 @@ class ControlPlane:
         """Which part has ended unasked, or None."""
         return next((name for name, process in self._running.items() if process.poll() is not None), None)
 
+    def pids(self) -> dict[str, int]:
+        """The process of each part that runs, by its name."""
+        return {name: process.pid for name, process in self._running.items()}
+
     def _file(self, name: str) -> str:
         return str(self.folder / name)
 
