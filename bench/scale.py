@@ -34,7 +34,7 @@ def run(*, rounds: int, seconds: float) -> tuple[list[Row], dict[str, Any]]:
         _write_all(made)
         wrote, written = time.monotonic() - began, _cpu(made)
         last = _served(made, "last", _policy("last", f"size-{EXTENSIONS - 1}", "mock-provider"))
-        ready = _until(lambda: _unready(made) == 0)
+        ready = last + _until(lambda: _settled(made)) + _until(lambda: _unready(made) == 0)
         load, done = os.getloadavg()[0], _cpu(made)
         writing = {name: written[name] - before[name] for name in before}
         whole = {name: done[name] - before[name] for name in before}
