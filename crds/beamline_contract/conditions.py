@@ -102,6 +102,8 @@ class Reason(StrEnum):
     """Work for this generation is under way."""
     DELETING = "Deleting"
     """The object is being removed from the registry."""
+    PENDING = "Pending"
+    """No operator has looked at the object yet; the API server itself says so of every new one."""
     OBSERVED = "Observed"
     """The object was seen for the first time; nothing is known yet."""
     MATCHES_NOTHING = "MatchesNothing"

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from .conditions import ConditionType, Reason
 from .extension import ExtensionSpec
 from .model import Model
 from .names import CATEGORY, GROUP, NAME_PATTERN, VERSION
@@ -57,6 +58,22 @@ _COMMON_STATUS: dict[str, Any] = {
         "description": "Routers that serve the observed generation, of those alive: 2/3.",
     },
 }
+UNSEEN_STATUS: dict[str, Any] = {
+    "observedGeneration": 0,
+    "conditions": [
+        {
+            "type": ConditionType.READY.value,
+            "status": "Unknown",
+            "observedGeneration": 0,
+            "lastTransitionTime": "1970-01-01T00:00:00Z",
+            "reason": Reason.PENDING.value,
+            "message": "No operator has looked at this object yet: one has to run and serve this namespace.",
+        }
+    ],
+}
+"""The default of ``status``, as Gateway API has it: whoever reads an object without conditions takes it for
+ready, so there is no moment at which one has none, with no operator at all neither.
+"""
 _STATUS: dict[Kind, dict[str, Any]] = {
     "Extension": {
         "subject": {**_STRING, "description": "NATS subject, stated or derived."},
@@ -259,7 +276,11 @@ def _root_schema(kind: Kind) -> dict[str, Any]:
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
             "spec": {**spec_schema(model), "description": description},
-            "status": {"type": "object", "properties": {**_COMMON_STATUS, **_STATUS[kind]}},
+            "status": {
+                "type": "object",
+                "default": UNSEEN_STATUS,
+                "properties": {**_COMMON_STATUS, **_STATUS[kind]},
+            },
         },
         "x-kubernetes-validations": [
             {"rule": f"self.metadata.name.matches('{NAME_PATTERN}')", "message": NAME_RULE},

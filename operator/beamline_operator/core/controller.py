@@ -37,6 +37,8 @@ from .workload import read_by
 RESYNC_S: Final = 300.0
 SPREAD_S: Final = 10.0
 """A change that touches every object, such as a router that comes or goes, is spread over up to this long."""
+CROWD: Final = 32
+"""With more objects due than this, each is served first and described when there is time."""
 STOP_GRACE_S: Final = 10.0
 KEPT_REVISIONS: Final = 10_000
 """Tombstones of so many revisions stay; a router that was away for longer reads everything once."""
@@ -84,6 +86,7 @@ class Controller:
         self.queue = WorkQueue(clock, jitter=jitter)
         self.drift_repairs = 0
         reconciler.notify = self._enqueue_later
+        reconciler.crowded = lambda: len(self.queue) > CROWD
 
     @property
     def registry_fault(self) -> str | None:
@@ -209,8 +212,10 @@ class Controller:
             await asyncio.wait_for(self._reconciler.batcher.stop(), STOP_GRACE_S)
         self.queue.close()
 
-    async def compare(self) -> int:
-        """One full compare. Returns how many rows had to be repaired. Raises ``RegistryError``."""
+    async def sweep(self) -> int:
+        """Removes rows without an object, and has rows written again that are not as this process left them.
+        Returns how many there were. Raises ``RegistryError``.
+        """
         inventory = await self._registry.inventory()
         present = set(self._present())
         rows = {ObjectKey(row.kind, row.namespace, row.name): row for row in inventory}
@@ -229,8 +234,13 @@ class Controller:
                 self._reconciler.ledger.forget(key)
                 self.queue.add(key)
                 repaired += 1
-        await self._registry.compact(KEPT_REVISIONS, epoch=self._reconciler.epoch)
         self.drift_repairs += repaired
+        return repaired
+
+    async def compare(self) -> int:
+        """One full compare. Returns how many rows had to be repaired. Raises ``RegistryError``."""
+        repaired = await self.sweep()
+        await self._registry.compact(KEPT_REVISIONS, epoch=self._reconciler.epoch)
         self._spread(self._reconciler.learn())
         return repaired
 
@@ -247,18 +257,24 @@ class Controller:
             self.queue.add_after(key, window * self._jitter())
 
     async def _resync(self) -> None:
+        """A sweep first: an object may have gone, without a finalizer yet, while nobody watched."""
+        work = self.sweep
         while True:
-            await asyncio.sleep(self._resync_s * (0.8 + 0.4 * self._jitter()))
             try:
-                if self._refresh is not None:
-                    await self._refresh()
-                await self.compare()
+                await work()
             except StoreError as error:
                 _log.warning("drift.refresh_failed", error=str(error))
             except FencedError:
                 self._lose()
             except RegistryError as error:
                 _log.warning("drift.compare_failed", error=str(error))
+            work = self._compare_afresh
+            await asyncio.sleep(self._resync_s * (0.8 + 0.4 * self._jitter()))
+
+    async def _compare_afresh(self) -> int:
+        if self._refresh is not None:
+            await self._refresh()
+        return await self.compare()
 
     async def _watch_health(self) -> None:
         while True:

@@ -11,7 +11,7 @@ from beamline_contract.conditions import ConditionType, Reason
 from beamline_contract.names import FIELD_MANAGER, FINALIZER, object_id
 from beamline_contract.projection import ExtensionRecord
 from beamline_registry.port import Outcome, Remove, Upsert, Write
-from beamline_sdk.deployment.port import Phase
+from beamline_sdk.deployment.port import DeploymentRequest, Phase
 
 from .canary import OVER
 from .checks import judge
@@ -34,10 +34,11 @@ def decide(view: View, settings: ReconcileSettings) -> Plan:
     told = events(view, decided)
     deploy = view.desired if _wants_deploy(view, decided) else None
     acceptable = is_acceptable(view, decided) is None
+    writes = _upsert(view) if acceptable else ()
     return Plan(
         status=status,
-        finalizer=True if (acceptable or deploy is not None) and not view.has_finalizer else None,
-        writes=_upsert(view) if acceptable else (),
+        finalizer=True if not writes and _wants_finalizer(view, acceptable, deploy) else None,
+        writes=writes,
         deploy=deploy,
         undeploy=_wants_undeploy(view, decided),
         events=told,
@@ -46,6 +47,14 @@ def decide(view: View, settings: ReconcileSettings) -> Plan:
         wait=_wait(view, decided),
         remember=_remember(view),
     )
+
+
+def _wants_finalizer(view: View, acceptable: bool, deploy: DeploymentRequest | None) -> bool:
+    """For an object whose row, or workload, somebody has to clean up. It comes after the row, so that what is
+    served does not wait for the API server, thousands of times; an object that is deleted in between is found
+    gone by its watch, or by the sweep that each start begins with.
+    """
+    return (acceptable or deploy is not None) and not view.has_finalizer
 
 
 def _wait(view: View, decided: Decided) -> float:

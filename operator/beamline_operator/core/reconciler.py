@@ -82,6 +82,8 @@ class Reconciler:
         self.monotonic = clock
         self.batcher = Batcher(registry, hints, epoch)
         self.notify: Callable[[ObjectKey], None] = _nobody
+        self.crowded: Callable[[], bool] = lambda: False
+        """Whether so many objects are due that serving them comes first and saying so waits."""
         self._gatherer = Gatherer(
             store,
             deployments,
@@ -146,7 +148,7 @@ class Reconciler:
         if view is None:
             await self._bury(key)
             return None
-        if not view.object.status.get("conditions") and not view.object.metadata.deleting:
+        if view.unseen and not view.object.metadata.deleting and not self.crowded():
             await self._store.write_status(key, first_sight(view))
         if view.forced and not view.suspended:
             self.ledger.forget(key)
@@ -171,6 +173,8 @@ class Reconciler:
             if view is None:
                 raise RetryLater("the object went away while it was reconciled")
             attempts = view.attempts
+            if plan.writes and view.in_registry and self.crowded():
+                return max(0.0, view.patience)
         raise RetryLater(f"no rest after {MAX_STEPS} steps")
 
     async def _bury(self, key: ObjectKey) -> None:

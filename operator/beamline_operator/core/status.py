@@ -128,7 +128,7 @@ def _reference_status(view: View, ref: Reference) -> dict[str, Any]:
 
 
 def _conditions(view: View, decided: Decided) -> list[dict[str, Any]]:
-    before = conditions_of(view.object.status)
+    before = {} if view.unseen else conditions_of(view.object.status)
     stamp = timestamp(view.now)
     conditions: list[dict[str, Any]] = []
     for kind in ConditionType:

@@ -37,10 +37,13 @@ from beamline_sdk.link import LinkSettings
 from .schemas import PublishedSchemas
 
 SWEEP_S: Final = 1.0
-HINT_EVERY_S: Final = 0.25
-"""While many objects are due, one hint in so long tells of all that was written: each makes every router
-build its table anew, and with thousands of objects that is what the machine would be busy with.
+HINT_PER_OBJECT_S: Final = 100e-6
+"""Between two hints, for each object that there is: each makes every router build its table anew, which takes
+as long as the table is large. So a change among few is told at once, one after a pause among thousands too,
+and a stream of changes costs a router a tenth of its time however many objects there are.
 """
+HINT_EVERY_S: Final = 1.0
+"""The longest of these pauses."""
 
 _R = TypeVar("_R", bound=Report)
 _log = structlog.get_logger()
@@ -59,8 +62,8 @@ class NatsHints:
     ) -> None:
         self.on_report = on_report
         self.on_health = on_health
-        self.crowded: Callable[[], bool] = lambda: False
-        """Whether many more changes are about to be written."""
+        self.objects: Callable[[], int] = lambda: 0
+        """How many objects there are."""
         self.schemas = PublishedSchemas(clock=clock)
         self._settings = settings
         self._clock = clock
@@ -104,8 +107,9 @@ class NatsHints:
         self._revision = max(self._revision, revision)
         if self._trailing is not None:
             return
-        wait = self._told_at + HINT_EVERY_S - self._clock()
-        if wait > 0 and self.crowded():
+        pause = min(HINT_EVERY_S, HINT_PER_OBJECT_S * self.objects())
+        wait = self._told_at + pause - self._clock()
+        if wait > 0:
             self._trailing = asyncio.get_running_loop().call_later(wait, self._trail)
             return
         await self._tell()

@@ -392,5 +392,6 @@ def test_every_reason_that_ready_can_have_is_in_the_table() -> None:
         Reason.ACCEPTED, Reason.RESOLVED, Reason.SYNCED, Reason.PROGRAMMED, Reason.RECONCILING,
         Reason.NO_WORKLOAD, Reason.WORKLOAD_READY, Reason.WORKLOAD_SCALED_TO_ZERO, Reason.BREAKER_OPEN,
         Reason.CANARY_PROMOTED, Reason.NOT_READY, Reason.FENCED, Reason.OBSERVED, Reason.NOT_SYNCED,
+        Reason.PENDING,
     }  # fmt: skip
     assert set(Reason) - elsewhere <= shown_here
