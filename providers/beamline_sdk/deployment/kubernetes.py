@@ -28,7 +28,7 @@ from typing import Any, Final
 
 from beamline_contract.names import FIELD_MANAGER, MANAGED_BY
 
-from .kube_api import KubeApi, KubeError
+from .kube_api import JSON_PATCH, KubeApi, KubeError
 from .manifests import (
     API_VERSIONS,
     CONFIG_VARIABLE,
@@ -50,6 +50,7 @@ from .ownership import (
     is_retained,
     shortened,
     stands,
+    taken_over,
 )
 from .pods import settled, status_of
 from .port import DeploymentError, DeploymentRequest, DeploymentStatus, Found, Phase
@@ -57,6 +58,7 @@ from .port import DeploymentError, DeploymentRequest, DeploymentStatus, Found, P
 LABEL_SELECTOR: Final = f"app.kubernetes.io/managed-by={MANAGED_BY},app.kubernetes.io/part-of=beamline"
 """Picks every object that Beamline made."""
 _HANDOVER: Final = "beamline-replicas"
+_INVALID: Final = 422
 _REFUSED: Final = frozenset({400, 403, 404, 422})
 _Place = tuple[str, str, str]
 """Kind, namespace, name."""
@@ -111,7 +113,7 @@ class KubernetesDeployments:
             wanted = manifests(request, start_config)
             for manifest in wanted:
                 place = (manifest["kind"], *key)
-                applied = await self._api.apply(path_of(*place), manifest, field_manager=self._field_manager)
+                applied = await self._apply(path_of(*place), manifest)
                 self._remember(place, applied)
             for kind in found.keys() - {manifest["kind"] for manifest in wanted}:
                 await self._api.delete(path_of(kind, *key), uid=found[kind]["metadata"]["uid"])
@@ -155,6 +157,26 @@ class KubernetesDeployments:
         for kind in PATHS:
             self._seen.pop((kind, namespace, name), None)
         self._intact.pop((namespace, name), None)
+
+    async def _apply(self, path: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """A refusal may be due to what others put beside our fields: once everything is ours, that goes."""
+        try:
+            return await self._api.apply(path, manifest, field_manager=self._field_manager)
+        except KubeError as error:
+            live = await self._api.find(path) if error.status == _INVALID else None
+            books = taken_over(live, self._field_manager) if live is not None else None
+            if live is None or books is None:
+                raise
+            patch = [
+                {"op": "replace", "path": "/metadata/managedFields", "value": books},
+                {
+                    "op": "replace",
+                    "path": "/metadata/resourceVersion",
+                    "value": live["metadata"]["resourceVersion"],
+                },
+            ]
+            await self._api.request("PATCH", path, body=patch, content_type=JSON_PATCH)
+            return await self._api.apply(path, manifest, field_manager=self._field_manager)
 
     def workloads(self) -> Collection[Found]:
         """Of what was watched and listed: every workload that was made here, or a part of it."""

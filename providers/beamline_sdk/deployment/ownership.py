@@ -26,9 +26,7 @@ _IDENTITY: Final = frozenset({"name", "namespace"})
 def fields_of(live: Mapping[str, Any], manager: str) -> Mapping[str, Any]:
     """The fields that ``manager`` holds by apply, in the API server's notation; empty where it holds none."""
     for entry in live["metadata"].get("managedFields") or ():
-        if (entry.get("manager"), entry.get("operation")) == (manager, "Apply") and not entry.get(
-            "subresource"
-        ):
+        if _is_applied_by(entry, manager):
             fields: Mapping[str, Any] = entry.get("fieldsV1") or {}
             return fields
     return {}
@@ -41,6 +39,37 @@ def stands(manifest: Mapping[str, Any], live: Mapping[str, Any], manager: str) -
         name: value for name, value in manifest["metadata"].items() if name not in _IDENTITY
     }
     return _covers(fields_of(live, manager), wanted)
+
+
+def taken_over(live: Mapping[str, Any], manager: str) -> list[dict[str, Any]] | None:
+    """The books with everything in ``manager``'s hands that it shares with others; None where it does anyway.
+
+    What it then no longer applies goes. That is the way out where somebody put something beside what we
+    apply that excludes it, such as another source for a variable: the API server refuses both together.
+    What belongs to a subresource (status, the scale that an autoscaler writes) stays with whoever wrote it.
+    """
+    books = [dict(entry) for entry in live["metadata"].get("managedFields") or ()]
+    own = next((entry for entry in books if _is_applied_by(entry, manager)), None)
+    others = [entry for entry in books if entry is not own and not entry.get("subresource")]
+    if own is None or not others:
+        return None
+    fields: Mapping[str, Any] = own.get("fieldsV1") or {}
+    for entry in others:
+        fields = _united(fields, {"f:spec": (entry.get("fieldsV1") or {}).get("f:spec") or {}})
+    own["fieldsV1"] = fields
+    return [entry for entry in books if entry not in others]
+
+
+def _united(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    whole = dict(one)
+    for name, child in other.items():
+        whole[name] = _united(whole.get(name) or {}, child)
+    return whole
+
+
+def _is_applied_by(entry: Mapping[str, Any], manager: str) -> bool:
+    found = (entry.get("manager"), entry.get("operation"), entry.get("subresource") or "")
+    return found == (manager, "Apply", "")
 
 
 def is_ours(live: Mapping[str, Any], owner_uid: str, manager: str) -> bool:
