@@ -29,7 +29,10 @@ def could_be_applied(view: View, _: Decided) -> Finding | None:
         return no(Reason.WORKLOAD_PROGRESSING, f"spec.workload: {fault}; it is tried again.")
     if view.attempts.deploy_conflict:
         return no(Reason.CONFLICTED, f"metadata.name: {fault}.")
-    return no(Reason.WORKLOAD_FAILED, f"spec.workload: {fault}")
+    return no(
+        Reason.WORKLOAD_FAILED,
+        f"spec.workload: {fault}. Correct spec.workload; what ran before, if anything, runs on.",
+    )
 
 
 def is_as_observed(view: View, _: Decided) -> Finding | None:
