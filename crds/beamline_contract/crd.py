@@ -74,6 +74,16 @@ UNSEEN_STATUS: dict[str, Any] = {
 """The default of ``status``, as Gateway API has it: whoever reads an object without conditions takes it for
 ready, so there is no moment at which one has none, with no operator at all neither.
 """
+_REVISION: dict[str, Any] = {
+    "generation": {"type": "integer", "format": "int64"},
+    "revision": _STRING,
+    "image": _STRING,
+    "workload": {
+        "type": "object",
+        "maxProperties": 64,
+        "x-kubernetes-preserve-unknown-fields": True,
+    },
+}
 _STATUS: dict[Kind, dict[str, Any]] = {
     "Extension": {
         "subject": {**_STRING, "description": "NATS subject, stated or derived."},
@@ -129,13 +139,16 @@ _STATUS: dict[Kind, dict[str, Any]] = {
             "type": "object",
             "description": "The last revision of the workload that was ready, as it was asked for.",
             "properties": {
-                "generation": {"type": "integer", "format": "int64"},
-                "revision": _STRING,
-                "image": _STRING,
-                "workload": {
+                **_REVISION,
+                "since": {
+                    "type": "string",
+                    "format": "date-time",
+                    "description": "While it is on probation: when it became the last good one.",
+                },
+                "before": {
                     "type": "object",
-                    "maxProperties": 64,
-                    "x-kubernetes-preserve-unknown-fields": True,
+                    "description": "While it is on probation: the one before, which comes back if it fails.",
+                    "properties": _REVISION,
                 },
             },
         },
@@ -204,6 +217,10 @@ _COLUMNS: dict[Kind, list[dict[str, Any]]] = {
         _column("Timeout", ".spec.timeoutMs", "integer", 1, "Per attempt, milliseconds"),
         _column("Retry", ".spec.retry", "integer", 1),
         _column("Enabled", ".spec.enabled", "boolean", 1),
+        _column("Health", ".status.health.status", priority=1),
+        _column("LastError", ".status.lastError", priority=1),
+        _column("Canary", ".status.canary.state", priority=1, description="Where the canary stands"),
+        _column("Weight", ".status.canary.weight", "integer", 1, "Percent that the canary takes"),
         _column("Revision", ".status.revision", "integer", 1),
         _column("Message", _condition_path("Ready", "message"), priority=1),
     ],
@@ -259,9 +276,16 @@ def crd(kind: Kind) -> dict[str, Any]:
     }
 
 
+class _Plain(yaml.SafeDumper):
+    """Writes a part that occurs twice twice: not every reader of manifests knows anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 def crd_yaml(kind: Kind) -> str:
     """The CRD as a YAML document, with a first line that says where it comes from."""
-    body = yaml.safe_dump(crd(kind), sort_keys=False, width=120, allow_unicode=True)
+    body = yaml.dump(crd(kind), Dumper=_Plain, sort_keys=False, width=120, allow_unicode=True)
     return "# Generated from crds/beamline_contract by `make crds`: edit the models, not this file.\n" + body
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -32,6 +32,12 @@ from .ports import Event, ObjectStore
 from .view import Attempts, Row
 
 _log = structlog.get_logger()
+
+
+_ADOPTED: Final = Event(
+    EventReason.ADOPTED,
+    "Took over the workload that an earlier Extension of this name left behind (deletionPolicy Retain).",
+)
 
 
 class Actor:
@@ -61,6 +67,8 @@ class Actor:
             attempts = await self.write(key, plan.writes, attempts)
         if plan.deploy is not None:
             attempts = await self._deploy(key, plan.deploy, attempts)
+            if plan.adopts and attempts.deploy_fault is None:
+                await self._store.record_event(key, _ADOPTED)
         if plan.undeploy:
             attempts = await self._undeploy(key, attempts)
         if plan.finalizer is True:

@@ -8,8 +8,9 @@ What wakes a key: the store (:meth:`Controller.enqueue`), another object (the re
 router's report (:meth:`Controller.on_router_report`), its own timer, the full compare. What woke it is never
 passed on.
 
-The full compare repairs what was missed, in all directions: rows without an object are removed, objects whose
-row is missing or not theirs are written again, and every object is looked at once, spread over a while.
+The full compare repairs what was missed, in all directions: rows and workloads without an object are removed,
+objects whose row is missing or not theirs are written again, and every object is looked at once with all that
+it owns, spread over a while.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from beamline_contract.names import object_id
 from beamline_contract.objects import KINDS, Extension, Kind, ObjectKey
 from beamline_contract.reports import RouterHealth, RouterStatus
 from beamline_registry.port import FencedError, RegistryError, RegistryWriter, Remove
+from beamline_sdk.deployment.port import DeploymentError
 
 from .health import SLOT_S
 from .ports import Hints, ObjectStore, StoreError
@@ -144,7 +146,10 @@ class Controller:
         present = {object_id(stored.metadata.name) for stored in self._store.list("Extension")}
         self._reconciler.health.keep(present)
         self._reconciler.samples.keep(present)
-        self._look_at(self._reconciler.health.settle(self._reconciler.monotonic()))
+        now = self._reconciler.monotonic()
+        alive = {router.instance for router in self._hints.routers()}
+        self._look_at(self._reconciler.health.keep_routers(alive, now))
+        self._look_at(self._reconciler.health.settle(now))
 
     def _look_at(self, due: Mapping[str, float]) -> None:
         for identifier, delay in due.items():
@@ -213,8 +218,8 @@ class Controller:
         self.queue.close()
 
     async def sweep(self) -> int:
-        """Removes rows without an object, and has rows written again that are not as this process left them.
-        Returns how many there were. Raises ``RegistryError``.
+        """Removes rows and workloads without an object, and has rows written again that are not as this
+        process left them. Returns how many there were. Raises ``RegistryError`` and ``DeploymentError``.
         """
         inventory = await self._registry.inventory()
         present = set(self._present())
@@ -234,11 +239,14 @@ class Controller:
                 self._reconciler.ledger.forget(key)
                 self.queue.add(key)
                 repaired += 1
+        repaired += await self._reconciler.sweep_workloads({key for key, row in rows.items() if row.retained})
         self.drift_repairs += repaired
         return repaired
 
     async def compare(self) -> int:
-        """One full compare. Returns how many rows had to be repaired. Raises ``RegistryError``."""
+        """One full compare. Returns how much had to be repaired. Raises ``RegistryError`` and
+        ``DeploymentError``.
+        """
         repaired = await self.sweep()
         await self._registry.compact(KEPT_REVISIONS, epoch=self._reconciler.epoch)
         self._spread(self._reconciler.learn())
@@ -266,7 +274,7 @@ class Controller:
                 _log.warning("drift.refresh_failed", error=str(error))
             except FencedError:
                 self._lose()
-            except RegistryError as error:
+            except (RegistryError, DeploymentError) as error:
                 _log.warning("drift.compare_failed", error=str(error))
             work = self._compare_afresh
             await asyncio.sleep(self._resync_s * (0.8 + 0.4 * self._jitter()))

@@ -7,6 +7,8 @@ own.
 
 from __future__ import annotations
 
+from typing import Final
+
 from beamline_contract.conditions import ConditionType, Reason
 from beamline_contract.names import FIELD_MANAGER, FINALIZER, object_id
 from beamline_contract.projection import ExtensionRecord
@@ -21,6 +23,8 @@ from .settings import ReconcileSettings
 from .status import assemble, events
 from .view import Decided, View
 from .workload import released
+
+_AT_REST: Final = frozenset({Phase.READY, Phase.SCALED_TO_ZERO})
 
 
 def decide(view: View, settings: ReconcileSettings) -> Plan:
@@ -40,6 +44,7 @@ def decide(view: View, settings: ReconcileSettings) -> Plan:
         finalizer=True if not writes and _wants_finalizer(view, acceptable, deploy) else None,
         writes=writes,
         deploy=deploy,
+        adopts=deploy is not None and view.workload is not None and view.workload.retained,
         undeploy=_wants_undeploy(view, decided),
         events=told,
         requeue=_requeue(view, decided, settings),
@@ -71,7 +76,10 @@ def _remember(view: View) -> dict[str, object]:
     if view.rollback is None:
         return {}
     said = view.rollback.to_status()
-    return {} if view.object.status.get("rolledBack") == said else {"rolledBack": said}
+    if view.object.status.get("rolledBack") == said:
+        return {}
+    good = {} if view.good is None else {"lastGood": view.good.to_status()}
+    return {"rolledBack": said, **good}
 
 
 def _requeue(view: View, decided: Decided, settings: ReconcileSettings) -> float | None:
@@ -80,7 +88,7 @@ def _requeue(view: View, decided: Decided, settings: ReconcileSettings) -> float
     waits: list[float] = []
     if workload is not None and workload.reason is Reason.WORKLOAD_PROGRESSING:
         waits.append(settings.workload_poll_s)
-    if view.rollback is not None and (view.workload is None or view.workload.phase is not Phase.READY):
+    if view.rollback is not None and (view.workload is None or view.workload.phase not in _AT_REST):
         waits.append(settings.workload_poll_s)
     if view.canary is not None and view.canary.state not in OVER:
         waits.append(settings.canary_poll_s)

@@ -14,14 +14,15 @@ over.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime
 from uuid import uuid4
 
 import structlog
 
-from beamline_contract.objects import KINDS, ObjectKey
+from beamline_contract.names import object_id
+from beamline_contract.objects import KINDS, Extension, ObjectKey
 from beamline_registry.port import RegistryWriter, Remove
 from beamline_sdk.deployment.port import DeploymentError, Deployments
 
@@ -32,7 +33,7 @@ from .gather import Gatherer
 from .health import HealthBoard
 from .index import ObjectIndex
 from .ledger import Ledger
-from .ports import Hints, Inputs, ObjectStore, StoreError
+from .ports import Hints, Inputs, ObjectStore, StoredObject, StoreError
 from .samples import SampleBoard
 from .settings import ReconcileSettings
 from .status import first_sight
@@ -114,8 +115,11 @@ class Reconciler:
         affected: set[ObjectKey] = set(present)
         for key in self.index.keys() - set(present):
             affected |= self.index.update(key, None) | {key}
+        now = self.monotonic()
         for key, stored in present.items():
             affected |= self.index.update(key, stored)
+            if key.kind == "Extension":
+                self.health.inherit(object_id(key.name), stored.status, now)
         return affected | {key for key, _ in self.ledger.items()}
 
     async def reconcile(self, key: ObjectKey) -> float | None:
@@ -141,6 +145,29 @@ class Reconciler:
         finally:
             for other in affected:  # only now: a row that this object gives up is free for them
                 self.notify(other)
+
+    async def sweep_workloads(self, retained: Collection[ObjectKey]) -> int:
+        """Removes every workload that no object asks for any more. Returns how many there were; raises
+        :class:`DeploymentError`.
+
+        What an Extension owns goes with it by itself, so a workload without an object is of interest only
+        where nobody owns it. ``retained`` are the objects that are gone and left theirs behind on purpose.
+        """
+        if self._deployments is None:
+            return 0
+        swept = 0
+        for found in self._deployments.workloads():
+            key = ObjectKey("Extension", found.namespace, found.name)
+            stored = self._store.get(key)
+            if stored is None:
+                orphan = not (found.owned or found.retained or key in retained)
+            else:  # one that status knows of is the reconcile's own business
+                orphan = found.owned and _asks_for_none(stored) and not stored.status.get("workloadHash")
+            if orphan:
+                _log.warning("drift.orphan_workload", object=str(key))
+                await self._deployments.delete(found.namespace, found.name)
+                swept += 1
+        return swept
 
     async def _passes(self, key: ObjectKey) -> float | None:
         attempts = Attempts()
@@ -198,6 +225,15 @@ class Reconciler:
 
 
 _GONE = "beamline-operator (the object is gone)"
+
+
+def _asks_for_none(stored: StoredObject) -> bool:
+    return (
+        isinstance(stored, Extension)
+        and stored.spec.workload is None
+        and not stored.spec.suspend
+        and not stored.metadata.deleting
+    )
 
 
 def _retained(row: Row) -> bool:
