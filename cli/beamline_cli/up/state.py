@@ -117,7 +117,8 @@ def find_running(state: Path | None) -> RunningUp:
     found = list(_all_running())
     if not found:
         raise CliError(
-            "nothing runs here: start `beamline up DIR`, or give --url or --state", ExitCode.UNAVAILABLE
+            "nothing runs here: start `beamline up DIR`, or say where: --state, --kubeconfig or an address",
+            ExitCode.UNAVAILABLE,
         )
     if len(found) > 1:
         here = [running for running in found if Path(running.folder) == Path.cwd()]
