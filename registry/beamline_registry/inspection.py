@@ -46,8 +46,8 @@ class Inspection:
     """Statements on the audit log that this login has the privilege for."""
     owns_audit: bool = False
     guards_missing: tuple[str, ...] = ()
-    """Triggers of the audit log, ``table.trigger``, that are not there or are switched off: the partition of a
-    month has its own.
+    """Triggers of the audit log, ``table.trigger``, that are not there or are switched off: a
+    partition has its own.
     """
 
 

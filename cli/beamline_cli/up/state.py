@@ -155,7 +155,7 @@ def _all_running() -> Iterator[RunningUp]:
 
 
 def _running(state: Path) -> RunningUp | None:
-    if not _is_held(state):
+    if not is_held(state):
         return None
     try:
         document = json.loads((state / _RUN).read_text())
@@ -164,7 +164,8 @@ def _running(state: Path) -> RunningUp | None:
         return None
 
 
-def _is_held(state: Path) -> bool:
+def is_held(state: Path) -> bool:
+    """Whether a `beamline up` runs with this state."""
     try:
         with (state / _LOCK).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

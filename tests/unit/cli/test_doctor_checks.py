@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,6 +78,13 @@ def test_there_are_twenty_checks_and_more_and_each_has_a_name_and_a_sentence() -
     assert len(names) == len(set(names)) >= 20
     assert all(re.fullmatch(r"[a-z][a-z-]+", name) for name in names)
     assert all((check.look.__doc__ or "").strip() for check in CHECKS)
+
+
+def test_the_page_names_every_check_under_its_group() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "cli.md").read_text()
+    for check in CHECKS:
+        (row,) = re.findall(rf"^\| {check.group} \| .*$", page, re.MULTILINE)
+        assert f"`{check.name}`" in row
 
 
 async def test_an_api_server_that_is_away_is_one_failure_and_everything_behind_it_is_skipped(
