@@ -48,7 +48,8 @@ def suspend(
     Sets `spec.suspend`, in the cluster or in the YAML file of a running `beamline up`. To take an extension
     out of every router set `enabled: false`, or `beamline isolate` it.
     """
-    _change(kind, name, namespace, find_place(kubeconfig, state, context), wanted=True, force=force)
+    meant = _meant(kind, name)
+    _change(*meant, namespace, find_place(kubeconfig, state, context), wanted=True, force=force)
 
 
 def resume(
@@ -62,19 +63,25 @@ def resume(
     force: Force = False,
 ) -> None:
     """Take in changes of an object again, with all that were made meanwhile."""
-    _change(kind, name, namespace, find_place(kubeconfig, state, context), wanted=False, force=force)
+    meant = _meant(kind, name)
+    _change(*meant, namespace, find_place(kubeconfig, state, context), wanted=False, force=force)
 
 
-def _change(
-    kind: str, name: str | None, namespace: str | None, place: Place, *, wanted: bool, force: bool
-) -> None:
+def _meant(kind: str, name: str | None) -> tuple[str, str]:
+    """Kind and name as the command line says them. Raises :class:`CliError`."""
     if name is None:
-        kind, slash, name = kind.partition("/")
-        if not slash or not name:
-            raise CliError("which one? give KIND NAME, such as `ext mock-provider`", ExitCode.USAGE)
+        kind, _, name = kind.partition("/")
+    if not name:
+        raise CliError("which one? give KIND NAME, such as `ext mock-provider`", ExitCode.USAGE)
     chosen = KINDS.get(kind.lower().removesuffix(".beamline.io"))
     if not chosen:
         raise CliError(f"there is no kind {kind!r} to suspend: it is ext or rp", ExitCode.USAGE)
+    return chosen, name
+
+
+def _change(
+    chosen: str, name: str, namespace: str | None, place: Place, *, wanted: bool, force: bool
+) -> None:
     item = _find(place, chosen, name, namespace)
     home = item["metadata"].get("namespace", "default")
     what = f"{chosen} {home}/{name}"
