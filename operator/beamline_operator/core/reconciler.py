@@ -33,6 +33,7 @@ from .gather import Gatherer
 from .health import HealthBoard
 from .index import ObjectIndex
 from .ledger import Ledger
+from .plan import Plan
 from .ports import Hints, Inputs, ObjectStore, StoredObject, StoreError
 from .samples import SampleBoard
 from .settings import ReconcileSettings
@@ -182,15 +183,8 @@ class Reconciler:
             view = replace(view, row=None)
         for _ in range(MAX_STEPS):
             plan = decide(view, self._settings)
-            if plan.idle and plan.wait > 0:
-                return plan.wait
             if plan.idle:
-                if await self._actor.publish(key, _stored_status(self._store, view), plan):
-                    for other in self.index.update(key, self._store.get(key)):
-                        self.notify(other)
-                if plan.failed is not None:
-                    raise RetryLater(plan.failed)
-                return plan.requeue
+                return plan.wait if plan.wait > 0 else await self._settled(key, view, plan)
             if plan.remember:
                 await self._store.write_status(key, {**_stored_status(self._store, view), **plan.remember})
             attempts = await self._actor.carry_out(key, plan, attempts)
@@ -203,6 +197,15 @@ class Reconciler:
             if plan.writes and view.in_registry and self.crowded():
                 return max(0.0, view.patience)
         raise RetryLater(f"no rest after {MAX_STEPS} steps")
+
+    async def _settled(self, key: ObjectKey, view: View, plan: Plan) -> float | None:
+        """Nothing is left to do: writes the status, and says when to look again."""
+        if await self._actor.publish(key, _stored_status(self._store, view), plan):
+            for other in self.index.update(key, self._store.get(key)):
+                self.notify(other)
+        if plan.failed is not None:
+            raise RetryLater(plan.failed)
+        return plan.requeue
 
     async def _bury(self, key: ObjectKey) -> None:
         """An object that is gone without having said good-bye: a file that was removed, a finalizer torn off
