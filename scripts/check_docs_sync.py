@@ -25,6 +25,8 @@ PAGES = (
     "docs/extensions/wire.md",
     "docs/invocation-flow.md",
     "docs/provider-development-guide.md",
+    "docs/cli.md",
+    "docs/registry-operations.md",
     "docs/registry-schema.md",
     "docs/routing-policy.md",
     "docs/routing-strategy.md",
