@@ -48,9 +48,10 @@ async def a_process(bench: Bench, identity: str) -> asyncio.subprocess.Process:
     )
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
 async def test_a_standby_takes_over_within_15_seconds(bench: Bench, how: signal.Signals) -> None:
+    bench.patience_s = 90  # a process takes its time to start on a busy machine
     leader = await a_process(bench, "leader")
     try:
         await bench.extension("a", workload=None)
