@@ -62,7 +62,9 @@ async def test_a_standby_takes_over_within_15_seconds(bench: Bench, how: signal.
         gone = time.monotonic()
         await bench.extension("b", workload=None)
         await bench.wait("Extension", "b", "Synced", "True")
-        assert time.monotonic() - gone < TAKEOVER_S * SLACK
+        took = time.monotonic() - gone
+        print(f"taken over after {took:.1f} s")  # for who measures: pytest -rP
+        assert took < TAKEOVER_S * SLACK
         lease = f"/apis/coordination.k8s.io/v1/namespaces/{bench.namespace}/leases/beamline-operator"
         assert (await bench.api.request("GET", lease))["spec"]["holderIdentity"] == "standby"
         if how is signal.SIGSTOP:
@@ -72,7 +74,8 @@ async def test_a_standby_takes_over_within_15_seconds(bench: Bench, how: signal.
             assert await bench.versions() == versions
             assert await bench.audit() == audit
     finally:
-        leader.kill()
+        if leader.returncode is None:
+            leader.kill()
         await leader.wait()
 
 
