@@ -42,14 +42,16 @@ def tracked(bench: Bench, manifest: dict[str, Any]) -> dict[str, Any]:
 async def difference(bench: Bench, manifest: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What Argo CD's server-side diff shows: (live, as a dry run of its apply would leave it), by part."""
     path = bench.path(manifest["kind"], manifest["metadata"]["name"])
-    live = await bench.api.request("GET", path)
-    predicted = await bench.api.request(
-        "PATCH",
-        path,
-        body=manifest,
-        content_type=APPLY,
-        params={"fieldManager": ARGO, "force": "true", "dryRun": "All"},
-    )
+    live, predicted = {"metadata": {"resourceVersion": ""}}, {"metadata": {"resourceVersion": "?"}}
+    while live["metadata"]["resourceVersion"] != predicted["metadata"]["resourceVersion"]:
+        live = await bench.api.request("GET", path)  # again where status was written between the two
+        predicted = await bench.api.request(
+            "PATCH",
+            path,
+            body=manifest,
+            content_type=APPLY,
+            params={"fieldManager": ARGO, "force": "true", "dryRun": "All"},
+        )
     for found in (live, predicted):
         found["metadata"] = {field: value for field, value in found["metadata"].items() if field not in OURS}
     return {
