@@ -112,8 +112,8 @@ class Bench:
 
         return await self.until(there, f"{what}={status} ({reason}) of {kind} {name}")
 
-    async def until(self, probe: Callable[[], Awaitable[Any]], what: str) -> Any:
-        end = time.monotonic() + 30
+    async def until(self, probe: Callable[[], Awaitable[Any]], what: str, *, seconds: float = 30) -> Any:
+        end = time.monotonic() + seconds
         while time.monotonic() < end:
             if found := await probe():
                 return found

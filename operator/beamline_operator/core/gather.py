@@ -166,6 +166,7 @@ class Gatherer:
                     abort=notes.get(ABORT, "")[:MAX_ANNOTATION],
                 )
                 canary = advance(spec.canary, canary.revision, known, facts)
+                self._samples.since(extension.id, canary.mark)  # a step that begins is counted from now on
         return weigh(record, extension, family, canary), canary
 
     def _not_divided(self, extension: Extension, family: Family, canary: CanaryStatus) -> str | None:
