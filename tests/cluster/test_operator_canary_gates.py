@@ -104,7 +104,6 @@ class Trial:
 async def all_steps_hold(trial: Trial) -> None:
     await trial.begin()
     await trial.divided(9, 1)
-    await trial.bench.wait("Extension", trial.name, "Canary", "Unknown", "CanaryProgressing")
     await trial.calls(GOOD, {"success": 8, "failure": 2, "latency_ms_sum": 9000.0})
     await trial.reaches("Progressing", step=2)
     await trial.divided(1, 1)
@@ -116,6 +115,7 @@ async def all_steps_hold(trial: Trial) -> None:
 
 async def errors_of_all_routers_count_together(trial: Trial) -> None:
     await trial.begin(LONG)
+    await trial.bench.wait("Extension", trial.name, "Canary", "Unknown", "CanaryProgressing")
     await trial.calls(GOOD, {"success": 5, "failure": 5})
     await trial.over(
         "RolledBack", "CanaryRolledBack", "5 of 20 calls failed", "CanaryStep", "CanaryRolledBack"
@@ -261,7 +261,11 @@ async def test_canaries_are_judged_by_what_routers_report_and_moved_by_people(
         await bench.stop()
         await bench.start()
         assert (await halfway.canary())["since"] == before["since"]
-        await halfway.calls(GOOD)
-        await halfway.reaches("Promoted")
+
+        async def promoted() -> bool:
+            await halfway.calls(GOOD)
+            return (await halfway.canary())["state"] == "Promoted"
+
+        await bench.until(promoted, "the end of a canary that began under another operator")
         assert (await trials["errors"].canary())["state"] == "RolledBack"
     await nc.close()

@@ -93,6 +93,7 @@ class Gatherer:
             desired=work.desired,
             workload=work.observed,
             routers=routers,
+            unheard=self._hints.unheard(),
             attempts=attempts,
             allowed_images=self._settings.allowed_images,
             health=self._health.read(object_id(key.name), self._clock()) if key.kind == "Extension" else None,
