@@ -7,8 +7,9 @@ from contextlib import suppress
 from typing import Any
 
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
-from beamline_contract.names import SUBJECT_ROUTER_HEALTH, SUBJECT_ROUTER_STATUS
+from beamline_contract.names import SUBJECT_ROUTER_HEALTH, SUBJECT_ROUTER_PROBE, SUBJECT_ROUTER_STATUS
 from beamline_contract.reports import HealthDelta, RouterHealth, RouterStatus
 
 NEWEST = 1_000_000
@@ -18,7 +19,7 @@ NEWEST = 1_000_000
 class RouterPlayer:
     """Routers ``r1``, ``r2`` and so on; each serves the newest revision unless it is told otherwise.
 
-    Inside ``async with`` the last status of each is repeated, as routers do; :meth:`silent` ends that.
+    Inside ``async with`` the last status of each is repeated and probes are answered, as routers do; :meth:`silent` ends that.
     """
 
     def __init__(self, nc: Client) -> None:
@@ -29,6 +30,7 @@ class RouterPlayer:
 
     async def __aenter__(self) -> RouterPlayer:
         self._task = asyncio.create_task(self._repeat())
+        await self._nc.subscribe(SUBJECT_ROUTER_PROBE, cb=self._probed)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -44,8 +46,14 @@ class RouterPlayer:
     async def _repeat(self) -> None:
         while True:
             await asyncio.sleep(2)
-            for report in list(self._last.values()):
-                await self._nc.publish(SUBJECT_ROUTER_STATUS, report.model_dump_json().encode())
+            await self._report_all()
+
+    async def _probed(self, _: Msg) -> None:
+        await self._report_all()
+
+    async def _report_all(self) -> None:
+        for report in list(self._last.values()):
+            await self._nc.publish(SUBJECT_ROUTER_STATUS, report.model_dump_json().encode())
 
     async def status(self, instance: str = "r1", *, revision: int = NEWEST, **fields: Any) -> None:
         report = RouterStatus(
