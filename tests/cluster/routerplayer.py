@@ -19,7 +19,8 @@ NEWEST = 1_000_000
 class RouterPlayer:
     """Routers ``r1``, ``r2`` and so on; each serves the newest revision unless it is told otherwise.
 
-    Inside ``async with`` the last status of each is repeated and probes are answered, as routers do; :meth:`silent` ends that.
+    Inside ``async with`` the last status of each is repeated and probes are answered, as routers do;
+    :meth:`silent` ends that.
     """
 
     def __init__(self, nc: Client) -> None:
