@@ -114,8 +114,10 @@ class Bench:
 
         return await self.until(there, f"{what}={status} ({reason}) of {kind} {name}")
 
-    async def until(self, probe: Callable[[], Awaitable[Any]], what: str) -> Any:
-        end = time.monotonic() + self.patience_s
+    async def until(
+        self, probe: Callable[[], Awaitable[Any]], what: str, *, seconds: float | None = None
+    ) -> Any:
+        end = time.monotonic() + (self.patience_s if seconds is None else seconds)
         while time.monotonic() < end:
             if found := await probe():
                 return found

@@ -266,6 +266,10 @@ class Controller:
         for key in chosen:
             self.queue.add_after(key, window * self._jitter())
 
+    def pause_s(self) -> float:
+        """Until the next full compare: no two operators, and no two turns, keep step."""
+        return self._resync_s * (0.8 + 0.4 * self._jitter())
+
     async def _resync(self) -> None:
         """A sweep first: an object may have gone, without a finalizer yet, while nobody watched."""
         work = self.sweep
@@ -279,7 +283,7 @@ class Controller:
             except (RegistryError, DeploymentError) as error:
                 _log.warning("drift.compare_failed", error=str(error))
             work = self._compare_afresh
-            await asyncio.sleep(self._resync_s * (0.8 + 0.4 * self._jitter()))
+            await asyncio.sleep(self.pause_s())
 
     async def _compare_afresh(self) -> int:
         if self._refresh is not None:
