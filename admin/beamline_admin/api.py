@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Security
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from beamline_contract.errors import ErrorCode
 from beamline_contract.names import EXTENSION_TYPES, TENANT_PATTERN
@@ -59,9 +59,11 @@ class PageQuery(_Filter):
 class ExtensionQuery(PageQuery):
     """Which extensions."""
 
-    type: Annotated[str | None, Field(max_length=64, description=f"One of {', '.join(EXTENSION_TYPES)}.")] = (
-        None
-    )
+    type: Annotated[
+        str | None,
+        Field(max_length=64, description=f"One of {', '.join(EXTENSION_TYPES)}."),
+        WithJsonSchema({"anyOf": [{"type": "string", "enum": list(EXTENSION_TYPES)}, {"type": "null"}]}),
+    ] = None
     tenant: Tenant = None
     health: Annotated[
         HealthWord | None,
@@ -84,6 +86,12 @@ class ChangeQuery(_Filter):
         int | None, Field(ge=1, le=_MAX_SEQUENCE, description="Only older than this sequence number: `next`.")
     ] = None
     limit: Limit = DEFAULT_LIMIT
+    q: Annotated[
+        str,
+        Field(
+            max_length=200, pattern=r"^[^\x00]*$", description="Only with this text in object, who or what."
+        ),
+    ] = ""
 
 
 def contains(text: str, *values: str) -> bool:
@@ -178,7 +186,9 @@ def api(catalogue: Catalogue, audit: RegistryAudit, *others: APIRouter) -> APIRo
         """
         if who.tenants is not None:
             _must_see_history(query, await catalogue.view(), who)
-        rows = await audit.audit(AuditQuery(query.kind, query.object_id, query.before, query.limit + 1))
+        rows = await audit.audit(
+            AuditQuery(query.kind, query.object_id, query.before, query.limit + 1, query.q)
+        )
         more = len(rows) > query.limit
         items = [shapes.AuditItem.model_validate(asdict(row)) for row in rows[: query.limit]]
         return shapes.AuditPage(items=items, next=items[-1].sequence if more else None)

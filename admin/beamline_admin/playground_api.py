@@ -37,7 +37,7 @@ PolicyId = Annotated[str | None, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 class PlaygroundBody(BaseModel):
     """A request as ``POST /v1/route`` takes it, and by which policies; else by the one that matches."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     request: dict[str, JsonValue]
     policy: PolicyId = None

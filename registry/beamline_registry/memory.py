@@ -6,6 +6,7 @@ makes every call raise, the way a database that went away does.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -126,6 +127,7 @@ class MemoryRegistry:
             if query.kind in {None, row.kind}
             and query.object_id in {None, row.object_id}
             and (query.before is None or row.sequence < query.before)
+            and _says(row, query.text)
         ]
         return found[: max(query.limit, 0)]
 
@@ -187,6 +189,12 @@ def _fold(sums: _Sums, entry: Tally, minute: int) -> None:
     success, failure = sums.minutes.get(minute, (0, 0))
     sums.minutes = {at: counts for at, counts in sums.minutes.items() if at > minute - WINDOW_MINUTES}
     sums.minutes[minute] = (success + entry.success, failure + entry.failure)
+
+
+def _says(row: AuditRecord, text: str) -> bool:
+    changes = json.dumps(row.changes, ensure_ascii=False)
+    said = (row.kind, row.object_id, row.action, row.changed_by, row.request_id, changes)
+    return text.lower() in " ".join(said).lower()
 
 
 def _identity(row: Record) -> RowIdentity:

@@ -183,12 +183,16 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class AuditQuery:
-    """Filters; None means any. Newest first, ``before`` a sequence number for paging."""
+    """Filters; None means any. Newest first, ``before`` a sequence number for paging.
+
+    ``text`` is found, whatever the case, in kind, id, action, who, request id and what changed.
+    """
 
     kind: Kind | None = None
     object_id: str | None = None
     before: int | None = None
     limit: int = 100
+    text: str = ""
 
 
 class RegistryReader(Protocol):

@@ -136,8 +136,9 @@ class PostgresRegistry(PostgresReader):
             rows = await connection.fetch(
                 f"{SELECT_AUDIT} WHERE ($1::text IS NULL OR kind = $1) "
                 "AND ($2::text IS NULL OR extension_id = $2) AND ($3::bigint IS NULL OR id < $3) "
-                "ORDER BY id DESC LIMIT $4",
-                query.kind, query.object_id, query.before, max(query.limit, 0),
+                "AND ($5::text = '' OR position(lower($5) IN lower(concat_ws(' ', kind, extension_id, "
+                "action, changed_by, request_id, changes::text))) > 0) ORDER BY id DESC LIMIT $4",
+                query.kind, query.object_id, query.before, max(query.limit, 0), query.text,
             )  # fmt: skip
         return list(map(audit_of, rows))
 
