@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 .PHONY: help env up test test-load test-chaos e2e e2e-kind e2e-local test-tools test-rights test-other test-fast check lint types imports generated lock-fresh docs-sync format crds lock image chart sbom audit bench clean test-rust
 
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/.synced: pyproject.toml uv.lock
 	@$(PYTHON) scripts/bootstrap.py

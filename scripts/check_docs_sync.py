@@ -19,6 +19,7 @@ PAGES = (
     "CONTRIBUTING.md",
     "LICENSE",
     "docs/architecture.md",
+    "docs/e2e-guide.md",
     "docs/extension-developer-guide.md",
     "docs/extensions/README.md",
     "docs/extensions/first.md",
@@ -35,7 +36,7 @@ PAGES = (
 CI_FILES = (".github/workflows/ci.yml", ".gitlab-ci.yml")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#{1,6}\s+(.*)$", re.MULTILINE)
-_MAKE = re.compile(r"`make ([a-z][a-z-]*)")
+_MAKE = re.compile(r"`make ([a-z][a-z0-9-]*)")
 
 
 def tracked(pattern: str) -> list[Path]:
@@ -58,7 +59,7 @@ def faults() -> Iterator[str]:
     for page in PAGES:
         if not (ROOT / page).exists():
             yield f"{page}: missing"
-    targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in tracked("*.md"):
         text = page.read_text()
         name = page.relative_to(ROOT)
