@@ -3,9 +3,9 @@
 A browser sends a cookie with every request to this host, whoever caused it. SameSite=Strict keeps other sites
 out, but not a page on another port of this machine, which counts as the same site. So a cookie counts under
 ``/api/`` only where the browser itself says that a page of ours asks (Fetch Metadata, where it is sent), and
-changes something only with two proofs more: the Origin header names this host, and the page's own word is in
-:data:`HEADER`. That word is made from the session's secret, is written into our pages alone, and can't be read
-by a page of another origin.
+changes something only with two proofs more: the Origin header names this host, and the page's own word is
+in :data:`HEADER`. That word is made from the session's secret, is written into our pages alone, and can't be
+read by a page of another origin.
 """
 
 from __future__ import annotations

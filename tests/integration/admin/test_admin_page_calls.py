@@ -1,5 +1,5 @@
-"""What a session's cookie may do under /api/: what our own pages ask for, and nothing that anybody else makes a
-browser send."""
+"""What a session's cookie may do under /api/: what our own pages ask for, and nothing that anybody else makes
+a browser send."""
 
 from __future__ import annotations
 
