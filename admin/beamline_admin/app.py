@@ -39,7 +39,7 @@ from .catalogue import Catalogue
 from .change_api import change_api
 from .gate import App, Gate, problem_answer
 from .identity import Authenticator, LoopbackToken, Sessions, Verifier
-from .inspector.pages import Pages
+from .inspector.site import Parts, Site
 from .limits import Rate
 from .objects.port import Objects
 from .outside import Outside, OutsideError
@@ -191,17 +191,18 @@ def web(
         separate_input_output_schemas=False,
         redirect_slashes=False,
     )
-    pages = Pages(catalogue, audit, tokens, sessions)
+    writer = Writer(objects, catalogue)
+    site = Site(Parts(catalogue, audit, writer, routers), tokens, sessions)
     app.include_router(probes(catalogue, telemetry))
-    changes = change_api(Writer(objects, catalogue))
+    changes = change_api(writer)
     app.include_router(api(catalogue, audit, changes, runtime_api(routers, catalogue)))
-    app.include_router(pages.routes(), include_in_schema=False)
+    app.include_router(site.routes(), include_in_schema=False)
 
     def answer(request: Request, error: ProblemError) -> Response:
         path, request_id = request.url.path, request.state.request_id
         if path.startswith("/api/"):
             return problem_answer(error, request_id)
-        return pages.problem(error, request_id)
+        return site.problem(request, error, request_id)
 
     @app.exception_handler(ProblemError)
     async def refused(request: Request, error: ProblemError) -> Response:

@@ -24,6 +24,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from beamline_contract.errors import ErrorCode
 
 from .identity import Client, Identity, Verifier, VerifierError, bearer_of, client_of
+from .inspector.static_files import STATIC
 from .limits import MAX_BODY, Rate
 from .page_calls import is_ours
 from .problems import MEDIA_TYPE, ProblemError
@@ -39,12 +40,11 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 SESSION_COOKIE: Final = "beamline_session"
-PUBLIC: Final = frozenset(
-    {"/healthz", "/readyz", "/metrics", "/login", "/static/inspector.css", "/static/icon.svg"}
-)
+PUBLIC: Final = frozenset({"/healthz", "/readyz", "/metrics", "/login", *STATIC})
 HEADERS: Final = {
-    "content-security-policy": "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'",
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "no-referrer",

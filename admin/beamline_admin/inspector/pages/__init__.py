@@ -1,0 +1,10 @@
+"""The pages: one module each, whose ``routes(site)`` declares what it answers."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from . import overview
+
+PAGES: Final = (overview,)
+"""In no order that matters: :mod:`..nav` has the one that is shown."""

@@ -1,0 +1,136 @@
+"""What every page is made with: templates, who looks, where one is. Templates escape everything they are
+given; no page holds a script or a style of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import APIRouter, Request
+from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
+from starlette.responses import Response
+
+from beamline_registry.port import RegistryAudit
+
+from ..catalogue import Catalogue
+from ..identity import Authenticator, Identity, Role, Sessions
+from ..problems import ProblemError
+from ..routers import Routers
+from ..writing import Writer
+from . import spelling
+from .login import login_routes
+from .nav import entries
+from .pages import PAGES
+from .static_files import STATIC, StaticFile
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What pages ask. ``routers`` None: this process was not told where NATS is."""
+
+    catalogue: Catalogue
+    audit: RegistryAudit
+    writer: Writer
+    routers: Routers | None
+
+
+def utc_now() -> datetime:
+    """The wall clock: only for "how long ago"."""
+    return datetime.now(UTC)
+
+
+class Site:
+    """Renders the inspector. ``clock`` is the wall clock, for relative times."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        tokens: Authenticator,
+        sessions: Sessions,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self.parts = parts
+        self.tokens = tokens
+        self.sessions = sessions
+        self.clock = clock
+        self._paths: set[str] = set()
+        self._templates = Environment(
+            loader=PackageLoader(__package__),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.filters |= {
+            # Jinja's own tojson writes < as an escape for scripts; here it is text, and autoescape does it.
+            "json": spelling.as_json,
+            "exact": spelling.exact,
+            "ago": _ago,
+            "figure": spelling.figure,
+            "millis": spelling.millis,
+        }
+        self._templates.globals |= {"share": spelling.share, "NOTHING": spelling.NOTHING}
+
+    def routes(self) -> APIRouter:
+        """All pages, login and logout, and the static files."""
+        routes = APIRouter()
+        for page in PAGES:
+            routes.include_router(page.routes(self))
+        self._paths = {getattr(route, "path", "") for route in routes.routes}
+        routes.include_router(login_routes(self))
+        for path, file in STATIC.items():
+            routes.get(path)(_static(file))
+        return routes
+
+    def page(
+        self, request: Request, template: str, identity: Identity, /, status: int = 200, **values: Any
+    ) -> Response:
+        """A page of ``identity``. Templates also get ``here`` (path), ``query`` (the parameters), ``nav``,
+        ``now`` and ``may`` (whether the identity covers a role's name).
+        """
+        return self.html(
+            template,
+            status,
+            identity=identity,
+            here=request.url.path,
+            query=dict(request.query_params),
+            nav=entries(self._paths),
+            may=lambda role: identity.role.covers(Role(role)),
+            **values,
+        )
+
+    def html(self, template: str, status: int, **values: Any) -> Response:
+        """A page for anybody."""
+        text = self._templates.get_template(template).render(
+            {"identity": None, "nav": (), "here": "", "query": {}, "now": self.clock(), **values}
+        )
+        return Response(text, status, media_type="text/html")
+
+    def problem(self, request: Request, error: ProblemError, request_id: str) -> Response:
+        """A problem as a page, with the ways out of it where somebody is logged in."""
+        identity: Identity | None = getattr(request.state, "identity", None)
+        document = error.document(request_id)
+        if identity is None:
+            return self.html("problem.html", error.status, problem=document)
+        return self.page(request, "problem.html", identity, error.status, problem=document)
+
+
+@pass_context
+def _ago(context: Context, text: str | None) -> str:
+    return spelling.ago(text, context["now"])
+
+
+def _static(file: StaticFile) -> Any:
+    headers = {"cache-control": "no-cache", "etag": file.tag}
+
+    async def static(request: Request) -> Response:
+        if request.headers.get("if-none-match") == file.tag:
+            return Response(None, 304, headers)
+        return Response(file.content, 200, headers, file.media_type)
+
+    return static
