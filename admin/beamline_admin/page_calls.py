@@ -44,5 +44,15 @@ def is_ours(scope: MutableMapping[str, Any], secret: str) -> bool:
     return len(words) == 1 and hmac.compare_digest(words[0].encode(), page_word(secret).encode())
 
 
+def form_is_ours(scope: MutableMapping[str, Any], secret: str, word: str) -> bool:
+    """Whether a page of ours sent a form with this word. A form's Origin is "null" where, as here, pages send
+    no Referer, so the word alone proves it.
+    """
+    sites = _values(scope["headers"], b"sec-fetch-site")
+    if any(site.encode() not in _OURS for site in sites):
+        return False
+    return hmac.compare_digest(word.encode(), page_word(secret).encode())
+
+
 def _values(headers: list[tuple[bytes, bytes]], wanted: bytes) -> list[str]:
     return [value.decode("latin-1") for name, value in headers if name == wanted]

@@ -60,6 +60,11 @@ class InspectorWorld:
                 counts[name] = counts.get(name, 0) + 1
         return counts
 
+    def serves(self, extension: str) -> bool:
+        """Whether its object says Ready: calls before that are failures, and would open its breaker."""
+        found = self.api.get(f"/extensions/{extension}/conditions").json()["conditions"]
+        return any(one["type"] == "Ready" and one["status"] == "True" for one in found)
+
     def routers_ready(self) -> bool:
         """Whether both routers answer the admin process."""
         answer = self.api.get("/routers")

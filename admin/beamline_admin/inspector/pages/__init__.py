@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import overview
+from . import acts, overview
 
-PAGES: Final = (overview,)
+PAGES: Final = (
+    acts,
+    overview,
+)
 """In no order that matters: :mod:`..nav` has the one that is shown."""
