@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import acts, overview
+from . import acts, overview, requests
 
 PAGES: Final = (
     acts,
     overview,
+    requests,
 )
 """In no order that matters: :mod:`..nav` has the one that is shown."""
