@@ -41,7 +41,7 @@ HeaderValue = Annotated[str, Field(pattern=r"^[\x20-\x7e]{0,512}$")]
 class PlaygroundBody(BaseModel):
     """A request as ``POST /v1/route`` takes it, and by which policies; else by the one that matches."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     request: dict[str, JsonValue]
     policy: PolicyId = None
