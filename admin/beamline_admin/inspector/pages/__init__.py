@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import overview
+from . import (
+    audit,
+    extensions,
+    overview,
+    policies,
+    routers,
+)
 
-PAGES: Final = (overview,)
+PAGES: Final = (
+    overview,
+    extensions,
+    policies,
+    routers,
+    audit,
+)
 """In no order that matters: :mod:`..nav` has the one that is shown."""
