@@ -1,9 +1,9 @@
 """What every request passes first: an id, who asks, and the headers that every answer carries.
 
 Deny by default: only the paths in :data:`PUBLIC` are answered to strangers. Under ``/api/`` a bearer token
-counts and a cookie does not, so no page of another site can act in somebody's name. Everywhere else a
-session's cookie counts; a browser without one is sent to ``/login``. A link with ``?token=`` is sent there as
-well, so that the token leaves the address bar.
+counts, and a session's cookie only for our own pages (:mod:`.page_calls`), so no page of another site can act
+in somebody's name. Everywhere else a session's cookie counts; a browser without one is sent to ``/login``. A
+link with ``?token=`` is sent there as well, so that the token leaves the address bar.
 
 A fault that nobody caught ends here: logged with its place, answered without it.
 """
@@ -26,6 +26,7 @@ from beamline_contract.errors import ErrorCode
 from .identity import Client, Identity, Verifier, VerifierError, bearer_of, client_of
 from .inspector.static_files import STATIC
 from .limits import MAX_BODY, Rate
+from .page_calls import is_ours
 from .problems import MEDIA_TYPE, ProblemError
 from .telemetry import Telemetry
 
@@ -116,11 +117,14 @@ class Gate:
         return RedirectResponse("/login", 303)
 
     async def _identity(self, scope: Scope, client: Client) -> Identity | None:
-        if scope["path"].startswith("/api/"):
+        api = scope["path"].startswith("/api/")
+        if api and any(name == b"authorization" for name, _ in scope["headers"]):
             token = bearer_of(scope)
             return await self._tokens.verify(token, client) if token is not None else None
         secret = session_of(scope)
-        return await self._sessions.verify(secret, client) if secret is not None else None
+        if secret is None or (api and not is_ours(scope, secret)):
+            return None
+        return await self._sessions.verify(secret, client)
 
 
 _WHO: Final = "the request carries no token that is accepted here"

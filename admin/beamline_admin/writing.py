@@ -176,6 +176,17 @@ class Writer:
             faults=faults,
         )
 
+    async def propose(self, kind: Kind, identifier: str, spec: dict[str, Any], how: Request) -> Done:
+        """What :meth:`update` would do, without doing it: faults and an owner are told instead of refused.
+        Raises :class:`ProblemError` where the caller may not change it.
+        """
+        everything = await self._all()
+        held = _by_id(kind, identifier, everything)
+        scope = Scope(how.identity.tenants)
+        scope.must_write(held.key, held.spec, everything)
+        scope.must_write(held.key, spec, everything)
+        return await self.rehearse(kind, held.key.namespace, held.key.name, spec, how)
+
     async def compare(self, kind: Kind, identifier: str, spec: dict[str, Any], how: Request) -> Done:
         """:meth:`rehearse` against the object of an id."""
         held = await self._found(kind, identifier)

@@ -54,7 +54,13 @@ SUBJECT_ROUTER_PROBE: Final = "beamline.router.v1.probe"
 SUBJECT_ROUTER_ADMIN: Final = "beamline.router.v1.admin"
 """Before a dot and a verb of :data:`ADMIN_VERBS`: every router answers. A subject each, so that NATS' own
 permissions can allow looking without allowing to change."""
-ADMIN_VERBS: Final = ("status", "explain", "isolate", "reset")
+ADMIN_VERBS: Final = ("status", "explain", "isolate", "reset", "traffic", "recent", "trace", "watch")
+SUBJECT_ROUTER_TRAIL: Final = "beamline.router.v1.trail"
+"""Routers publish trails of requests here, without content, while somebody watches (the verb ``watch``)."""
+SUBJECT_ROUTER_TRAIL_CONTENT: Final = "beamline.router.v1.trail.content"
+"""Prompts and answers of watched requests: only where the router's own switch allows it. A subject of its
+own, so that NATS' permissions can keep it from those who may watch."""
+REQUEST_ID_PATTERN: Final = r"^[A-Za-z0-9._:-]{1,128}$"
 SUBJECT_REGISTRY_CHANGED: Final = "beamline.registry.v1.changed"
 QUEUE_ROUTER: Final = "beamline-router"
 

@@ -51,6 +51,7 @@ from .edges.registry import Registry
 from .edges.reports import Reporter
 from .edges.serving import Serving
 from .edges.telemetry import Telemetry
+from .edges.trails import Trails
 from .settings import RouterSettings
 
 log = structlog.get_logger()
@@ -136,6 +137,7 @@ class _Router:
         self._nc: Client | None = None
         self._link_closed = asyncio.Event()
         self._has_table = asyncio.Event()
+        self._began = time.monotonic()
         self._settled = False  # NATS was reached, or has been waited for long enough
         self._tasks: list[asyncio.Task[None]] = []
         self._telemetry = Telemetry()
@@ -173,6 +175,15 @@ class _Router:
             anonymous=settings.anonymous,
             nats_keys=settings.nats_keys == "required",
         )
+        self._trails = Trails(
+            settings.instance,
+            snapshot=lambda: self._refresher.snapshot,
+            clock=time.monotonic,
+            wall=time.time,
+            draw=rng.random,
+            kept=settings.trails,
+            content=settings.trail_content,
+        )
         self._serving = Serving(
             run=self._pipeline.run,
             snapshot=lambda: self._refresher.snapshot,
@@ -180,6 +191,7 @@ class _Router:
             access_log=self._access_log,
             bits=rng.getrandbits,
             gate=self._gate,
+            trails=self._trails,
         )
         self._reporter = Reporter(
             self._refresher,
@@ -192,6 +204,8 @@ class _Router:
             snapshot=lambda: self._refresher.snapshot,
             runtime=self._runtime,
             status=self._status,
+            traffic=self._traffic,
+            trails=self._trails,
             now=time.monotonic,
         )
         self._door = NatsDoor(self._serving, FastLine if fast else PlainLine)
@@ -219,6 +233,7 @@ class _Router:
                 self._start(self._refresher.run(), "refresh")
                 self._start(self._connect(http_url), "link")
                 self._start(self._reporter.run(), "reports")
+                self._start(self._trails.run(), "trails")
                 self._start(self._door_settings.run(), "door settings")
                 probe = OverloadProbe(self._gate.shedder, self._serving, lambda: self._nc)
                 self._start(probe.run(), "overload")
@@ -261,6 +276,7 @@ class _Router:
             )
             self._transport.attach(self._nc)
             self._streams.attach(self._nc)
+            self._trails.attach(self._nc)
             await self._reporter.open(self._nc)
             self._reporter.subscriptions.append(await self._admin.open(self._nc))
             await self._has_table.wait()
@@ -346,6 +362,11 @@ class _Router:
             "refused": [refused.model_dump() for refused in self._refresher.refused[:_MAX_LISTED]],
             "notices": [notice.model_dump() for notice in self._refresher.notices[:_MAX_LISTED]],
         }
+
+    def _traffic(self) -> dict[str, Any]:
+        """What the admin subject's verb of that name answers."""
+        age_s = time.monotonic() - self._began
+        return {"age_s": round(age_s, 3), **self._telemetry.traffic(self._refresher.snapshot)}
 
     async def _shut_down(self, http: HttpServer) -> None:
         started = time.monotonic()

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .edges.refresh import DEFAULT_POLL_S
 from .edges.serving import DEFAULT_LIMIT
+from .edges.trails import DEFAULT_KEPT
 
 
 def _either(name: str) -> Any:
@@ -68,6 +69,12 @@ class RouterSettings(BaseSettings):
     """
     access_log: bool = True
     """One JSON line per request at level info."""
+    trails: Annotated[int, Field(ge=0, le=100_000)] = DEFAULT_KEPT
+    """Requests whose trails are kept for `beamline trace`, and as many again that failed or were slow. About
+    2 KiB each, without content.
+    """
+    trail_content: bool = False
+    """Let a watch of the admin API see prompts and answers, for as long as it lasts."""
     grace_seconds: Annotated[float, Field(gt=0, le=600)] = 25.0
     """How long a shutdown waits for requests under way. Kubernetes kills after 30 s by default."""
     instance: str = Field(default_factory=new_instance, min_length=1, max_length=128)

@@ -18,7 +18,9 @@ from starlette.responses import Response
 from beamline_registry.port import RegistryAudit
 
 from ..catalogue import Catalogue
+from ..gate import session_of
 from ..identity import Authenticator, Identity, Role, Sessions
+from ..page_calls import page_word
 from ..problems import ProblemError
 from ..routers import Routers
 from ..writing import Writer
@@ -85,8 +87,9 @@ class Site:
         """All pages, login and logout, and the static files."""
         routes = APIRouter()
         for page in PAGES:
-            routes.include_router(page.routes(self))
-        self._paths = {getattr(route, "path", "") for route in routes.routes}
+            own = page.routes(self)
+            self._paths |= {getattr(route, "path", "") for route in own.routes}
+            routes.include_router(own)
         routes.include_router(login_routes(self))
         for path, file in STATIC.items():
             routes.get(path)(_static(file))
@@ -96,7 +99,8 @@ class Site:
         self, request: Request, template: str, identity: Identity, /, status: int = 200, **values: Any
     ) -> Response:
         """A page of ``identity``. Templates also get ``here`` (path), ``query`` (the parameters), ``nav``,
-        ``may(role)`` (whether the identity covers it) and ``link(parameter=value)`` (this page, changed).
+        ``may(role)`` (whether the identity covers it), ``link(parameter=value)`` (this page, changed) and
+        ``word`` (what forms show, see :mod:`..page_calls`).
         """
         return self.html(
             template,
@@ -107,6 +111,7 @@ class Site:
             nav=entries(self._paths),
             may=lambda role: identity.role.covers(Role(role)),
             link=lambda **changed: _link(request, changed),
+            word=page_word(session_of(request.scope) or ""),
             **values,
         )
 

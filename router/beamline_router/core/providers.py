@@ -169,6 +169,7 @@ class ProviderChain:
                 done.breaker,
                 call.version,
                 why,
+                began=began,
             )
         )
         self._recorder.step(call.extension_id, "provider", outcome, reason, seconds)

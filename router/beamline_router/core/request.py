@@ -75,6 +75,8 @@ class StepTrace:
     version: str | None = None
     why: str | None = None
     notes: Mapping[str, Any] | None = None
+    began: float = 0.0
+    """Monotonic seconds; stays in this router."""
 
     def to_wire(self) -> dict[str, Any]:
         """The JSON form in ``steps`` of a reply."""

@@ -120,7 +120,14 @@ class StepRunner:
         """Starts a shadow step and returns at once."""
         call = self._invoker.version(run, step.call)
         entry = StepTrace(
-            step.name, step.action, call.extension_id, "shadow", 0.0, attempts=0, version=call.version
+            step.name,
+            step.action,
+            call.extension_id,
+            "shadow",
+            0.0,
+            attempts=0,
+            version=call.version,
+            began=self._clock(),
         )
         run.trail.append(entry)
         if len(self._shadows) >= MAX_SHADOWS:
@@ -184,6 +191,7 @@ class StepRunner:
                 done.breaker,
                 call.version,
                 "overlap" if step.overlap else None,
+                began=began,
             )
         )
         self._recorder.step(call.extension_id, call.type, outcome, reason, seconds)

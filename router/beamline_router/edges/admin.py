@@ -8,6 +8,10 @@ others stay silent.
     explain  ``{"request": {...}, "headers": {...}}``: which way a request would take now; nothing is called
     isolate  ``{"extension": "ID"}``: every call to it is refused until reset
     reset    ``{"extension": "ID"}``: its breakers are closed at once
+    traffic  counters since the start: requests, extensions, policies and their steps
+    recent   ``{"limit": 50, ...}``: trails of the last requests that fit, newest first, without content
+    trace    ``{"request_id": "..."}``: the trail of one request
+    watch    ``{"watch": "ID", "seconds": 60, "sample": 1}``: trails are published meanwhile (:mod:`.trails`)
 
 Who may publish here is decided by NATS' permissions, one subject for each verb. What arrives is bounded and
 checked all the same: anything else is INVALID_ARGUMENT. A message without a reply subject is not executed.
@@ -15,9 +19,8 @@ checked all the same: anything else is INVALID_ARGUMENT. A message without a rep
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 import orjson
 import structlog
@@ -27,38 +30,23 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from beamline_contract.errors import ErrorCode, WireError
-from beamline_contract.names import ADMIN_VERBS, SUBJECT_ROUTER_ADMIN, object_id
-from beamline_contract.wire import MAX_BODY_BYTES
+from beamline_contract.names import SUBJECT_ROUTER_ADMIN, object_id
 
 from ..core.api_keys import without_keys
 from ..core.explain import explain
-from ..core.intake import open_envelope, read_request, too_deep
+from ..core.intake import open_envelope, read_request
 from ..core.snapshot import Snapshot
 from ..core.state import Runtime
+from .admin_messages import MAX_LIMIT, AdminError, read
+from .trails import Trails, Wanted, Watch
 
 log = structlog.get_logger()
 
-_FIELDS: Final[dict[str, frozenset[str]]] = {
-    "status": frozenset(),
-    "explain": frozenset({"request", "headers"}),
-    "isolate": frozenset({"extension"}),
-    "reset": frozenset({"extension"}),
-}
-_EXTENSION: Final = re.compile(r"[a-z][a-z0-9_-]{0,252}")
-_INSTANCE: Final = re.compile(r"[\x21-\x7e]{1,128}")
-_MAX_HEADERS: Final = 64
-
-
-class AdminError(Exception):
-    """A request that is answered with an error."""
-
-    def __init__(self, error: WireError) -> None:
-        super().__init__(error.message)
-        self.error = error
-
 
 class Admin:
-    """Answers for one router. ``status``: the result of that verb; ``now`` is monotonic seconds."""
+    """Answers for one router. ``status``, ``traffic``: the results of those verbs; ``now`` is monotonic
+    seconds.
+    """
 
     def __init__(
         self,
@@ -67,12 +55,16 @@ class Admin:
         snapshot: Callable[[], Snapshot | None],
         runtime: Runtime,
         status: Callable[[], dict[str, Any]],
+        traffic: Callable[[], dict[str, Any]],
+        trails: Trails,
         now: Callable[[], float],
     ) -> None:
         self._instance = instance
         self._snapshot = snapshot
         self._runtime = runtime
         self._status = status
+        self._traffic = traffic
+        self._trails = trails
         self._now = now
 
     async def open(self, nc: Client) -> Subscription:
@@ -95,7 +87,7 @@ class Admin:
         """The answer to one message; None where another router is meant."""
         verb = subject.rpartition(".")[2]
         try:
-            asked = _read(verb, body)
+            asked = read(verb, body)
             wanted = asked.get("instance")
             if wanted is not None and wanted != self._instance:
                 return None
@@ -106,6 +98,10 @@ class Admin:
     def _act(self, verb: str, asked: Mapping[str, Any]) -> dict[str, Any]:
         if verb == "status":
             return self._status()
+        if verb == "traffic":
+            return self._traffic()
+        if verb in {"recent", "trace", "watch"}:
+            return self._trail(verb, asked)
         snapshot = self._snapshot()
         if snapshot is None:
             raise AdminError(WireError.of(ErrorCode.UNAVAILABLE, "this router has not read the registry yet"))
@@ -129,6 +125,32 @@ class Admin:
             },
         }
 
+    def _trail(self, verb: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+        if verb == "recent":
+            return {"requests": self._trails.recent(_wanted(asked))}
+        if verb == "trace":
+            found = self._trails.find(asked["request_id"])
+            if found is None:
+                raise AdminError(
+                    WireError.of(ErrorCode.NOT_FOUND, "this router does not remember that request")
+                )
+            return found
+        seconds = float(asked.get("seconds", 0))
+        watch = Watch(
+            self._now() + seconds,
+            float(asked.get("sample", 0)),
+            asked.get("tenant"),
+            asked.get("content", False),
+        )
+        try:
+            self._trails.watch(asked["watch"], watch)
+        except PermissionError as error:
+            raise AdminError(WireError.of(ErrorCode.PERMISSION_DENIED, str(error))) from error
+        except OverflowError as error:
+            raise AdminError(WireError.of(ErrorCode.RESOURCE_EXHAUSTED, str(error))) from error
+        log.info("trail.watched", seconds=seconds, sample=watch.sample, content=watch.content)
+        return {"seconds": seconds, "dropped": self._trails.dropped}
+
     def _explain(self, asked: Mapping[str, Any], snapshot: Snapshot) -> dict[str, Any]:
         headers = without_keys({name.lower(): value for name, value in asked.get("headers", {}).items()})
         envelope = open_envelope(headers, lambda _: 1)
@@ -140,55 +162,13 @@ class Admin:
         return explain(request, snapshot, self._runtime)
 
 
-def _read(verb: str, body: bytes) -> dict[str, Any]:
-    """The request, checked. Raises :class:`AdminError`."""
-    allowed = _FIELDS.get(verb)
-    if allowed is None:
-        raise _invalid(f"there is no such verb; there are {', '.join(ADMIN_VERBS)}")
-    if len(body) > MAX_BODY_BYTES + 4096:
-        raise _invalid(f"an admin request may have at most {MAX_BODY_BYTES + 4096} bytes, got {len(body)}")
-    if too_deep(body):
-        raise _invalid("an admin request must be balanced JSON of at most 32 levels")
-    try:
-        asked = orjson.loads(body) if body else {}
-    except orjson.JSONDecodeError as error:
-        raise _invalid(f"the admin request is not JSON: {error.msg}") from None
-    if not isinstance(asked, dict):
-        raise _invalid("the admin request must be a JSON object")
-    unknown = asked.keys() - allowed - {"instance"}
-    if unknown:
-        known = ", ".join(sorted(allowed | {"instance"}))
-        raise _invalid(f"unknown field {min(unknown)[:80]!r}; known are {known}", min(unknown)[:80])
-    _check_text(asked, "instance", _INSTANCE, "the id of a router, as status says it", required=False)
-    if "extension" in allowed:
-        _check_text(asked, "extension", _EXTENSION, "the id or name of an Extension", required=True)
-    if verb == "explain":
-        _check_explain(asked)
-    return asked
-
-
-def _check_text(
-    asked: Mapping[str, Any], field: str, pattern: re.Pattern[str], rule: str, *, required: bool
-) -> None:
-    value = asked.get(field)
-    if value is None and not required:
-        return
-    if not isinstance(value, str) or not pattern.fullmatch(value):
-        raise _invalid(f"{field} must be {rule}", field)
-
-
-def _check_explain(asked: Mapping[str, Any]) -> None:
-    if not isinstance(asked.get("request"), dict):
-        raise _invalid("request must be an object, as POST /v1/route takes it", "request")
-    headers = asked.get("headers", {})
-    if (
-        not isinstance(headers, dict)
-        or len(headers) > _MAX_HEADERS
-        or not all(isinstance(value, str) for value in headers.values())
-    ):
-        raise _invalid(f"headers must be an object of at most {_MAX_HEADERS} texts", "headers")
-
-
-def _invalid(message: str, field: str | None = None) -> AdminError:
-    details: dict[str, Any] = {} if field is None else {"field": field}
-    return AdminError(WireError.of(ErrorCode.INVALID_ARGUMENT, message, details=details))
+def _wanted(asked: Mapping[str, Any]) -> Wanted:
+    tenants = asked.get("tenants")
+    return Wanted(
+        limit=asked.get("limit", MAX_LIMIT),
+        policy=None if asked.get("policy") is None else object_id(asked["policy"]),
+        extension=None if asked.get("extension") is None else object_id(asked["extension"]),
+        tenants=None if tenants is None else frozenset(tenants),
+        status=asked.get("status"),
+        text=(asked.get("q") or "").casefold(),
+    )

@@ -43,6 +43,7 @@ from .access_log import AccessLog
 from .gate import Gate, Taken
 from .refusal import Refusal
 from .telemetry import Telemetry
+from .trails import Trails
 
 SinkOf = Callable[[Request, Envelope], Sink | None]
 """Where a request's answer is streamed to; None for an answer in one piece."""
@@ -116,6 +117,7 @@ class Serving:
         access_log: AccessLog,
         bits: Bits,
         gate: Gate,
+        trails: Trails,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -127,6 +129,7 @@ class Serving:
         self._clock = clock
         self._wall = wall
         self._gate = gate
+        self._trails = trails
         self._warned_at = float("-inf")
         self._in_flight = 0
         self._ended = 0
@@ -286,6 +289,7 @@ class Serving:
         self._telemetry.request(door, result, seconds)
         if isinstance(result, Failure) and result.error.request_id is None:
             result = Failure(result.error.at(request_id=envelope.request_id), result.trail, result.policy_id)
+        self._trails.note(door, envelope, request, result, started=started, seconds=seconds)
         if self._access_log.enabled:
             self._write_line(door, envelope, request, result, seconds)
         if request is None:

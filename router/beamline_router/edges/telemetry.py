@@ -26,7 +26,9 @@ from beamline_contract.errors import ErrorCode
 from beamline_contract.reports import HealthDelta
 
 from ..core.request import Answer, Failure
+from ..core.snapshot import Snapshot
 from .tallies import Family, Tally, TallyCollector
+from .traffic import PolicyTally, traffic_of
 
 BreakerWord = Literal["closed", "open", "half-open", "isolated"]
 BREAKER_VALUES: Final[dict[str, int]] = {"closed": 0, "half-open": 1, "open": 2, "isolated": 3}
@@ -64,6 +66,7 @@ class Telemetry:
         self._steps: defaultdict[str, Tally] = defaultdict(Tally)
         self._providers: defaultdict[str, Tally] = defaultdict(Tally)
         self._doors: defaultdict[str, Tally] = defaultdict(Tally)
+        self._policies: defaultdict[str, PolicyTally] = defaultdict(PolicyTally)
         self._tokens: dict[str, list[int]] = {}
         self._calls: dict[str, _Calls] = {}
         self._make_metrics()
@@ -126,6 +129,12 @@ class Telemetry:
         else:
             code = result.error.code.value.lower()
         self._doors[door].add(code, seconds)
+        if result.policy_id is not None:
+            self._policies[result.policy_id].add(result)
+
+    def traffic(self, snapshot: Snapshot | None) -> dict[str, object]:
+        """Everything counted since the start, as the admin subject tells it."""
+        return traffic_of(self._doors, self._steps, self._policies, snapshot)
 
     def reloaded(self, seconds: float, sizes: dict[tuple[str, str], int], revision: int) -> None:
         """A new table serves. ``sizes``: (type, "true" or "false" for enabled) to how many there are."""

@@ -255,7 +255,6 @@ async def test_the_session_cookie_is_kept_from_scripts_and_other_sites(admin: An
         assert "httponly" in cookie
         assert "samesite=strict" in cookie
         assert admin.token not in cookie
-        assert (await client.get("/api/v1/registry")).status_code == 401, "a cookie opens no API"
 
 
 @pytest.mark.parametrize(

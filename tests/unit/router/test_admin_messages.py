@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from beamline_router.core.snapshot import compile_snapshot
 from beamline_router.edges.admin import Admin
+from beamline_router.edges.trails import Trails
 from harness.router_world import World, extension, policy, provider
 
 SUBJECT = "beamline.router.v1.admin"
@@ -23,6 +24,10 @@ def admin(world: World) -> Admin:
         snapshot=lambda: world.snapshot,
         runtime=world.runtime,
         status=lambda: {"revision": 1},
+        traffic=dict,
+        trails=Trails(
+            "router-1", snapshot=lambda: None, clock=world.clock, wall=lambda: 0.0, draw=lambda: 0.0
+        ),
         now=world.clock,
     )
 

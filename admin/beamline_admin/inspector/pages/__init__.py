@@ -5,17 +5,21 @@ from __future__ import annotations
 from typing import Final
 
 from . import (
+    acts,
     audit,
     extensions,
     overview,
     policies,
+    requests,
     routers,
 )
 
 PAGES: Final = (
+    acts,
     overview,
     extensions,
     policies,
+    requests,
     routers,
     audit,
 )
