@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
@@ -30,6 +30,10 @@ from .look import Sources
 from .nav import entries
 from .pages import PAGES
 from .static_files import STATIC, StaticFile
+
+
+_WHOLE: Final = frozenset({"routers", "breakers", "traffic"})
+"""Topics about all tenants at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,7 @@ class Site:
             "exact": spelling.exact,
             "ago": lambda text: spelling.ago(text, self.clock()),
             "figure": spelling.figure,
+            "allowed": _allowed,
             "millis": spelling.millis,
         }
         self._templates.globals |= {"share": spelling.share, "NOTHING": spelling.NOTHING}
@@ -129,6 +134,14 @@ class Site:
         if identity is None:
             return self.html("problem.html", error.status, problem=document)
         return self.page(request, "problem.html", identity, error.status, problem=document)
+
+
+def _allowed(topics: str, identity: Identity | None) -> str:
+    """The topics of a page that somebody may listen to: one that is denied would deny them all."""
+    if identity is None:
+        return ""
+    denied = _WHOLE if identity.tenants is not None else frozenset()
+    return " ".join(topic for topic in topics.split() if topic not in denied)
 
 
 def _link(request: Request, changed: Mapping[str, object]) -> str:
