@@ -37,18 +37,23 @@ from beamline_sdk import logs, signals
 from .api import PREFIX, api
 from .catalogue import Catalogue
 from .change_api import change_api
+from .events_api import events_api
 from .gate import App, Gate, problem_answer
 from .identity import Authenticator, LoopbackToken, Sessions, Verifier
 from .inspector.site import Parts, Site
 from .limits import Rate
+from .live.watcher import Watcher
+from .live_api import live_api
 from .objects.port import Objects
 from .outside import Outside, OutsideError
+from .playground_api import playground_api
 from .problems import AdminCode, ProblemError
 from .routers import Routers
 from .runtime_api import runtime_api
 from .server import HttpServer, ListenError
 from .settings import AdminSettings
 from .telemetry import Telemetry, probes
+from .trail_api import trail_api
 from .writing import Writer
 
 log = structlog.get_logger()
@@ -94,6 +99,7 @@ async def run(
         await registry.close()
         raise StartError(str(error)) from error
     try:
+        watcher = Watcher(Catalogue(registry), registry, routers=outside.routers, objects=outside.objects)
         app = application(
             registry,
             registry,
@@ -102,19 +108,25 @@ async def run(
             routers=outside.routers,
             verifiers=outside.verifiers,
             rate=settings.rate,
+            watcher=watcher,
+            content=settings.trail_content,
         )
         server = HttpServer(app, settings.http_host, settings.http_port)
         url = f"http://{_authority(settings.http_host)}:{server.port}"
         with signals.handled(stop):
             try:
                 server.start()
+                looking = asyncio.create_task(watcher.run(), name="watcher")
                 log.info("admin.listening", url=url)
                 if ready is not None:
                     ready(RunningAdmin(settings, url, f"{url}/?{urlencode({'token': token})}"))
                 await server.until(stop)
             finally:
                 log.info("admin.stopping")
+                watcher.close()
                 await server.stop()
+                looking.cancel()
+                await asyncio.gather(looking, return_exceptions=True)
     except ListenError as error:
         raise StartError(str(error)) from error
     finally:
@@ -151,16 +163,29 @@ def application(
     routers: Routers | None = None,
     verifiers: Sequence[Verifier] = (),
     rate: float = 1_000.0,
+    watcher: Watcher | None = None,
+    content: bool = False,
 ) -> App:
     """The ASGI application: the gate, and behind it API, pages and probes.
 
-    ``clock`` is monotonic seconds; ``rate`` is requests per second and caller.
+    ``clock`` is monotonic seconds; ``rate`` is requests per second and caller. ``watcher`` is one that runs;
+    without it one is made that only looks when asked. ``content`` lets admins ask for prompts and answers.
     """
     telemetry, sessions = Telemetry(), Sessions(clock)
     tokens = Authenticator([LoopbackToken(token), *verifiers])
     catalogue = Catalogue(reader)
     return Gate(
-        web(catalogue, audit, tokens, sessions, telemetry, objects=objects, routers=routers),
+        web(
+            catalogue,
+            audit,
+            tokens,
+            sessions,
+            telemetry,
+            objects=objects,
+            routers=routers,
+            watcher=watcher,
+            content=content,
+        ),
         tokens=tokens,
         sessions=sessions,
         telemetry=telemetry,
@@ -177,6 +202,8 @@ def web(
     *,
     objects: Objects | None = None,
     routers: Routers | None = None,
+    watcher: Watcher | None = None,
+    content: bool = False,
 ) -> FastAPI:
     """What stands behind the gate. FastAPI's own documentation pages load scripts from elsewhere, so they are
     off.
@@ -192,10 +219,21 @@ def web(
         redirect_slashes=False,
     )
     writer = Writer(objects, catalogue)
-    site = Site(Parts(catalogue, audit, writer, routers), tokens, sessions)
+    watcher = watcher or Watcher(catalogue, audit, routers=routers, objects=objects)
+    site = Site(Parts(catalogue, audit, writer, routers, watcher), tokens, sessions)
     app.include_router(probes(catalogue, telemetry))
-    changes = change_api(writer)
-    app.include_router(api(catalogue, audit, changes, runtime_api(routers, catalogue)))
+    app.include_router(
+        api(
+            catalogue,
+            audit,
+            change_api(writer),
+            runtime_api(routers, catalogue),
+            live_api(watcher, catalogue, writer),
+            events_api(watcher),
+            trail_api(watcher, content=content),
+            playground_api(watcher),
+        )
+    )
     app.include_router(site.routes(), include_in_schema=False)
 
     def answer(request: Request, error: ProblemError) -> Response:

@@ -144,7 +144,7 @@ def change_api(writer: Writer) -> APIRouter:
         who: Operator,
     ) -> WriteAnswer:
         """Puts an extension back into every router."""
-        return _answer(await writer.switch(identifier, True, query.generation, _how(request, query, who)))
+        return answer_of(await writer.switch(identifier, True, query.generation, how_of(request, query, who)))
 
     @routes.post("/extensions/{identifier}/disable", tags=["extensions"])
     async def disable_extension(
@@ -154,23 +154,29 @@ def change_api(writer: Writer) -> APIRouter:
         who: Operator,
     ) -> WriteAnswer:
         """Takes an extension out of every router; its workload goes to zero."""
-        return _answer(await writer.switch(identifier, False, query.generation, _how(request, query, who)))
+        return answer_of(
+            await writer.switch(identifier, False, query.generation, how_of(request, query, who))
+        )
 
     @routes.post("/extensions/{identifier}/promote", tags=["canaries"])
     async def promote_canary(
         request: Request, identifier: ObjectId, query: HowTo, who: Operator
     ) -> WriteAnswer:
         """Gives a canary all requests at once."""
-        how = _how(request, query, who)
-        return _answer(await writer.annotate(identifier, f"{GROUP}/promote", how.request_id, how))
+        how = how_of(request, query, who)
+        return answer_of(
+            await writer.annotate(identifier, f"{GROUP}/promote", how.request_id, how, acted="promote")
+        )
 
     @routes.post("/extensions/{identifier}/abort", tags=["canaries"])
     async def abort_canary(
         request: Request, identifier: ObjectId, query: HowTo, who: Operator
     ) -> WriteAnswer:
         """Takes all requests from a canary."""
-        how = _how(request, query, who)
-        return _answer(await writer.annotate(identifier, f"{GROUP}/abort", how.request_id, how))
+        how = how_of(request, query, who)
+        return answer_of(
+            await writer.annotate(identifier, f"{GROUP}/abort", how.request_id, how, acted="abort")
+        )
 
     return routes
 
@@ -181,8 +187,8 @@ def _objects(routes: APIRouter, writer: Writer, kind: Kind, path: str, tag: str)
     @routes.post(path, status_code=201, tags=[tag], operation_id=f"create_{tag}")
     async def create(request: Request, body: NewObject, query: HowTo, who: Admin) -> WriteAnswer:
         """Creates an object."""
-        how = _how(request, query, who)
-        return _answer(await writer.create(kind, body.namespace, body.name, body.spec, how))
+        how = how_of(request, query, who)
+        return answer_of(await writer.create(kind, body.namespace, body.name, body.spec, how))
 
     @routes.post(f"{path}/validate", tags=[tag], operation_id=f"validate_{tag}")
     async def validate(request: Request, body: NewObject, who: Viewer) -> CheckAnswer:
@@ -199,13 +205,13 @@ def _objects(routes: APIRouter, writer: Writer, kind: Kind, path: str, tag: str)
         who: Admin,
     ) -> WriteAnswer:
         """Puts a spec in place of the object's, where it is still at the generation that you looked at."""
-        how = _how(request, query, who)
-        return _answer(await writer.update(kind, identifier, body.spec, body.generation, how))
+        how = how_of(request, query, who)
+        return answer_of(await writer.update(kind, identifier, body.spec, body.generation, how))
 
     @routes.delete(f"{path}/{{identifier}}", tags=[tag], operation_id=f"delete_{tag}")
     async def delete(request: Request, identifier: ObjectId, query: HowAt, who: Admin) -> WriteAnswer:
         """Deletes the object; its audit history stays."""
-        return _answer(await writer.delete(kind, identifier, query.generation, _how(request, query, who)))
+        return answer_of(await writer.delete(kind, identifier, query.generation, how_of(request, query, who)))
 
     @routes.post(f"{path}/{{identifier}}/diff", tags=[tag], operation_id=f"diff_{tag}")
     async def diff(request: Request, identifier: ObjectId, body: OnlySpec, who: Viewer) -> CheckAnswer:
@@ -228,12 +234,14 @@ def _objects(routes: APIRouter, writer: Writer, kind: Kind, path: str, tag: str)
         )
 
 
-def _how(request: Request, query: HowQuery, who: Identity) -> How:
+def how_of(request: Request, query: HowQuery, who: Identity) -> How:
+    """How a change is asked for, from its query and its caller."""
     wait = query.timeout_s if query.wait == "programmed" else None
     return How(who, request.state.request_id, query.force, wait)
 
 
-def _answer(done: Done) -> WriteAnswer:
+def answer_of(done: Done) -> WriteAnswer:
+    """The answer that tells of a change."""
     progress = done.progress
     return WriteAnswer(
         id=done.id,

@@ -109,6 +109,7 @@ class Gate:
             return problem_answer(limited, scope["state"]["request_id"], retry_after_s=wait)
         if identity is not None:
             scope["state"]["identity"] = identity
+            scope["state"]["still"] = lambda: self._still(scope, client, identity)
             return None
         log.info("admin.refused", path=path, client=client.address, request_id=scope["state"]["request_id"])
         if path.startswith("/api/"):
@@ -125,6 +126,13 @@ class Gate:
         if secret is None or (api and not is_ours(scope, secret)):
             return None
         return await self._sessions.verify(secret, client)
+
+    async def _still(self, scope: Scope, client: Client, identity: Identity) -> bool:
+        """Whether the caller is still who they were: what streams ask from time to time."""
+        try:
+            return await self._identity(scope, client) == identity
+        except VerifierError:
+            return True  # nobody can say now; the next time somebody can
 
 
 _WHO: Final = "the request carries no token that is accepted here"

@@ -1,4 +1,5 @@
-"""Asking all running routers over NATS, on their admin subjects, and gathering what they answer.
+"""Asking all running routers over NATS, on their admin subjects, and gathering what they answer; sending them
+a request; hearing what they publish.
 
 One connection, opened with the first question and kept; NATS' client reconnects by itself. Nobody knows how
 many routers there are, so answers are taken until none has come for :data:`QUIET_S`, and never for longer
@@ -8,14 +9,15 @@ than :data:`PATIENCE_S`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 import orjson
 from nats import errors
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
-from beamline_contract.names import SUBJECT_ROUTER_ADMIN
+from beamline_contract.names import SUBJECT_INVOKE, SUBJECT_ROUTER_ADMIN
 from beamline_sdk import link
 
 PATIENCE_S: Final = 1.5
@@ -27,12 +29,31 @@ class RoutersError(Exception):
     """Routers can't be asked now; the message is for people."""
 
 
+Enough = Callable[[dict[str, Any]], bool]
+
+
 class Routers(Protocol):
     """All running routers."""
 
-    async def ask(self, verb: str, request: Mapping[str, Any]) -> list[dict[str, Any]]:
+    async def ask(
+        self, verb: str, request: Mapping[str, Any], enough: Enough | None = None
+    ) -> list[dict[str, Any]]:
         """Every answer, sorted by ``instance``; each has ``result`` or ``error``. Raises
+        :class:`RoutersError`. An answer that ``enough`` accepts ends the waiting for others.
+        """
+        ...
+
+    async def invoke(
+        self, request: Mapping[str, Any], headers: Mapping[str, str], seconds: float
+    ) -> dict[str, Any]:
+        """What one router answers to a request, as ``POST /v1/route`` answers it. Raises
         :class:`RoutersError`.
+        """
+        ...
+
+    async def follow(self, subject: str, heard: Callable[[bytes], None]) -> None:
+        """Calls ``heard`` with what routers publish on ``subject``; once for each subject and connection.
+        Raises :class:`RoutersError`.
         """
         ...
 
@@ -44,6 +65,7 @@ class NatsRouters:
         self._settings = settings
         self._lock = asyncio.Lock()
         self._nc: Client | None = None
+        self._followed: set[str] = set()
 
     async def close(self) -> None:
         """Closes the connection. More than once is fine."""
@@ -51,7 +73,9 @@ class NatsRouters:
         if nc is not None:
             await link.close(nc, grace_s=1.0)
 
-    async def ask(self, verb: str, request: Mapping[str, Any]) -> list[dict[str, Any]]:
+    async def ask(
+        self, verb: str, request: Mapping[str, Any], enough: Enough | None = None
+    ) -> list[dict[str, Any]]:
         """See :class:`Routers`."""
         try:
             nc = await self._connected()
@@ -60,23 +84,61 @@ class NatsRouters:
                 await nc.publish(
                     f"{SUBJECT_ROUTER_ADMIN}.{verb}", orjson.dumps(request), reply=subscription.subject
                 )
-                return await _gather(subscription, one="instance" in request)
+                one = (lambda _: True) if "instance" in request else enough
+                return await _gather(subscription, one)
             finally:
                 if nc.is_connected:
                     await subscription.unsubscribe()
         except (link.LinkError, errors.Error, OSError) as error:
             raise RoutersError(f"NATS does not answer ({type(error).__name__})") from error
 
+    async def invoke(
+        self, request: Mapping[str, Any], headers: Mapping[str, str], seconds: float
+    ) -> dict[str, Any]:
+        """See :class:`Routers`."""
+        try:
+            nc = await self._connected()
+            body = orjson.dumps(request)
+            reply = await nc.request(SUBJECT_INVOKE, body, timeout=seconds, headers=dict(headers))
+            found = orjson.loads(reply.data)
+        except (TimeoutError, errors.TimeoutError) as error:
+            raise RoutersError(f"no router answered within {seconds:g} s") from error
+        except errors.NoRespondersError as error:
+            raise RoutersError("no router serves on this NATS") from error
+        except (link.LinkError, errors.Error, OSError) as error:
+            raise RoutersError(f"NATS does not answer ({type(error).__name__})") from error
+        except orjson.JSONDecodeError as error:
+            raise RoutersError("a router answered something that is not JSON") from error
+        if not isinstance(found, dict):
+            raise RoutersError("a router answered something that is not an object")
+        return found
+
+    async def follow(self, subject: str, heard: Callable[[bytes], None]) -> None:
+        """See :class:`Routers`."""
+
+        async def arrived(message: Msg) -> None:
+            heard(message.data)
+
+        try:
+            nc = await self._connected()
+            if subject not in self._followed:
+                self._followed.add(subject)
+                await nc.subscribe(subject, cb=arrived)
+        except (link.LinkError, errors.Error, OSError) as error:
+            self._followed.discard(subject)
+            raise RoutersError(f"NATS does not answer ({type(error).__name__})") from error
+
     async def _connected(self) -> Client:
         async with self._lock:
             if self._nc is None or self._nc.is_closed:
                 self._nc = await link.connect(self._settings, timeout_s=PATIENCE_S)
+                self._followed.clear()
             if not self._nc.is_connected:
                 raise RoutersError("NATS does not answer: the connection is being opened again")
             return self._nc
 
 
-async def _gather(subscription: Any, *, one: bool) -> list[dict[str, Any]]:
+async def _gather(subscription: Any, enough: Enough | None) -> list[dict[str, Any]]:
     loop = asyncio.get_running_loop()
     give_up, wait = loop.time() + PATIENCE_S, PATIENCE_S
     answers: list[dict[str, Any]] = []
@@ -93,7 +155,7 @@ async def _gather(subscription: Any, *, one: bool) -> list[dict[str, Any]]:
             continue
         if isinstance(found, dict) and isinstance(found.get("instance"), str):
             answers.append(found)
-            if one:
+            if enough is not None and enough(found):
                 break
         wait = QUIET_S
     return sorted(answers, key=lambda answer: str(answer["instance"]))

@@ -64,7 +64,7 @@ def runtime_api(routers: Routers | None, catalogue: Catalogue) -> APIRouter:
             raise ProblemError(ErrorCode.UNAVAILABLE, "no router answered", hint="GET /api/v1/routers")
         wrong = [item.error for item in items if item.error is not None]
         if wrong and len(wrong) == len(items):
-            raise _refused(wrong[0])
+            raise refused(wrong[0])
         return RoutersAnswer(routers=items)
 
     @routes.get("/routers", tags=["runtime"])
@@ -108,7 +108,8 @@ def must_write_row(identifier: str, view: View, tenants: frozenset[str] | None) 
     raise ProblemError(ErrorCode.PERMISSION_DENIED, "it serves tenants that are not yours")
 
 
-def _refused(error: dict[str, Any]) -> ProblemError:
+def refused(error: dict[str, Any]) -> ProblemError:
+    """The problem that a router answered with."""
     known = {code.value: code for code in ErrorCode}
     code = known.get(str(error.get("code")), ErrorCode.INTERNAL)
     field = (error.get("details") or {}).get("field")

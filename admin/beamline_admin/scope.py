@@ -58,12 +58,10 @@ class Scope:
             hint="a change must concern your own tenants alone: name them in spec.match.tenants",
         )
 
-    def must_be_own(self, tenant: str | None) -> None:
+    def must_be_own(self, tenant: str | None, *, field: str = "request.tenant_id") -> None:
         """Raises :class:`ProblemError` where ``tenant`` is somebody else's, or nobody's."""
         if self._tenants is not None and tenant not in self._tenants:
-            raise ProblemError(
-                ErrorCode.PERMISSION_DENIED, "this tenant is not yours", field="request.tenant_id"
-            )
+            raise ProblemError(ErrorCode.PERMISSION_DENIED, "this tenant is not yours", field=field)
 
     def must_be_whole(self) -> None:
         """Raises :class:`ProblemError` unless the identity is bound to no tenants."""

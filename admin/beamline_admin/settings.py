@@ -71,6 +71,8 @@ class AdminSettings(BaseSettings):
     oidc_tenants_claim: Annotated[str, Field(validation_alias=_named("OIDC_TENANTS_CLAIM"))] = (
         "beamline_tenants"
     )
+    trail_content: Annotated[bool, Field(validation_alias=AliasChoices("BEAMLINE_TRAIL_CONTENT"))] = False
+    """Admins may ask to see prompts and answers while they watch; routers need the same setting."""
     rate: Annotated[float, Field(validation_alias=_named("RATE"), gt=0, le=10_000)] = 50.0
     """Requests per second and caller; twice as many at once."""
     log_level: Annotated[str, Field(validation_alias=_either("LOG_LEVEL"))] = "info"

@@ -135,8 +135,10 @@ class Writer:
             return done
         return await self._until(done, how.wait_s, self._is_gone)
 
-    async def annotate(self, identifier: str, name: str, value: str, how: Request) -> Done:
-        """Sets an annotation of an Extension. Raises :class:`ProblemError`."""
+    async def annotate(self, identifier: str, name: str, value: str, how: Request, *, acted: str) -> Done:
+        """Sets an annotation of an Extension, and may wait until the operator has acted upon it, as the field
+        ``acted`` of ``status.canary`` says. Raises :class:`ProblemError`.
+        """
         async with self._turn:
             everything = await self._all()
             held = _by_id("Extension", identifier, everything)
@@ -144,7 +146,12 @@ class Writer:
             Scope(how.identity.tenants).must_write(held.key, held.spec, everything)
             author = Author(how.identity.subject, how.request_id)
             await self._guarded(lambda objects: objects.annotate(held, name, value, author))
-        return Done(held.key, held.generation, {f"metadata.annotations.{name}": {"from": None, "to": value}})
+        before = (held.metadata.get("annotations") or {}).get(name)
+        changes = {f"metadata.annotations.{name}": {"from": before, "to": value}}
+        done = Done(held.key, held.generation, changes, owner=held.owner)
+        if how.wait_s is None:
+            return done
+        return await self._until(done, how.wait_s, lambda one: self._has_acted(one, acted, value))
 
     async def rehearse(
         self, kind: Kind, namespace: str, name: str, spec: dict[str, Any], how: Request
@@ -296,6 +303,16 @@ class Writer:
                 state: State = "refused" if condition.get("reason") == "Refused" else "waiting"
                 return Progress(state, routers, str(condition.get("message", "")))
         return Progress("waiting")
+
+    async def _has_acted(self, done: Done, acted: str, value: str) -> Progress:
+        held: Held | None = await self._guarded(lambda objects: objects.get(done.key))
+        if held is None:
+            return Progress("gone", message="the object was deleted meanwhile")
+        status = held.document.get("status") or {}
+        canary = status.get("canary") or {}
+        if canary.get(acted) != value:
+            return Progress("waiting", message="the operator has not acted yet")
+        return Progress("programmed", status.get("programmed"), str(canary.get("message", "")))
 
     async def _is_gone(self, done: Done) -> Progress:
         held = await self._guarded(lambda objects: objects.get(done.key))

@@ -30,6 +30,7 @@ from .commands import (
     keys,
     look,
     new,
+    trace,
     up,
 )
 from .faults import EXIT_CODES_HELP, CliError, ExitCode
@@ -73,6 +74,7 @@ cluster.add_to(app)
 database.add_to(app)
 keys.add_to(app)
 breakers.add_to(app)
+trace.add_to(app)
 audit.add_to(app)
 components.add_to(app)
 

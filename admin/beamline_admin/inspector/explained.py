@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+ON_FAILURE: Final = {
+    "open": "the step is skipped",
+    "closed": "the request fails",
+    "fallback": "the one below is asked",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,8 @@ def explained_of(answer: Mapping[str, Any]) -> Explained:
 def _calls(steps: Sequence[Mapping[str, Any]]) -> Iterator[Call]:
     for step in steps:
         if "providers" not in step:
-            yield _call(step, step, "", str(step.get("failure_mode", "")))
+            mode = str(step.get("failure_mode", ""))
+            yield _call(step, step, "", ON_FAILURE.get(mode, mode))
             if instead := step.get("fallback"):
                 yield _call(step, instead, "instead of it", "")
             continue

@@ -20,6 +20,7 @@ from beamline_registry.port import RegistryAudit
 from ..catalogue import Catalogue
 from ..gate import session_of
 from ..identity import Authenticator, Identity, Role, Sessions
+from ..live.watcher import Watcher
 from ..page_calls import page_word
 from ..problems import ProblemError
 from ..routers import Routers
@@ -44,6 +45,7 @@ class Parts:
     audit: RegistryAudit
     writer: Writer
     routers: Routers | None
+    watcher: Watcher
 
 
 def utc_now() -> datetime:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -35,12 +36,16 @@ async def test_a_route_answers_only_whom_it_should(
     seeded: Any, route: tuple[str, str, bool], caller: dict[str, Any], accepted: bool
 ) -> None:
     method, path, protected = route
-    path = path.replace("{identifier}", "here")
+    path = re.sub(r"{[a-z_]+}", "here", path)
+    query = {**(caller.get("query") or {}), **({"seconds": "0.05"} if path.endswith("/events") else {})}
     how = {key: value for key, value in caller.items() if key in {"host", "token"}}
     async with seeded.client(**how) as client:
-        answer = await client.request(method, path, headers=caller.get("extra"), params=caller.get("query"))
-    if accepted and (method != "GET" or path.endswith(("/conditions", "/routers"))):
-        assert answer.status_code in {400, 503}, "let in, but the body is missing, or objects, or NATS"
+        answer = await client.request(method, path, headers=caller.get("extra"), params=query)
+    if accepted and (
+        method != "GET" or path.endswith(("/conditions", "/routers", "/requests", "/requests/here"))
+    ):
+        missing = {400, 503} if "/canaries/" not in path else {404}
+        assert answer.status_code in missing, "let in, but the body is missing, or objects, a canary, or NATS"
     elif accepted or not protected:
         assert answer.status_code == 200, answer.text
     else:

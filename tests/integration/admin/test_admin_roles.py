@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,12 +25,21 @@ ROUTES = [
     for method in methods
     if path.startswith("/api/")
 ]
-OPERATOR = ("/enable", "/disable", "/isolate", "/reset", "/promote", "/abort")
+STREAMS = {
+    (method.upper(), path)
+    for path, methods in openapi.document()["paths"].items()
+    for method, operation in methods.items()
+    if "text/event-stream" in operation["responses"].get("200", {}).get("content", {})
+}
+"""Routes that answer until somebody ends them."""
+OPERATOR = ("/enable", "/disable", "/isolate", "/reset", "/promote", "/abort", "/watch", "/playground")
 READING_POSTS = ("/validate", "/diff", "/explain")
 SPEC = {"type": "pre", "subject": "beamline.ext.pre.here.v1"}
 POLICY = {"steps": [{"action": "select_provider", "providers": [{"extensionRef": {"name": "mock"}}]}]}
 BODIES: dict[str, Any] = {
     "explain": {"request": {"prompt": "x"}},
+    "watch": {},
+    "playground": {"request": {"prompt": "x"}},
     "validate": {"name": "other", "spec": SPEC},
     "diff": {"spec": SPEC},
     "POST": {"name": "other", "spec": {"type": "pre"}},
@@ -38,15 +48,36 @@ BODIES: dict[str, Any] = {
 ROLES = ("viewer", "operator", "admin")
 
 
+TRAIL = {
+    "request_id": "here", "trace_id": "t", "at": "2026-01-01T00:00:00.000Z", "instance": "router-1",
+    "door": "http", "policy": "here", "tenant": "acme", "status": "ok", "error": None, "latency_ms": 1.0,
+    "provider": "here", "reason": "weighted", "steps": [],
+}  # fmt: skip
+
+
 class Routers:
-    async def ask(self, verb: str, request: Any) -> list[dict[str, Any]]:
-        return [{"instance": "router-1", "result": {"verb": verb}}]
+    """One router, which has served one request, of the tenant acme."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Any]] = []
+
+    async def ask(self, verb: str, request: Any, enough: Any = None) -> list[dict[str, Any]]:
+        self.asked.append((verb, request))
+        results = {"recent": {"requests": [TRAIL]}, "trace": TRAIL}
+        return [{"instance": "router-1", "result": results.get(verb, {"verb": verb})}]
+
+    async def invoke(self, request: Any, headers: Any, seconds: float) -> dict[str, Any]:
+        return {"output": "x", "policy": "here"}
+
+    async def follow(self, subject: str, heard: Any) -> None:
+        raise AssertionError("nothing runs in the background of these tests")
 
 
 class World:
     def __init__(self) -> None:
         self.provider = Provider()
         self.registry = MemoryRegistry()
+        self.routers = Routers()
         here = {"kind": "Extension", "metadata": {"name": "here"}, "spec": SPEC}
         policy = {"kind": "RoutingPolicy", "metadata": {"name": "here"}, "spec": POLICY}
         self.objects = MemoryObjects([here, policy], programmed=True)
@@ -55,12 +86,14 @@ class World:
         )
         self.app = application(
             self.registry, self.registry, "the-token-of-these-tests", objects=self.objects,
-            routers=Routers(), verifiers=[verifier],
+            routers=self.routers, verifiers=[verifier],
         )  # fmt: skip
 
     async def fill(self) -> None:
         epoch = await self.registry.acquire_epoch("tests")
-        extension = ExtensionRecord("here", "pre", "beamline.ext.pre.here.v1", "default", "here", "u1", 1)
+        spec = {"versionOf": "base", "canary": {"steps": [{"weight": 5}]}}
+        subject = "beamline.ext.pre.here.v1"
+        extension = ExtensionRecord("here", "pre", subject, "default", "here", "u1", 1, spec=spec)
         document = {
             "match": {"tenants": ["acme"]},
             "steps": [{"action": "extension_pre", "extension_id": "here"}],
@@ -74,7 +107,9 @@ class World:
         async with httpx2.AsyncClient(
             transport=transport, base_url="http://admin.example", headers=headers
         ) as client:
-            return await client.request(method, path.replace("{identifier}", "here"), json=body)
+            params = {"seconds": "0.05"} if (method, path) in STREAMS else None
+            filled = re.sub(r"{[a-z_]+}", "here", path)
+            return await client.request(method, filled, json=body, params=params)
 
 
 @pytest.fixture
@@ -152,7 +187,14 @@ async def test_an_admin_of_another_tenant_sees_and_changes_nothing_of_this_one(
     answer = await world.call(method, path, world.provider.token("admin", "shop"), body_of(method, path))
     if path.endswith("/validate"):
         assert answer.status_code == 200
-    elif method == "GET" and path in {"/api/v1/extensions", "/api/v1/policies"}:
+    elif path.endswith("/watch"):
+        assert [asked["tenant"] for verb, asked in world.routers.asked if verb == "watch"] == ["shop"]
+    elif (method, path) in STREAMS:
+        assert set(re.findall("event: (.+)", answer.text)) == {"canaries"}
+        assert '"canaries":[]' in answer.text
+    elif path.endswith("/canaries"):
+        assert answer.json() == {"canaries": []}
+    elif method == "GET" and path.endswith(("/extensions", "/policies", "/requests")):
         assert answer.json()["items"] == []
     else:
         assert answer.status_code in {403, 404}, answer.text

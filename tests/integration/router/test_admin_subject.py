@@ -146,3 +146,53 @@ async def test_without_any_router_it_says_so_at_once(beamline: Beamline) -> None
     code, _, err = await beamline("isolate", "echo", "--timeout", "30")
     assert code == 69
     assert "no router answered" in err
+
+
+async def test_trace_shows_where_a_request_went_in_which_router_and_why(
+    two: tuple[Served, Served], beamline: Beamline
+) -> None:
+    answer = await two[1].route({"prompt": "a secret word"})
+    request_id = answer.json()["request_id"]
+    code, out, _ = await beamline("trace", request_id)
+    assert code == 0
+    assert f"request {request_id}" in out
+    assert "router router-b, door http" in out
+    assert "answered by echo (ordered)" in out
+    assert [line.split()[0] for line in out.splitlines() if "|" in line] == [
+        step["step"] for step in answer.json()["steps"]
+    ]
+    assert "=" in out
+    assert "secret" not in out
+    code, out, _ = await beamline("trace", request_id, "-o", "json")
+    found = json.loads(out)
+    assert (code, found["instance"], found["status"]) == (0, "router-b", "ok")
+    starts = [step["start_ms"] for step in found["steps"]]
+    assert starts == sorted(starts)
+
+
+async def test_trace_says_at_which_step_a_request_failed(
+    two: tuple[Served, Served], beamline: Beamline
+) -> None:
+    await beamline("isolate", "echo")
+    answer = await two[0].route({"prompt": "x"})
+    code, out, _ = await beamline("trace", answer.json()["error"]["request_id"])
+    assert code == 0
+    assert "error UNAVAILABLE at step provider (echo)" in out
+    assert "breaker isolated" in out
+
+
+@pytest.mark.parametrize(
+    ("request_id", "words"),
+    [
+        pytest.param(
+            "nobody-knows-it", "no router knows the request nobody-knows-it (2 routers asked)", id="unknown"
+        ),
+        pytest.param("a b", "INVALID_ARGUMENT: request_id must be the id of a request", id="no id"),
+    ],
+)
+async def test_trace_of_what_no_router_knows_is_a_sentence_and_exit_code_1(
+    two: tuple[Served, Served], beamline: Beamline, request_id: str, words: str
+) -> None:
+    code, out, err = await beamline("trace", request_id)
+    assert (code, out) == (1, "")
+    assert words in err

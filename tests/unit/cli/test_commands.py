@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[3]
 QUICKSTART = str(ROOT / "examples" / "quickstart")
 COMMANDS = frozenset(
     (
-        "up status get invoke keys isolate reset validate explain crds migrate "
+        "up status get invoke keys isolate reset trace audit validate explain crds migrate "
         + "operator router admin extension"
     ).split()
 )

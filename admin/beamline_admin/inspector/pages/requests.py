@@ -14,7 +14,7 @@ from beamline_contract.names import REQUEST_ID_PATTERN
 
 from ...access import Viewer
 from ...problems import ProblemError
-from ..trails import Trails, Wanted
+from ..trails import Trails
 
 if TYPE_CHECKING:
     from ..site import Site
@@ -41,13 +41,13 @@ class RequestsQuery(BaseModel):
 def routes(site: Site) -> APIRouter:
     """``/requests`` and what is below."""
     found = APIRouter()
-    trails = Trails(site.parts.routers)
+    trails = Trails(site.parts.watcher)
 
     @found.get("/requests")
     async def requests(
         request: Request, identity: Viewer, query: Annotated[RequestsQuery, Query()]
     ) -> Response:
-        wanted = Wanted(**query.model_dump())
+        wanted = query.model_dump()
         problem: ProblemError | None = None
         try:
             listed = await trails.recent(wanted, identity)
@@ -58,6 +58,7 @@ def routes(site: Site) -> APIRouter:
             "requests.html",
             identity,
             wanted=wanted,
+            filtered=any(wanted.values()),
             problem=problem,
             trails=listed,
             statuses=STATUSES,

@@ -1,0 +1,128 @@
+"""``/api/v1/playground``: a request sent through a real router, and the way that it took; by two policies
+side by side where that is asked for.
+
+Nothing changes by it, so it is no row of the audit log; a line in the log says who asked, without content.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Annotated, Any, Final, Literal
+from uuid import uuid4
+
+import structlog
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from beamline_contract.errors import ErrorCode
+from beamline_contract.names import HEADER_DEADLINE_MS, HEADER_REQUEST_ID
+
+from .access import Operator
+from .identity import Identity
+from .live.watcher import Watcher
+from .problems import ProblemError
+from .routers import RoutersError
+from .scope import Scope
+from .shapes import Shape
+from .trail_api import Trail, trail_of
+
+log = structlog.get_logger()
+
+MAX_SECONDS: Final = 60.0
+_GRACE_S: Final = 2.0
+PolicyId = Annotated[str | None, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+
+
+class PlaygroundBody(BaseModel):
+    """A request as ``POST /v1/route`` takes it, and by which policies; else by the one that matches."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    request: dict[str, JsonValue]
+    policy: PolicyId = None
+    compare: PolicyId = None
+    trail: bool = True
+    timeout_s: Annotated[float, Field(gt=0, le=MAX_SECONDS)] = 30.0
+
+
+class PlaygroundAnswer(Shape):
+    """What one router answered: ``answer`` as of ``POST /v1/route``, or ``error`` with code and message."""
+
+    policy: str | None
+    status: Literal["ok", "error"]
+    request_id: str
+    latency_ms: float
+    answer: dict[str, Any] | None
+    error: dict[str, Any] | None
+    trail: Trail | None
+
+
+class PlaygroundAnswers(Shape):
+    """One answer, or two where policies are compared."""
+
+    answers: list[PlaygroundAnswer]
+
+
+def playground_api(watcher: Watcher) -> APIRouter:
+    """The route."""
+    routes = APIRouter()
+
+    @routes.post("/playground", tags=["requests"])
+    async def try_request(request: Request, body: PlaygroundBody, who: Operator) -> PlaygroundAnswers:
+        """Sends a request through a router; extensions and providers are really called."""
+        tenant = body.request.get("tenant_id")
+        Scope(who.tenants).must_be_own(tenant if isinstance(tenant, str) else None)
+        policies = [body.policy] if body.compare is None else [body.policy, body.compare]
+        answers = await asyncio.gather(*(_asked(watcher, body, policy, who) for policy in policies))
+        log.info(
+            "admin.playground",
+            who=who.subject,
+            request_id=request.state.request_id,
+            policies=[one.policy for one in answers],
+            status=[one.status for one in answers],
+        )
+        return PlaygroundAnswers(answers=list(answers))
+
+    return routes
+
+
+async def _asked(
+    watcher: Watcher, body: PlaygroundBody, policy: str | None, who: Identity
+) -> PlaygroundAnswer:
+    if watcher.routers is None:
+        raise ProblemError(
+            ErrorCode.UNAVAILABLE, "this process was not told where NATS is", hint="set NATS_URL"
+        )
+    asked: dict[str, Any] = {name: value for name, value in body.request.items() if name != "stream"}
+    if policy is not None:
+        asked["policy"] = policy
+    request_id = uuid4().hex
+    headers = {HEADER_REQUEST_ID: request_id, HEADER_DEADLINE_MS: f"{body.timeout_s * 1000.0:.0f}"}
+    began = time.monotonic()
+    try:
+        found = await watcher.routers.invoke(asked, headers, body.timeout_s + _GRACE_S)
+    except RoutersError as error:
+        raise ProblemError(ErrorCode.UNAVAILABLE, str(error)) from error
+    seconds = time.monotonic() - began
+    trail = await _trail(watcher, request_id, who) if body.trail else None
+    wrong = found.get("error")
+    failed = isinstance(wrong, dict)
+    return PlaygroundAnswer(
+        policy=found.get("policy") or (trail.policy if trail is not None else policy),
+        status="error" if failed else "ok",
+        request_id=request_id,
+        latency_ms=round(seconds * 1000.0, 3),
+        answer=None if failed else found,
+        error=wrong if failed else None,
+        trail=trail,
+    )
+
+
+async def _trail(watcher: Watcher, request_id: str, who: Identity) -> Trail | None:
+    """The trail, where the router that served the request still says it."""
+    try:
+        found = await trail_of(watcher, request_id, who)
+    except ProblemError:
+        return None
+    return None if found is None else Trail.model_validate(found)
