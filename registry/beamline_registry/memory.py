@@ -126,6 +126,8 @@ class MemoryRegistry:
             if query.kind in {None, row.kind}
             and query.object_id in {None, row.object_id}
             and (query.before is None or row.sequence < query.before)
+            and (query.text is None or query.text.lower() in _searched(row))
+            and query.action in {None, row.action}
         ]
         return found[: max(query.limit, 0)]
 
@@ -192,3 +194,7 @@ def _fold(sums: _Sums, entry: Tally, minute: int) -> None:
 def _identity(row: Record) -> RowIdentity:
     retained = isinstance(row, ExtensionRecord) and row.spec.get("deletionPolicy") == "Retain"
     return RowIdentity(kind_of(row), row.id, row.uid, row.generation, row.namespace, row.name, retained)
+
+
+def _searched(row: AuditRecord) -> str:
+    return "\n".join((row.object_id, row.action, row.changed_by, row.request_id)).lower()

@@ -183,12 +183,18 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class AuditQuery:
-    """Filters; None means any. Newest first, ``before`` a sequence number for paging."""
+    """Filters; None means any. Newest first, ``before`` a sequence number for paging.
+
+    ``text`` is looked for in object id, action, who and request id, whatever the case; no character of it is
+    special.
+    """
 
     kind: Kind | None = None
     object_id: str | None = None
     before: int | None = None
     limit: int = 100
+    text: str | None = None
+    action: AuditAction | None = None
 
 
 class RegistryReader(Protocol):

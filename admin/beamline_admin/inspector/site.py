@@ -4,14 +4,15 @@ given; no page holds a script or a style of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
-from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
-from jinja2.runtime import Context
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import Response
 
 from beamline_registry.port import RegistryAudit
@@ -26,9 +27,13 @@ from ..routers import Routers
 from ..writing import Writer
 from . import spelling
 from .login import login_routes
+from .look import Sources
 from .nav import entries
 from .pages import PAGES
 from .static_files import STATIC, StaticFile
+
+_WHOLE: Final = frozenset({"routers", "breakers", "traffic"})
+"""Topics about all tenants at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,8 @@ def utc_now() -> datetime:
 
 
 class Site:
-    """Renders the inspector. ``clock`` is the wall clock, for relative times."""
+    """Renders the inspector. ``clock`` is the wall clock, for relative times, ``monotonic``
+    seconds are for what is kept."""
 
     def __init__(
         self,
@@ -57,8 +63,10 @@ class Site:
         sessions: Sessions,
         *,
         clock: Callable[[], datetime] = utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.parts = parts
+        self.sources = Sources(parts.catalogue, parts.audit, parts.writer, parts.routers, clock=monotonic)
         self.tokens = tokens
         self.sessions = sessions
         self.clock = clock
@@ -74,8 +82,9 @@ class Site:
             # Jinja's own tojson writes < as an escape for scripts; here it is text, and autoescape does it.
             "json": spelling.as_json,
             "exact": spelling.exact,
-            "ago": _ago,
+            "ago": lambda text: spelling.ago(text, self.clock()),
             "figure": spelling.figure,
+            "allowed": _allowed,
             "millis": spelling.millis,
         }
         self._templates.globals |= {"share": spelling.share, "NOTHING": spelling.NOTHING}
@@ -96,8 +105,8 @@ class Site:
         self, request: Request, template: str, identity: Identity, /, status: int = 200, **values: Any
     ) -> Response:
         """A page of ``identity``. Templates also get ``here`` (path), ``query`` (the parameters), ``nav``,
-        ``now``, ``may`` (whether the identity covers a role's name) and ``word`` (what forms show, see
-        :mod:`..page_calls`).
+        ``may(role)`` (whether the identity covers it), ``link(parameter=value)`` (this page, changed) and
+        ``word`` (what forms show, see :mod:`..page_calls`).
         """
         return self.html(
             template,
@@ -107,6 +116,7 @@ class Site:
             query=dict(request.query_params),
             nav=entries(self._paths),
             may=lambda role: identity.role.covers(Role(role)),
+            link=lambda **changed: _link(request, changed),
             word=page_word(session_of(request.scope) or ""),
             **values,
         )
@@ -114,7 +124,7 @@ class Site:
     def html(self, template: str, status: int, **values: Any) -> Response:
         """A page for anybody."""
         text = self._templates.get_template(template).render(
-            {"identity": None, "nav": (), "here": "", "query": {}, "now": self.clock(), **values}
+            {"identity": None, "nav": (), "here": "", "query": {}, **values}
         )
         return Response(text, status, media_type="text/html")
 
@@ -127,9 +137,19 @@ class Site:
         return self.page(request, "problem.html", identity, error.status, problem=document)
 
 
-@pass_context
-def _ago(context: Context, text: str | None) -> str:
-    return spelling.ago(text, context["now"])
+def _allowed(topics: str, identity: Identity | None) -> str:
+    """The topics of a page that somebody may listen to: one that is denied would deny them all."""
+    if identity is None:
+        return ""
+    denied = _WHOLE if identity.tenants is not None else frozenset()
+    return " ".join(topic for topic in topics.split() if topic not in denied)
+
+
+def _link(request: Request, changed: Mapping[str, object]) -> str:
+    """This page with other parameters; None takes one out."""
+    asked: dict[str, object] = {**request.query_params, **changed}
+    kept = {name: value for name, value in asked.items() if value not in {None, ""}}
+    return request.url.path + (f"?{urlencode(kept)}" if kept else "")
 
 
 def _static(file: StaticFile) -> Any:

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import acts, overview, playground, requests
+from . import (
+    acts,
+    audit,
+    extensions,
+    overview,
+    playground,
+    policies,
+    requests,
+    routers,
+)
 
 PAGES: Final = (
     acts,
     overview,
+    extensions,
     playground,
+    policies,
     requests,
+    routers,
+    audit,
 )
 """In no order that matters: :mod:`..nav` has the one that is shown."""
