@@ -61,7 +61,7 @@ async def test_a_wrong_token_is_told_so_and_a_right_one_gets_in(visit: Any, worl
     await visitor.page.keyboard.press("Enter")
     await visitor.page.get_by_role("alert").wait_for()
     await visitor.log_in(world.token("viewer"))
-    await visitor.page.get_by_role("heading", name="Policies").wait_for()
+    await visitor.page.get_by_role("heading", name="Overview").wait_for()
     assert visitor.hosts == {world.url}
 
 
