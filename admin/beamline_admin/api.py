@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Security
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from beamline_contract.errors import ErrorCode
 from beamline_contract.names import EXTENSION_TYPES, TENANT_PATTERN
@@ -59,9 +59,11 @@ class PageQuery(_Filter):
 class ExtensionQuery(PageQuery):
     """Which extensions."""
 
-    type: Annotated[str | None, Field(max_length=64, description=f"One of {', '.join(EXTENSION_TYPES)}.")] = (
-        None
-    )
+    type: Annotated[
+        str | None,
+        Field(max_length=64, description=f"One of {', '.join(EXTENSION_TYPES)}."),
+        WithJsonSchema({"anyOf": [{"type": "string", "enum": list(EXTENSION_TYPES)}, {"type": "null"}]}),
+    ] = None
     tenant: Tenant = None
     health: Annotated[
         HealthWord | None,

@@ -19,8 +19,10 @@ from urllib.parse import urlencode
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from beamline_contract import __version__
 from beamline_contract.errors import ErrorCode
@@ -282,9 +284,22 @@ def web(
             problem = ProblemError(ErrorCode.INVALID_ARGUMENT, str(error.detail), status=error.status_code)
         response = answer(request, problem)
         response.headers.update(error.headers or {})
+        if error.status_code == 405:
+            response.headers["allow"] = ", ".join(allowed(app, request))
         return response
 
     return app
+
+
+def allowed(app: FastAPI, request: Request) -> list[str]:
+    """The methods of a path. Where one route names the very path, those that only fit it do not count."""
+    fitting = [
+        route
+        for route in app.routes
+        if isinstance(route, APIRoute) and route.matches(request.scope)[0] is not Match.NONE
+    ]
+    exact = [route for route in fitting if route.path == request.url.path]
+    return sorted({method for route in exact or fitting for method in route.methods})
 
 
 def _authority(host: str) -> str:

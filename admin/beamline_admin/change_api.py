@@ -7,10 +7,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema
 
 from beamline_contract.model import Fault
-from beamline_contract.names import GROUP
+from beamline_contract.names import GROUP, NAME_PATTERN, NAMESPACE_PATTERN
 from beamline_contract.objects import Kind
 
 from .access import Admin, ObjectId, Operator, Viewer
@@ -20,21 +20,37 @@ from .writing import Done, Writer
 from .writing import Request as How
 
 MAX_WAIT_S: Final = 60.0
-Name = Annotated[str, Field(min_length=1, max_length=63, description="Name of the object.")]
-Namespace = Annotated[str, Field(min_length=1, max_length=63)]
+Name = Annotated[
+    str,
+    Field(min_length=1, max_length=63, description="Name of the object."),
+    WithJsonSchema({"type": "string", "pattern": NAME_PATTERN}),
+]
+Namespace = Annotated[
+    str,
+    Field(min_length=1, max_length=63),
+    WithJsonSchema({"type": "string", "pattern": NAMESPACE_PATTERN}),
+]
 Spec = Annotated[dict[str, JsonValue], Field(description="The spec, in the object's spelling.")]
 Generation = Annotated[int, Field(ge=1, le=2**53, description="The generation that you looked at.")]
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class NewObject(_Body):
-    """An object to create, or to check."""
+    """An object to create."""
 
     name: Name
     namespace: Namespace = "default"
+    spec: Spec
+
+
+class AnyObject(_Body):
+    """An object to check, whatever is wrong with it."""
+
+    name: Annotated[str, Field(min_length=1, max_length=63)]
+    namespace: Annotated[str, Field(min_length=1, max_length=63)] = "default"
     spec: Spec
 
 
@@ -191,7 +207,7 @@ def _objects(routes: APIRouter, writer: Writer, kind: Kind, path: str, tag: str)
         return answer_of(await writer.create(kind, body.namespace, body.name, body.spec, how))
 
     @routes.post(f"{path}/validate", tags=[tag], operation_id=f"validate_{tag}")
-    async def validate(request: Request, body: NewObject, who: Viewer) -> CheckAnswer:
+    async def validate(request: Request, body: AnyObject, who: Viewer) -> CheckAnswer:
         """Checks an object as a write would, and as the reconcile core will; writes nothing."""
         how = How(who, request.state.request_id)
         return _checked(await writer.rehearse(kind, body.namespace, body.name, body.spec, how))

@@ -20,7 +20,7 @@ from .shapes import Shape
 class ExplainBody(BaseModel):
     """A request as ``POST /v1/route`` takes it, and the headers that it would have."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     request: dict[str, JsonValue]
     headers: Annotated[dict[str, str], Field(max_length=64)] = {}

@@ -39,7 +39,7 @@ RequestId = Annotated[str, Path(pattern=REQUEST_ID_PATTERN, description="As `X-R
 class WatchBody(BaseModel):
     """What to watch. 0 seconds ends your watch."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     seconds: Annotated[float, Field(ge=0, le=MAX_WATCH_S)] = 60.0
     sample: Annotated[float, Field(ge=0, le=1, description="Share of the requests.")] = 1.0

@@ -139,8 +139,9 @@ class Acting:
             must_write_row(identifier, await self._catalogue.view(), how.identity.tenants)
             return _told(await self._ask(act, {"extension": identifier}))
         if act in _ANNOTATIONS:
-            done = await self._writer.annotate(identifier, f"{GROUP}/{act}", how.request_id, how)
-            return Outcome("programmed", None, "The operator acts on it at its next look.", ())
+            done = await self._writer.annotate(identifier, f"{GROUP}/{act}", how.request_id, how, acted=act)
+            said = done.progress.message if done.progress is not None else None
+            return Outcome(done.progress.state if done.progress else "waiting", None, said or "", ())
         done = await self._writer.switch(identifier, act == "enable", generation, how)
         return outcome_of(done)
 

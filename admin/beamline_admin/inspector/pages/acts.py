@@ -8,41 +8,23 @@ shown.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from beamline_contract.errors import ErrorCode
-
 from ...access import Admin, ObjectId, Operator, needs
-from ...gate import session_of
 from ...identity import Identity, Role
-from ...page_calls import form_is_ours
-from ...problems import ProblemError
 from ...writing import Request as How
 from ..acting import WAIT_S, WORDS, Act, Acting, Proposal, outcome_of
 from ..differences import lines_of
-from ..login import read_form
+from ..forms import ours
 from ..weights import groups_of, laid_into
 
 if TYPE_CHECKING:
     from ..site import Site
 
 
-async def ours(request: Request) -> dict[str, str]:
-    """The fields of a form that one of our own pages sent. Raises :class:`ProblemError`."""
-    fields = dict(parse_qsl((await read_form(request)).decode("latin-1"), keep_blank_values=True))
-    if not form_is_ours(request.scope, session_of(request.scope) or "", fields.get("word", "")):
-        raise ProblemError(
-            ErrorCode.PERMISSION_DENIED,
-            "this form does not come from a page of your session",
-            hint="open the page again, then try once more",
-        )
-    return fields
-
-
-Fields = Annotated[dict[str, str], Depends(ours)]
+Fields = Annotated[dict[str, str], Depends(ours())]
 
 
 def routes(site: Site) -> APIRouter:
