@@ -27,6 +27,10 @@ STRATEGIES: Final = {
 }
 
 
+PROVIDER: Final = "provider"
+"""Name of a select_provider step that states none, as routers count it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Box:
     """One extension. ``share`` is percent of the requests that its weight asks for."""
@@ -59,6 +63,8 @@ class Column:
     boxes: tuple[Box, ...]
     how: str = ""
     fallback: tuple[Box, ...] = ()
+    count: Count | None = None
+    """Calls of the whole column, where its boxes can't tell: of all providers together."""
 
     @property
     def title(self) -> str:
@@ -118,7 +124,8 @@ def _column(
     if kind == "provider":
         instead = step.get("fallback") or document.get("fallback", ())
         fallback = tuple(_box(one, step, digest, None) for one in instead)
-        return Column(kind, number, tuple(_candidates(step, digest, counted)), _strategy(step), fallback)
+        calls = counted.steps.get(str(step.get("name") or PROVIDER)) if counted is not None else None
+        return Column(kind, number, tuple(_candidates(step, digest)), _strategy(step), fallback, calls)
     box = _box(step["extension_id"], step, digest, counted)
     box = replace(
         box,
@@ -130,13 +137,13 @@ def _column(
     return Column(kind, number, (box,), "beside the provider call" if box.overlap else how)
 
 
-def _candidates(step: Mapping[str, Any], digest: Digest, counted: PolicyCount | None) -> Iterator[Box]:
+def _candidates(step: Mapping[str, Any], digest: Digest) -> Iterator[Box]:
     canary = step.get("canary")
     if canary is not None:
         yield replace(_box(canary["provider_id"], step, digest, None), canary=float(canary.get("percent", 0)))
     choices = step.get("providers") or ()
     if not choices:
-        yield _box(step["provider_id"], step, digest, counted)
+        yield _box(step["provider_id"], step, digest, None)
         return
     total = sum(choice["weight"] for choice in choices)
     weighted = _strategy_word(step) == "weighted" and total > 0
@@ -170,14 +177,11 @@ def _joined(before: Column, column: Column) -> Column:
 
 
 def _flow(column: Column, arrivals: Count | None) -> Count | None:
-    """What enters a column: the most that one of its boxes saw that is no shadow."""
-    if arrivals is None:
-        return None
-    seen = [box.count for box in column.boxes if box.count is not None and not box.shadow]
-    if not seen:
-        return None
-    most = max(seen, key=lambda count: count.requests)
-    return Count(most.requests, sum(count.errors for count in seen))
+    """What enters a column: the most that one of its boxes saw."""
+    if arrivals is None or column.count is not None:
+        return column.count
+    seen = [box.count for box in column.boxes if box.count is not None]
+    return max(seen, key=lambda count: count.requests, default=None)
 
 
 def _strategy_word(step: Mapping[str, Any]) -> str:

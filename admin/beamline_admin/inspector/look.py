@@ -115,12 +115,13 @@ class Sources:
         routers: Routers | None,
         *,
         clock: Callable[[], float],
-        traffic: Callable[[], Traffic] = lambda: NO_TRAFFIC,
+        traffic: Callable[[], Awaitable[Mapping[str, Any]]],
     ) -> None:
         self.catalogue = catalogue
         self.audit = audit
         self.digests = Digests()
-        self.traffic = traffic
+        self.traffic = Kept(traffic, clock)
+        self.measured = routers is not None
         self.routers: Kept[list[dict[str, Any]]] | None = None
         if routers is not None:
             asked = routers
@@ -195,9 +196,14 @@ class Look:
             for answer in answers
         ]
 
-    def traffic(self) -> Traffic:
+    async def traffic(self) -> Traffic:
         """Traffic of the last minutes; without the sums of all tenants for who is bound to some."""
-        found = self._sources.traffic()
+        if not self._sources.measured:
+            return NO_TRAFFIC
+        try:
+            found = Traffic.of(await self._sources.traffic.get())
+        except RoutersError:
+            return NO_TRAFFIC  # what that means is said where routers are asked
         return found if self.whole else found.without_sums()
 
     async def objects(self) -> Mapping[ObjectKey, Held]:

@@ -66,7 +66,14 @@ class Site:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.parts = parts
-        self.sources = Sources(parts.catalogue, parts.audit, parts.writer, parts.routers, clock=monotonic)
+        self.sources = Sources(
+            parts.catalogue,
+            parts.audit,
+            parts.writer,
+            parts.routers,
+            clock=monotonic,
+            traffic=parts.watcher.traffic,
+        )
         self.tokens = tokens
         self.sessions = sessions
         self.clock = clock
@@ -84,6 +91,7 @@ class Site:
             "exact": spelling.exact,
             "ago": lambda text: spelling.ago(text, self.clock()),
             "figure": spelling.figure,
+            "who": spelling.who,
             "allowed": _allowed,
             "millis": spelling.millis,
         }

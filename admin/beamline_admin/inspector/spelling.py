@@ -62,6 +62,12 @@ def share(part: float, whole: float, digits: int = 1) -> str:
     return f"{figure(100.0 * part / whole, digits)}\N{NO-BREAK SPACE}%" if whole else NOTHING
 
 
+def who(subject: str) -> str:
+    """Somebody's name: a service account without the words that all of them begin with."""
+    name = subject.removeprefix("system:serviceaccount:")
+    return name.replace(":", "/", 1) if name != subject else subject or "unknown"
+
+
 def as_json(value: Any, indent: int | None = None) -> str:
     """JSON as text: escaping it is the template's affair."""
     return json.dumps(value, ensure_ascii=False, indent=indent, default=str)

@@ -118,7 +118,7 @@ async def test_the_overview_shows_what_runs_and_what_needs_attention(
     assert "policy default : guard is disabled" in text
     assert "policy default : spare is not in the registry" in text
     assert "Extensions 2 1 degraded 1 disabled" in text
-    assert "created default policy ada@example.com whole object" in text
+    assert "created default policy by ada@example.com" in text
 
 
 async def test_the_lists_show_health_users_and_the_pipeline_in_one_line_each(
@@ -133,7 +133,7 @@ async def test_the_lists_show_health_users_and_the_pipeline_in_one_line_each(
         [HealthDelta(extension_id="mock", success=9, failure=1)], epoch=admin.epoch
     )
     text = await text_of(admin, "/extensions")
-    assert re.search(r"mock provider degraded 90 % . . v2 . . . 1 policy", text), text
+    assert re.search(r"mock provider degraded 90 % . . v2 . . . 1 1", text), text
     assert re.search(r"guard validator disabled", text)
     text = await text_of(admin, "/policies")
     assert re.search(r"default every request 0 1 validator 1 provider \+1 2 hints", text), text

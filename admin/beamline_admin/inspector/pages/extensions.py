@@ -77,7 +77,7 @@ def routes(site: Site) -> APIRouter:
         digest = await look.digest()
         health, routers, objects = await asyncio.gather(look.health(), look.routers(), look.objects())
         breakers, held = breakers_of(routers or ()), {one.id: one for one in objects.values()}
-        traffic = look.traffic()
+        traffic = await look.traffic()
         text = query.q.casefold()
         wanted = [
             record
@@ -141,7 +141,7 @@ def routes(site: Site) -> APIRouter:
             breaker_settings=breaker_settings(record).model_dump(),
             breaker_looks=BREAKER_LOOKS,
             routers=routers if look.whole else None,
-            count=look.traffic().extensions.get(identifier),
+            count=(await look.traffic()).extensions.get(identifier),
             replicas=replicas_of(held),
             failure_mode=effective_failure_mode(record),
             fields=fields_of(masked("", record.config), record.spec.get("configSchema")),

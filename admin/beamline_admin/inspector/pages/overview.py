@@ -41,7 +41,7 @@ def routes(site: Site) -> APIRouter:
         )
         words = Counter(health_word(health[key]) if key in health else "no_data" for key in digest.extensions)
         breakers = breakers_of(routers or ())
-        traffic = look.traffic()
+        traffic = await look.traffic()
         return site.page(
             request,
             "overview.html",

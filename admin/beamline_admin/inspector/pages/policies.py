@@ -57,7 +57,7 @@ def routes(site: Site) -> APIRouter:
     ) -> Response:
         look = site.sources.look(identity)
         digest = await look.digest()
-        text, traffic = query.q.casefold(), look.traffic()
+        text, traffic = query.q.casefold(), await look.traffic()
         wanted = [
             line
             for line in digest.lines.values()
@@ -95,7 +95,7 @@ def routes(site: Site) -> APIRouter:
             look.held(ObjectKey("RoutingPolicy", record.namespace, record.name)),
             look.audit(AuditQuery("RoutingPolicy", identifier, limit=LAST_CHANGES)),
         )
-        breakers, traffic = breakers_of(routers or ()), look.traffic()
+        breakers, traffic = breakers_of(routers or ()), await look.traffic()
         counted = traffic.policies.get(identifier) if traffic.known else None
         status = held.document.get("status") or {} if held is not None else {}
         return site.page(

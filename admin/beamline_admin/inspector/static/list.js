@@ -1,7 +1,7 @@
 // A long list with few rows in the document. The server gives rows in parts (part=rows&offset=N); those near the
 // window stay in the table, two empty bodies hold the place of all others. Every row has the height --row.
 //
-// Rows that stay are never moved, so focus is kept; a part that scrolled far away is dropped and fetched again.
+// Rows that stay are never moved, so focus is kept; parts that scrolled away are dropped, and fetched again.
 import { load } from "./refresh.js";
 import { topics, onTopic } from "./live.js";
 
@@ -16,30 +16,27 @@ class List {
     this.table = table;
     this.body = table.querySelector("#rows");
     this.total = Number(table.dataset.total);
-    this.parts = new Map();   // number of a part -> its rows
-    this.asked = new Set();
+    this.parts = new Map([[Number(table.dataset.offset) / SIZE, [...this.body.rows]]]);   // number -> rows
+    this.shown = [...this.parts.keys()];   // without gaps
     this.above = pad();
     this.below = pad();
     this.body.before(this.above);
     this.body.after(this.below);
-    this.parts.set(Number(table.dataset.offset) / SIZE, [...this.body.rows]);
-    document.querySelector("[data-pager]")?.setAttribute("hidden", "");
     this.timer = 0;
+    this.busy = false;
+    document.querySelector("[data-pager]")?.setAttribute("hidden", "");
+    this.place();
+    if (this.shown[0] > 0) scrollTo(0, this.top() + this.shown[0] * SIZE * this.height() - 100);   // an old link
     const look = () => requestAnimationFrame(() => this.look());
     addEventListener("scroll", look, { passive: true });
-    addEventListener("resize", look, { passive: true });
-    // An old link may begin in the middle.
-    this.place();
-    if (this.offset > 0) scrollTo(0, this.top() + this.offset * this.height() - 100);
+    addEventListener("resize", () => { this.place(); look(); }, { passive: true });
     this.look();
   }
 
-  get offset() { return Math.min(...this.parts.keys()) * SIZE; }
-  get shown() { return [...this.parts.values()].reduce((sum, rows) => sum + rows.length, 0); }
   height() { return parseFloat(getComputedStyle(this.table).getPropertyValue("--row")); }
   top() { return this.above.getBoundingClientRect().top + scrollY; }
 
-  /** The parts that the window and its surroundings need. */
+  /** The parts that the window and its surroundings need, in order. */
   wanted() {
     const height = this.height();
     const first = Math.floor((scrollY - this.top()) / height) - AROUND;
@@ -51,84 +48,77 @@ class List {
   }
 
   look() {
-    const missing = this.wanted().filter((part) => !this.parts.has(part));
-    if (missing.length === 0) { this.trim(); return; }
+    const wanted = this.wanted();
+    if (wanted.every((part) => this.parts.has(part))) { this.show(wanted); return; }
     this.table.setAttribute("aria-busy", "true");
+    if (this.busy) return;   // it looks again when it has what it asked for
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.fetch(), QUIET_MS);   // not for every part that flies past
   }
 
   async fetch() {
-    const wanted = this.wanted().filter((part) => !this.parts.has(part) && !this.asked.has(part));
-    await Promise.all(wanted.map((part) => this.fetchPart(part)));
-    this.trim();
-    if (!this.wanted().some((part) => !this.parts.has(part))) this.table.removeAttribute("aria-busy");
-    document.dispatchEvent(new CustomEvent("beamline:rows"));
-  }
-
-  async fetchPart(part) {
-    this.asked.add(part);
-    try {
-      const rows = await this.rowsOf(part);
-      if (rows) { this.parts.get(part)?.forEach((row) => row.remove()); this.parts.set(part, rows); this.arrange(); }
-    } finally { this.asked.delete(part); }
+    this.busy = true;
+    const missing = this.wanted().filter((part) => !this.parts.has(part));
+    const found = await Promise.all(missing.map((part) => this.rowsOf(part)));
+    this.busy = false;
+    missing.forEach((part, index) => { if (found[index]) this.parts.set(part, found[index]); });
+    if (found.every(Boolean)) this.look();
   }
 
   async rowsOf(part) {
     const url = new URL(location.href);
     url.searchParams.set("part", "rows");
     url.searchParams.set("offset", String(part * SIZE));
-    const fresh = await load(url.href);
-    const body = fresh?.getElementById("rows");
+    const body = (await load(url.href))?.getElementById("rows");
     if (!body) return null;
     this.total = Number(body.dataset.total);
     this.table.setAttribute("aria-rowcount", String(this.total + 1));
     return part * SIZE < this.total ? [...body.rows].map((row) => document.importNode(row, true)) : [];
   }
 
-  /** Drops what is neither wanted nor touching what is, then shows the rest in order. */
-  trim() {
-    const wanted = new Set(this.wanted());
+  /** Puts these parts into the document, and no others. */
+  show(wanted) {
     for (const [part, rows] of this.parts) {
-      if (wanted.has(part) || rows.some((row) => row.contains(document.activeElement))) continue;
+      if (wanted.includes(part)) continue;
+      // Whoever moves by keyboard goes on from the table, and not from the top of the page.
+      if (rows.some((row) => row.contains(document.activeElement))) this.table.focus({ preventScroll: true });
       for (const row of rows) row.remove();
       this.parts.delete(part);
     }
-    this.arrange();
-  }
-
-  arrange() {
     let at = this.body.firstElementChild;
-    for (const part of [...this.parts.keys()].sort((one, other) => one - other)) {
+    for (const part of wanted) {
       for (const row of this.parts.get(part)) {
         if (row === at) at = at.nextElementSibling;
         else this.body.insertBefore(row, at);
       }
     }
+    const news = wanted.join() !== this.shown.join();
+    this.shown = wanted;
     this.place();
+    this.table.removeAttribute("aria-busy");
+    if (news) document.dispatchEvent(new CustomEvent("beamline:rows"));
   }
 
   place() {
-    const height = this.height();
-    const first = this.parts.size ? this.offset : 0;
-    const gap = this.parts.size ? (Math.max(...this.parts.keys()) + 1) * SIZE : 0;
-    set(this.above, first * height);
-    set(this.below, Math.max(0, this.total - Math.min(gap, this.total)) * height);
+    const end = Math.min(this.total, (this.shown.at(-1) + 1) * SIZE);
+    set(this.above, this.shown[0] * SIZE * this.height());
+    set(this.below, (this.total - end) * this.height());
   }
 
-  /** Fetches what is shown again: something changed. */
+  /** Fetches again what is shown: something changed. */
   async again() {
-    for (const part of [...this.parts.keys()]) {
-      const rows = await this.rowsOf(part);
-      const old = this.parts.get(part);
-      if (!rows || !old) continue;
-      rows.forEach((row, index) => {
-        if (index >= old.length) old.push(row);
-        else if (!old[index].isEqualNode(row)) { fill(old[index], row); }
+    const shown = [...this.shown];
+    const found = await Promise.all(shown.map((part) => this.rowsOf(part)));
+    shown.forEach((part, index) => {
+      const rows = found[index], old = this.parts.get(part);
+      if (!rows || !old) return;
+      rows.forEach((row, number) => {
+        if (number >= old.length) old.push(row);
+        else if (!old[number].isEqualNode(row)) fill(old[number], row);
       });
       for (const row of old.splice(rows.length)) row.remove();
-    }
-    this.arrange();
+    });
+    this.look();
     document.dispatchEvent(new CustomEvent("beamline:rows"));
   }
 }
