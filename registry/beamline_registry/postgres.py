@@ -139,7 +139,8 @@ class PostgresRegistry(PostgresReader):
                 "AND ($5::text = '' OR position(lower($5) IN lower(concat_ws(' ', kind, extension_id, "
                 "action, changed_by, request_id, changes::text))) > 0) "
                 "AND ($6::text IS NULL OR action = $6) ORDER BY id DESC LIMIT $4",
-                query.kind, query.object_id, query.before, max(query.limit, 0), query.text or "", query.action,
+                query.kind, query.object_id, query.before, max(query.limit, 0), query.text or "",
+                query.action,
             )  # fmt: skip
         return list(map(audit_of, rows))
 

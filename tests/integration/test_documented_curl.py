@@ -1,5 +1,5 @@
-"""The examples of docs/admin-api.md: each curl line is run by a real curl against a real `beamline up`, in the
-order of the page, and answers with the status and the shape that stand there.
+"""The examples of docs/admin-api.md: each curl line is run by a real curl against a real `beamline up`, in
+the order of the page, and answers with the status and the shape that stand there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ URL = "http://127.0.0.1:8081"
 
 
 def examples() -> list[tuple[str, int, Any]]:
-    """(command, status, what it answers) of each curl line; a JSON block right after belongs to the last one."""
+    """(command, status, what it answers) of each curl line; a JSON block right after is of the last one."""
     found: list[tuple[str, int, Any]] = []
     blocks = re.compile(r"```sh\n(.*?)```(?:\n\n```json\n(.*?)```)?", re.DOTALL)
     for commands, answer in blocks.findall(PAGE.read_text()):
