@@ -3,7 +3,7 @@
 # dashboards and alerts. Installs what is missing; elsewhere, install them as your system does.
 set -eu
 missing=
-command -v chromium >/dev/null || missing="$missing chromium"
+command -v chromium >/dev/null || command -v google-chrome >/dev/null || missing="$missing chromium"
 command -v promtool >/dev/null || missing="$missing prometheus"
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then

@@ -37,6 +37,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None if any(f"tests/{parts[0]}" in argument for argument in config.args) else True
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    """Keeps the promise of ``xdist_group``: pytest-xdist 3.8 writes an item's group to an attribute that
+    pytest 9.2 no longer reads, so that every group was spread over all workers.
+    """
+    for item in items:
+        grouped = vars(item).get("_nodeid")
+        if grouped is not None and item.nodeid != grouped:
+            item._id = type(item._id).parse(grouped)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _loggers_stay_open() -> Iterator[None]:
     """No logger is cached: one that a component's own configuration had cached could never be captured again

@@ -42,7 +42,7 @@ from .change_api import change_api
 from .events_api import events_api
 from .gate import App, Gate, problem_answer
 from .identity import Authenticator, LoopbackToken, Sessions, Verifier
-from .inspector.pages import Pages
+from .inspector.site import Parts, Site
 from .limits import Rate
 from .live.watcher import Watcher
 from .live_api import live_api
@@ -220,10 +220,10 @@ def web(
         separate_input_output_schemas=False,
         redirect_slashes=False,
     )
-    pages = Pages(catalogue, audit, tokens, sessions)
-    app.include_router(probes(catalogue, telemetry))
     writer = Writer(objects, catalogue)
     watcher = watcher or Watcher(catalogue, audit, routers=routers, objects=objects)
+    site = Site(Parts(catalogue, audit, writer, routers, watcher), tokens, sessions)
+    app.include_router(probes(catalogue, telemetry))
     app.include_router(
         api(
             catalogue,
@@ -236,13 +236,13 @@ def web(
             playground_api(watcher),
         )
     )
-    app.include_router(pages.routes(), include_in_schema=False)
+    app.include_router(site.routes(), include_in_schema=False)
 
     def answer(request: Request, error: ProblemError) -> Response:
         path, request_id = request.url.path, request.state.request_id
         if path.startswith("/api/"):
             return problem_answer(error, request_id)
-        return pages.problem(error, request_id)
+        return site.problem(request, error, request_id)
 
     @app.exception_handler(ProblemError)
     async def refused(request: Request, error: ProblemError) -> Response:
@@ -299,7 +299,7 @@ def allowed(app: FastAPI, request: Request) -> list[str]:
         if isinstance(route, APIRoute) and route.matches(request.scope)[0] is not Match.NONE
     ]
     exact = [route for route in fitting if route.path == request.url.path]
-    return sorted({method for route in exact or fitting for method in route.methods})
+    return sorted({method for route in exact or fitting for method in route.methods or ()})
 
 
 def _authority(host: str) -> str:

@@ -87,6 +87,11 @@ class Catalogue:
             raise self._fault
         return self._view
 
+    @property
+    def last(self) -> View:
+        """The registry as it was when it last answered; empty before it ever did."""
+        return self._view
+
     async def _read(self) -> None:
         self._began += 1
         try:

@@ -1,11 +1,9 @@
 """What every request passes first: an id, who asks, and the headers that every answer carries.
 
 Deny by default: only the paths in :data:`PUBLIC` are answered to strangers. Under ``/api/`` a bearer token
-counts; a session's cookie only where the browser itself says that a page of this very origin asks
-(``Sec-Fetch-Site``), or a header is there that no other site can send unasked (:data:`HEADER_INSPECTOR`), so
-no page of another site can act in somebody's name. Everywhere else a session's cookie counts; a browser
-without one is sent to ``/login``. A link with ``?token=`` is sent there as well, so that the token leaves the
-address bar.
+counts, and a session's cookie only for our own pages (:mod:`.page_calls`), so no page of another site can act
+in somebody's name. Everywhere else a session's cookie counts; a browser without one is sent to ``/login``. A
+link with ``?token=`` is sent there as well, so that the token leaves the address bar.
 
 A fault that nobody caught ends here: logged with its place, answered without it.
 """
@@ -26,7 +24,9 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from beamline_contract.errors import ErrorCode
 
 from .identity import Client, Identity, Verifier, VerifierError, bearer_of, client_of
+from .inspector.static_files import STATIC
 from .limits import MAX_BODY, Rate
+from .page_calls import is_ours
 from .problems import MEDIA_TYPE, ProblemError
 from .telemetry import Telemetry
 
@@ -40,14 +40,11 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 SESSION_COOKIE: Final = "beamline_session"
-HEADER_INSPECTOR: Final = "x-beamline-inspector"
-"""What the inspector's own scripts send, for browsers that say nothing of where a request comes from."""
-PUBLIC: Final = frozenset(
-    {"/healthz", "/readyz", "/metrics", "/login", "/static/inspector.css", "/static/icon.svg"}
-)
+PUBLIC: Final = frozenset({"/healthz", "/readyz", "/metrics", "/login", *STATIC})
 HEADERS: Final = {
-    "content-security-policy": "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'",
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "no-referrer",
@@ -121,14 +118,14 @@ class Gate:
         return RedirectResponse("/login", 303)
 
     async def _identity(self, scope: Scope, client: Client) -> Identity | None:
-        if scope["path"].startswith("/api/"):
+        api = scope["path"].startswith("/api/")
+        if api and any(name == b"authorization" for name, _ in scope["headers"]):
             token = bearer_of(scope)
-            if token is not None:
-                return await self._tokens.verify(token, client)
-            if not _of_this_origin(scope):
-                return None
+            return await self._tokens.verify(token, client) if token is not None else None
         secret = session_of(scope)
-        return await self._sessions.verify(secret, client) if secret is not None else None
+        if secret is None or (api and not is_ours(scope, secret)):
+            return None
+        return await self._sessions.verify(secret, client)
 
     async def _still(self, scope: Scope, client: Client, identity: Identity) -> bool:
         """Whether the caller is still who they were: what streams ask from time to time."""
@@ -140,14 +137,6 @@ class Gate:
 
 _WHO: Final = "the request carries no token that is accepted here"
 _HOW: Final = "send 'Authorization: Bearer TOKEN'; the one printed at start works from the same machine only"
-
-
-def _of_this_origin(scope: Scope) -> bool:
-    headers = dict(scope["headers"])
-    site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
-    if origin is not None and origin.rpartition(b"//")[2].lower() != headers.get(b"host", b"").lower():
-        return False
-    return site == b"same-origin" if site is not None else HEADER_INSPECTOR.encode() in headers
 
 
 class _Answer:

@@ -34,6 +34,10 @@ _GRACE_S: Final = 2.0
 PolicyId = Annotated[str | None, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 
 
+HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+HeaderValue = Annotated[str, Field(pattern=r"^[\x20-\x7e]{0,512}$")]
+
+
 class PlaygroundBody(BaseModel):
     """A request as ``POST /v1/route`` takes it, and by which policies; else by the one that matches."""
 
@@ -42,6 +46,9 @@ class PlaygroundBody(BaseModel):
     request: dict[str, JsonValue]
     policy: PolicyId = None
     compare: PolicyId = None
+    headers: Annotated[
+        dict[HeaderName, HeaderValue], Field(max_length=32, description="Headers that policies may match.")
+    ] = {}
     trail: bool = True
     timeout_s: Annotated[float, Field(gt=0, le=MAX_SECONDS)] = 30.0
 
@@ -71,20 +78,27 @@ def playground_api(watcher: Watcher) -> APIRouter:
     @routes.post("/playground", tags=["requests"])
     async def try_request(request: Request, body: PlaygroundBody, who: Operator) -> PlaygroundAnswers:
         """Sends a request through a router; extensions and providers are really called."""
-        tenant = body.request.get("tenant_id")
-        Scope(who.tenants).must_be_own(tenant if isinstance(tenant, str) else None)
-        policies = [body.policy] if body.compare is None else [body.policy, body.compare]
-        answers = await asyncio.gather(*(_asked(watcher, body, policy, who) for policy in policies))
-        log.info(
-            "admin.playground",
-            who=who.subject,
-            request_id=request.state.request_id,
-            policies=[one.policy for one in answers],
-            status=[one.status for one in answers],
-        )
-        return PlaygroundAnswers(answers=list(answers))
+        return PlaygroundAnswers(answers=await played(watcher, body, who, request.state.request_id))
 
     return routes
+
+
+async def played(
+    watcher: Watcher, body: PlaygroundBody, who: Identity, request_id: str
+) -> list[PlaygroundAnswer]:
+    """Sends the request, once for each policy. Raises :class:`ProblemError`."""
+    tenant = body.request.get("tenant_id")
+    Scope(who.tenants).must_be_own(tenant if isinstance(tenant, str) else None)
+    policies = [body.policy] if body.compare is None else [body.policy, body.compare]
+    answers = await asyncio.gather(*(_asked(watcher, body, policy, who) for policy in policies))
+    log.info(
+        "admin.playground",
+        who=who.subject,
+        request_id=request_id,
+        policies=[one.policy for one in answers],
+        status=[one.status for one in answers],
+    )
+    return list(answers)
 
 
 async def _asked(
@@ -98,7 +112,9 @@ async def _asked(
     if policy is not None:
         asked["policy"] = policy
     request_id = uuid4().hex
-    headers = {HEADER_REQUEST_ID: request_id, HEADER_DEADLINE_MS: f"{body.timeout_s * 1000.0:.0f}"}
+    named = ((name.lower(), value) for name, value in body.headers.items())
+    headers = {name: value for name, value in named if not name.startswith("beamline-")}
+    headers |= {HEADER_REQUEST_ID: request_id, HEADER_DEADLINE_MS: f"{body.timeout_s * 1000.0:.0f}"}
     began = time.monotonic()
     try:
         found = await watcher.routers.invoke(asked, headers, body.timeout_s + _GRACE_S)

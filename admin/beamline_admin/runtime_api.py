@@ -84,19 +84,20 @@ def runtime_api(routers: Routers | None, catalogue: Catalogue) -> APIRouter:
     @routes.post("/extensions/{identifier}/isolate", tags=["runtime"])
     async def isolate_extension(identifier: ObjectId, who: Operator) -> RoutersAnswer:
         """Every call to it is refused in all running routers until it is reset, or they end."""
-        _must_write(identifier, await catalogue.view(), who.tenants)
+        must_write_row(identifier, await catalogue.view(), who.tenants)
         return await ask("isolate", {"extension": identifier})
 
     @routes.post("/extensions/{identifier}/reset", tags=["runtime"])
     async def reset_extension(identifier: ObjectId, who: Operator) -> RoutersAnswer:
         """Closes its breakers in all running routers, isolated ones too."""
-        _must_write(identifier, await catalogue.view(), who.tenants)
+        must_write_row(identifier, await catalogue.view(), who.tenants)
         return await ask("reset", {"extension": identifier})
 
     return routes
 
 
-def _must_write(identifier: str, view: View, tenants: frozenset[str] | None) -> None:
+def must_write_row(identifier: str, view: View, tenants: frozenset[str] | None) -> None:
+    """Raises :class:`ProblemError` where an extension of the registry is not the caller's to act on."""
     if identifier not in view.extensions:
         raise ProblemError(AdminCode.NOT_FOUND, "there is no such extension", field="id")
     concerned, scope = concerned_rows(identifier, view), Scope(tenants)

@@ -168,22 +168,8 @@ def trail_api(watcher: Watcher, *, content: bool) -> APIRouter:
     @routes.get("/requests")
     async def list_requests(who: Viewer, query: Annotated[RequestsQuery, Query()]) -> TrailPage:
         """The last requests of all routers, newest first, as far as routers remember them."""
-        asked = query.model_dump(exclude={"tenant"}, exclude_none=True)
-        tenants = _tenants(query.tenant, who)
-        if tenants is not None:
-            asked["tenants"] = sorted(tenants)[:_MAX_TENANTS]
-        answers = await _ask(watcher, "recent", asked)
-        found: dict[str, dict[str, Any]] = {}
-        wanted = Wanted(query.policy, query.extension, query.tenant, query.status, query.q)
-        for trail in watcher.trails.list(who, wanted):
-            found[trail["request_id"]] = trail
-        for answer in answers:
-            for trail in answer["result"].get("requests") or ():
-                shown = watcher.trails.shown(trail, who)
-                if shown is not None and fits(shown, wanted):
-                    found[trail["request_id"]] = shown
-        newest = sorted(found.values(), key=lambda one: str(one["at"]), reverse=True)[: query.limit]
-        return TrailPage(items=[Trail.model_validate(one) for one in newest], routers=len(answers))
+        newest, routers = await recent_trails(watcher, query, who)
+        return TrailPage(items=[Trail.model_validate(one) for one in newest], routers=routers)
 
     @routes.get("/requests/{request_id}")
     async def get_request(who: Viewer, request_id: RequestId) -> Trail:
@@ -199,6 +185,30 @@ def trail_api(watcher: Watcher, *, content: bool) -> APIRouter:
         return Trail.model_validate(found)
 
     return routes
+
+
+async def recent_trails(
+    watcher: Watcher, query: RequestsQuery, who: Identity
+) -> tuple[list[dict[str, Any]], int]:
+    """The last requests that fit and that ``who`` may see, newest first, and of how many routers. Raises
+    :class:`ProblemError`.
+    """
+    asked = query.model_dump(exclude={"tenant"}, exclude_none=True)
+    tenants = _tenants(query.tenant, who)
+    if tenants is not None:
+        asked["tenants"] = sorted(tenants)[:_MAX_TENANTS]
+    answers = await _ask(watcher, "recent", asked)
+    found: dict[str, dict[str, Any]] = {}
+    wanted = Wanted(query.policy, query.extension, query.tenant, query.status, query.q)
+    for trail in watcher.trails.list(who, wanted):
+        found[trail["request_id"]] = trail
+    for answer in answers:
+        for trail in answer["result"].get("requests") or ():
+            shown = watcher.trails.shown(trail, who)
+            if shown is not None and fits(shown, wanted):
+                found[trail["request_id"]] = shown
+    newest = sorted(found.values(), key=lambda one: str(one["at"]), reverse=True)[: query.limit]
+    return newest, len(answers)
 
 
 async def trail_of(watcher: Watcher, request_id: str, who: Identity) -> dict[str, Any] | None:

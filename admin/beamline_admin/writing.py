@@ -21,7 +21,7 @@ from beamline_registry.changes import masked
 from .catalogue import Catalogue
 from .identity import Identity, Role
 from .objects.checks import Verdict, check
-from .objects.port import Author, ChangedError, Held, Objects, ObjectsError, RefusedError
+from .objects.port import Author, ChangedError, Held, ObjectEvent, Objects, ObjectsError, RefusedError
 from .problems import AdminCode, ProblemError
 from .scope import Scope
 
@@ -183,6 +183,17 @@ class Writer:
             faults=faults,
         )
 
+    async def propose(self, kind: Kind, identifier: str, spec: dict[str, Any], how: Request) -> Done:
+        """What :meth:`update` would do, without doing it: faults and an owner are told instead of refused.
+        Raises :class:`ProblemError` where the caller may not change it.
+        """
+        everything = await self._all()
+        held = _by_id(kind, identifier, everything)
+        scope = Scope(how.identity.tenants)
+        scope.must_write(held.key, held.spec, everything)
+        scope.must_write(held.key, spec, everything)
+        return await self.rehearse(kind, held.key.namespace, held.key.name, spec, how)
+
     async def compare(self, kind: Kind, identifier: str, spec: dict[str, Any], how: Request) -> Done:
         """:meth:`rehearse` against the object of an id."""
         held = await self._found(kind, identifier)
@@ -195,9 +206,20 @@ class Writer:
         Scope(how.identity.tenants).must_see(held.key, held.spec, everything)
         return held
 
-    async def everything(self) -> dict[ObjectKey, Held]:
-        """All objects. Raises :class:`ProblemError`."""
-        return await self._all()
+    async def everything(self, kind: Kind | None = None) -> dict[ObjectKey, Held]:
+        """All objects, or those of a kind. Raises :class:`ProblemError`."""
+        found: dict[ObjectKey, Held] = await self._guarded(lambda objects: objects.all(kind))
+        return found
+
+    async def object(self, key: ObjectKey) -> Held | None:
+        """One object, None where there is none. Raises :class:`ProblemError`."""
+        found: Held | None = await self._guarded(lambda objects: objects.get(key))
+        return found
+
+    async def events(self, held: Held) -> list[ObjectEvent]:
+        """What happened to an object lately. Raises :class:`ProblemError`."""
+        found: list[ObjectEvent] = await self._guarded(lambda objects: objects.events(held))
+        return found
 
     async def _prepared(
         self, kind: Kind, identifier: str, spec: dict[str, Any], generation: int | None, how: Request

@@ -127,7 +127,8 @@ class MemoryRegistry:
             if query.kind in {None, row.kind}
             and query.object_id in {None, row.object_id}
             and (query.before is None or row.sequence < query.before)
-            and _says(row, query.text)
+            and query.action in {None, row.action}
+            and _says(row, query.text or "")
         ]
         return found[: max(query.limit, 0)]
 

@@ -185,14 +185,16 @@ class Health:
 class AuditQuery:
     """Filters; None means any. Newest first, ``before`` a sequence number for paging.
 
-    ``text`` is found, whatever the case, in kind, id, action, who, request id and what changed.
+    ``text`` is found, whatever the case, in kind, id, action, who, request id and what changed; no character
+    of it is special.
     """
 
     kind: Kind | None = None
     object_id: str | None = None
     before: int | None = None
     limit: int = 100
-    text: str = ""
+    text: str | None = None
+    action: AuditAction | None = None
 
 
 class RegistryReader(Protocol):

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,19 @@ EDIT_S = 20.0
 class Up:
     """One ``beamline up``; ``lines`` is what it has said so far."""
 
-    def __init__(self, tmp: Path, *options: str, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        tmp: Path,
+        *options: str,
+        folder: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder or tmp / "manifests"
         self.state = tmp / "state"
         self.output = tmp / "output.txt"
         if not self.folder.exists():
             shutil.copytree(ROOT / "examples" / "quickstart", self.folder)
-        self.environ = {**os.environ, "XDG_STATE_HOME": str(tmp / "xdg"), "NO_COLOR": "1"}
+        self.environ = {**os.environ, "XDG_STATE_HOME": str(tmp / "xdg"), "NO_COLOR": "1", **(environ or {})}
         self.environ.pop("BEAMLINE_STATE", None)
         command = [sys.executable, "-m", "beamline_cli", "up", str(self.folder), "--port", "0"]
         if "--ephemeral" not in options:

@@ -1,9 +1,14 @@
-"""An identity provider of a test: keys that can be rotated, and tokens with any claims."""
+"""An identity provider of a test: keys that can be rotated, and tokens with any claims; on a port where a
+process of its own has to ask it."""
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import Any
 
 import jwt
@@ -15,7 +20,8 @@ ISSUER, AUDIENCE = "https://id.example", "beamline"
 class Provider:
     """Signs with its newest key; ``fetches`` counts how often its documents were asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, issuer: str = ISSUER) -> None:
+        self.issuer = issuer
         self.fetches = 0
         self.away = False
         self._keys: dict[str, Any] = {}
@@ -32,7 +38,7 @@ class Provider:
         """A token; a claim that is None is left out."""
         now = int(time.time())
         given: dict[str, Any] = {
-            "iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "exp": now + 300,
+            "iss": self.issuer, "aud": AUDIENCE, "sub": "ada", "exp": now + 300,
             "beamline_role": role, "beamline_tenants": tenants,
         } | claims  # fmt: skip
         stated = {name: value for name, value in given.items() if value is not None}
@@ -55,10 +61,43 @@ class Provider:
         self.fetches += 1
         if self.away:
             raise OSError("away")
+        return self.document(url)
+
+    def document(self, url: str) -> Mapping[str, Any]:
+        """What is at a URL of it: the discovery document, or its keys."""
         if url.endswith("/.well-known/openid-configuration"):
-            return {"issuer": ISSUER, "jwks_uri": f"{ISSUER}/keys"}
+            return {"issuer": self.issuer, "jwks_uri": f"{self.issuer}/keys"}
         keys = [
             {**jwt.algorithms.ECAlgorithm.to_jwk(key.public_key(), as_dict=True), "kid": kid, "alg": "ES256"}
             for kid, key in self._keys.items()
         ]
         return {"keys": [*keys, {"kty": "oct", "kid": "shared", "k": "AAAA"}, {"kty": "odd"}]}
+
+
+@contextmanager
+def served() -> Iterator[Provider]:
+    """A provider whose documents are at a port of 127.0.0.1, for a process that has to fetch them."""
+    provider = Provider()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps(provider.document(self.path)).encode()
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Says nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    provider.issuer = f"http://127.0.0.1:{server.server_port}"
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="oidc", daemon=True)
+    thread.start()
+    try:
+        yield provider
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)

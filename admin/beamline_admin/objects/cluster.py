@@ -16,7 +16,7 @@ from beamline_contract.names import ADMIN_FIELD_MANAGER, API_VERSION, CHANGED_BY
 from beamline_contract.objects import KINDS, PLURAL, Kind, ObjectKey
 from beamline_sdk.deployment.kube_api import APPLY, MERGE, KubeApi, KubeError
 
-from .port import Author, ChangedError, Held, ObjectsError, RefusedError
+from .port import Author, ChangedError, Held, ObjectEvent, ObjectsError, RefusedError
 
 _INVALID: Final = frozenset({400, 422})
 
@@ -28,16 +28,16 @@ class KubeObjects:
         self._api = api
         self._namespaces = namespaces
 
-    async def all(self) -> dict[ObjectKey, Held]:
+    async def all(self, kind: Kind | None = None) -> dict[ObjectKey, Held]:
         """See :class:`.port.Objects`."""
         found: dict[ObjectKey, Held] = {}
         root = f"/apis/{GROUP}/{VERSION}"
         scopes = [f"/namespaces/{namespace}" for namespace in self._namespaces] or [""]
         try:
-            for kind in KINDS:
+            for each in KINDS if kind is None else (kind,):
                 for scope in scopes:
-                    async for document in self._api.items(f"{root}{scope}/{PLURAL[kind]}"):
-                        held = _held(kind, document)
+                    async for document in self._api.items(f"{root}{scope}/{PLURAL[each]}"):
+                        held = _held(each, document)
                         found[held.key] = held
         except KubeError as error:
             raise _translated(error, "the objects") from error
@@ -50,6 +50,16 @@ class KubeObjects:
         except KubeError as error:
             raise _translated(error, str(key)) from error
         return None if document is None else _held(key.kind, document)
+
+    async def events(self, held: Held) -> list[ObjectEvent]:
+        """See :class:`.port.Objects`; the API server keeps them for an hour."""
+        path = f"/apis/events.k8s.io/v1/namespaces/{held.key.namespace}/events"
+        selector = f"regarding.kind={held.key.kind},regarding.name={held.key.name}"
+        try:
+            found = [_event(each) async for each in self._api.items(path, {"fieldSelector": selector})]
+        except KubeError as error:
+            raise _translated(error, f"the events of {held.key}") from error
+        return sorted(found, key=lambda event: event.at, reverse=True)
 
     async def rehearse(self, key: ObjectKey, spec: Mapping[str, Any], held: Held | None) -> None:
         """See :class:`.port.Objects`: a dry run of the API server, with its schema, rules and webhooks."""
@@ -114,6 +124,22 @@ def _held(kind: Kind, document: Mapping[str, Any]) -> Held:
     metadata = document["metadata"]
     key = ObjectKey(kind, metadata["namespace"], metadata["name"])
     return Held(key, {**document, "apiVersion": API_VERSION, "kind": kind})
+
+
+def _event(document: Mapping[str, Any]) -> ObjectEvent:
+    series = document.get("series") or {}
+    at = (
+        series.get("lastObservedTime")
+        or document.get("eventTime")
+        or document["metadata"]["creationTimestamp"]
+    )
+    return ObjectEvent(
+        str(at),
+        str(document.get("type", "Normal")),
+        str(document.get("reason", "")),
+        str(document.get("note", "")),
+        int(series.get("count") or 1),
+    )
 
 
 def _left_over(

@@ -20,9 +20,9 @@ from typing import Any, Final
 
 from beamline_contract.model import InvalidObjectError
 from beamline_contract.names import API_VERSION, CHANGED_BY, DELETED_BY
-from beamline_contract.objects import KINDS, ObjectKey, parse_object
+from beamline_contract.objects import KINDS, Kind, ObjectKey, parse_object
 
-from .port import Author, ChangedError, Held, ObjectsError
+from .port import Author, ChangedError, Held, ObjectEvent, ObjectsError
 from .yaml_text import Documents, TextError, as_text, read_documents
 
 FILE_ANNOTATION: Final = "beamline.io/file"
@@ -39,10 +39,10 @@ class FileObjects:
         self._state = state / "objects"
         self._lock = asyncio.Lock()
 
-    async def all(self) -> dict[ObjectKey, Held]:
+    async def all(self, kind: Kind | None = None) -> dict[ObjectKey, Held]:
         """See :class:`.port.Objects`."""
         try:
-            paths = sorted(self._state.glob("*.json"))
+            paths = sorted(self._state.glob(f"{kind or '*'}.*.json"))
         except OSError as error:
             raise ObjectsError(f"the state of `beamline up` can't be read: {error.strerror}") from error
         found = (_kept(path) for path in paths)
@@ -51,6 +51,10 @@ class FileObjects:
     async def get(self, key: ObjectKey) -> Held | None:
         """See :class:`.port.Objects`."""
         return _kept(self._state / f"{key.kind}.{key.namespace}.{key.name}.json")
+
+    async def events(self, held: Held) -> list[ObjectEvent]:
+        """See :class:`.port.Objects`: nobody keeps them here."""
+        return []
 
     async def rehearse(self, key: ObjectKey, spec: Mapping[str, Any], held: Held | None) -> None:
         """See :class:`.port.Objects`."""

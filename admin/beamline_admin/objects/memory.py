@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from beamline_contract.names import API_VERSION, CHANGED_BY
-from beamline_contract.objects import ObjectKey
+from beamline_contract.objects import Kind, ObjectKey
 
-from .port import Author, ChangedError, Held
+from .port import Author, ChangedError, Held, ObjectEvent
 
 
 class MemoryObjects:
@@ -23,13 +23,17 @@ class MemoryObjects:
             key = ObjectKey(document["kind"], metadata["namespace"], metadata["name"])
             self._held[key] = Held(key, {**document, "apiVersion": API_VERSION, "metadata": metadata})
 
-    async def all(self) -> dict[ObjectKey, Held]:
+    async def all(self, kind: Kind | None = None) -> dict[ObjectKey, Held]:
         """See :class:`.port.Objects`."""
-        return dict(self._held)
+        return {key: held for key, held in self._held.items() if kind in {None, key.kind}}
 
     async def get(self, key: ObjectKey) -> Held | None:
         """See :class:`.port.Objects`."""
         return self._held.get(key)
+
+    async def events(self, held: Held) -> list[ObjectEvent]:
+        """See :class:`.port.Objects`: nobody keeps them here."""
+        return []
 
     async def rehearse(self, key: ObjectKey, spec: Mapping[str, Any], held: Held | None) -> None:
         """See :class:`.port.Objects`."""

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from beamline_contract.model import Fault, InvalidObjectError
 from beamline_contract.names import object_id
-from beamline_contract.objects import BrokenObject, ObjectKey, parse_metadata, parse_object, signature
+from beamline_contract.objects import BrokenObject, Kind, ObjectKey, parse_metadata, parse_object, signature
 from beamline_contract.references import StoredObject
 
 from .ownership import owner_of
@@ -82,6 +82,17 @@ class Held:
             return BrokenObject(self.key.kind, meta, error.faults, self.spec)
 
 
+@dataclass(frozen=True, slots=True)
+class ObjectEvent:
+    """Something that happened to an object. ``at`` is RFC 3339, ``type`` ``Normal`` or ``Warning``."""
+
+    at: str
+    type: str
+    reason: str
+    message: str
+    count: int = 1
+
+
 class ObjectsError(Exception):
     """The objects can't be read or written now; the message is for people."""
 
@@ -101,12 +112,16 @@ class RefusedError(ObjectsError):
 class Objects(Protocol):
     """Objects of one cluster or folder. Methods raise :class:`ObjectsError`, or what derives from it."""
 
-    async def all(self) -> dict[ObjectKey, Held]:
-        """Every object."""
+    async def all(self, kind: Kind | None = None) -> dict[ObjectKey, Held]:
+        """Every object, or every one of a kind."""
         ...
 
     async def get(self, key: ObjectKey) -> Held | None:
         """One object, None where there is none."""
+        ...
+
+    async def events(self, held: Held) -> list[ObjectEvent]:
+        """What happened to it lately, newest first; empty where nobody keeps that."""
         ...
 
     async def rehearse(self, key: ObjectKey, spec: Mapping[str, Any], held: Held | None) -> None:

@@ -15,6 +15,7 @@ from beamline_contract.errors import ErrorCode
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "openapi" / "admin.json"
 INSPECTOR = files("beamline_admin") / "inspector"
+STATIC = sorted(entry.name for entry in (INSPECTOR / "static").iterdir())
 TEMPLATES = sorted(entry.name for entry in (INSPECTOR / "templates").iterdir())
 
 
@@ -62,13 +63,29 @@ def test_every_reference_in_the_document_leads_somewhere() -> None:
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_no_template_holds_a_script_a_style_an_unescaped_value_or_another_host(name: str) -> None:
     text = (INSPECTOR / "templates" / name).read_text()
-    assert not re.search(r"<script|<style|\sstyle=|\son\w+=|\|\s*safe|autoescape|https?:|\burl\(", text)
+    assert not re.search(r"<style|\sstyle=|\son\w+=|\|\s*safe|autoescape|https?:|\burl\(", text)
+    for script in re.findall(r"<script.*", text):
+        assert re.fullmatch(r'<script (type="module" )?src="/static/[a-z-]+\.js"></script>', script), script
 
 
-def test_the_stylesheet_loads_nothing() -> None:
-    text = (INSPECTOR / "static" / "inspector.css").read_text()
-    assert not re.search(r"https?:|url\(|@import", text)
-    assert "prefers-color-scheme: dark" in text
+@pytest.mark.parametrize("name", STATIC)
+def test_no_static_file_loads_from_elsewhere_or_makes_markup_of_text(name: str) -> None:
+    text = (INSPECTOR / "static" / name).read_text()
+    assert not re.search(r"https?:(?!//www\.w3\.org/2000/svg)|url\(|@import", text)
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text
+    )
+
+
+def test_every_style_sheet_is_in_a_layer_and_colours_are_tokens() -> None:
+    sheets = {name: (INSPECTOR / "static" / name).read_text() for name in STATIC if name.endswith(".css")}
+    for name, text in sheets.items():
+        assert "@layer" in text, name
+        if name != "tokens.css":
+            assert not re.search(
+                r"#[0-9a-f]{3,8}\b|rgb\(|hsl\(", re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+            ), name
+    assert "light-dark(" in sheets["tokens.css"]
 
 
 def test_every_start_without_a_token_has_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
