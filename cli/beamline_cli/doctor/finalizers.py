@@ -94,8 +94,8 @@ async def stop_operator(api: KubeApi, deployment: str) -> None:
 
 
 async def forget_lease(api: KubeApi, deployment: str) -> None:
-    """Deletes the Lease of a stopped operator, which bears its Deployment's name. One that is gone is fine, and
-    so is a release whose hook may not do it: then the Lease stays. Raises ``KubeError`` for all else.
+    """Deletes the Lease of a stopped operator, which bears its Deployment's name. One that is gone is fine,
+    and so is a release whose hook may not do it: then the Lease stays. Raises ``KubeError`` for all else.
     """
     namespace, _, name = deployment.partition("/")
     path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{name}"
