@@ -86,6 +86,12 @@ class ChangeQuery(_Filter):
         int | None, Field(ge=1, le=_MAX_SEQUENCE, description="Only older than this sequence number: `next`.")
     ] = None
     limit: Limit = DEFAULT_LIMIT
+    q: Annotated[
+        str,
+        Field(
+            max_length=200, pattern=r"^[^\x00]*$", description="Only with this text in object, who or what."
+        ),
+    ] = ""
 
 
 def contains(text: str, *values: str) -> bool:
@@ -180,7 +186,9 @@ def api(catalogue: Catalogue, audit: RegistryAudit, *others: APIRouter) -> APIRo
         """
         if who.tenants is not None:
             _must_see_history(query, await catalogue.view(), who)
-        rows = await audit.audit(AuditQuery(query.kind, query.object_id, query.before, query.limit + 1))
+        rows = await audit.audit(
+            AuditQuery(query.kind, query.object_id, query.before, query.limit + 1, query.q)
+        )
         more = len(rows) > query.limit
         items = [shapes.AuditItem.model_validate(asdict(row)) for row in rows[: query.limit]]
         return shapes.AuditPage(items=items, next=items[-1].sequence if more else None)

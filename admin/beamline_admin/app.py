@@ -299,7 +299,7 @@ def allowed(app: FastAPI, request: Request) -> list[str]:
         if isinstance(route, APIRoute) and route.matches(request.scope)[0] is not Match.NONE
     ]
     exact = [route for route in fitting if route.path == request.url.path]
-    return sorted({method for route in exact or fitting for method in route.methods})
+    return sorted({method for route in exact or fitting for method in route.methods or ()})
 
 
 def _authority(host: str) -> str:

@@ -6,6 +6,7 @@ makes every call raise, the way a database that went away does.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -126,8 +127,8 @@ class MemoryRegistry:
             if query.kind in {None, row.kind}
             and query.object_id in {None, row.object_id}
             and (query.before is None or row.sequence < query.before)
-            and (query.text is None or query.text.lower() in _searched(row))
             and query.action in {None, row.action}
+            and _says(row, query.text or "")
         ]
         return found[: max(query.limit, 0)]
 
@@ -191,10 +192,12 @@ def _fold(sums: _Sums, entry: Tally, minute: int) -> None:
     sums.minutes[minute] = (success + entry.success, failure + entry.failure)
 
 
+def _says(row: AuditRecord, text: str) -> bool:
+    changes = json.dumps(row.changes, ensure_ascii=False)
+    said = (row.kind, row.object_id, row.action, row.changed_by, row.request_id, changes)
+    return text.lower() in " ".join(said).lower()
+
+
 def _identity(row: Record) -> RowIdentity:
     retained = isinstance(row, ExtensionRecord) and row.spec.get("deletionPolicy") == "Retain"
     return RowIdentity(kind_of(row), row.id, row.uid, row.generation, row.namespace, row.name, retained)
-
-
-def _searched(row: AuditRecord) -> str:
-    return "\n".join((row.object_id, row.action, row.changed_by, row.request_id)).lower()

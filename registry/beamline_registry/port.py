@@ -185,8 +185,8 @@ class Health:
 class AuditQuery:
     """Filters; None means any. Newest first, ``before`` a sequence number for paging.
 
-    ``text`` is looked for in object id, action, who and request id, whatever the case; no character of it is
-    special.
+    ``text`` is found, whatever the case, in kind, id, action, who, request id and what changed; no character
+    of it is special.
     """
 
     kind: Kind | None = None

@@ -136,10 +136,11 @@ class PostgresRegistry(PostgresReader):
             rows = await connection.fetch(
                 f"{SELECT_AUDIT} WHERE ($1::text IS NULL OR kind = $1) "
                 "AND ($2::text IS NULL OR extension_id = $2) AND ($3::bigint IS NULL OR id < $3) "
-                "AND ($5::text IS NULL OR strpos(lower(concat_ws(E'\n', extension_id, action, changed_by, "
-                "request_id)), lower($5)) > 0) AND ($6::text IS NULL OR action = $6) "
-                "ORDER BY id DESC LIMIT $4",
-                query.kind, query.object_id, query.before, max(query.limit, 0), query.text, query.action,
+                "AND ($5::text = '' OR position(lower($5) IN lower(concat_ws(' ', kind, extension_id, "
+                "action, changed_by, request_id, changes::text))) > 0) "
+                "AND ($6::text IS NULL OR action = $6) ORDER BY id DESC LIMIT $4",
+                query.kind, query.object_id, query.before, max(query.limit, 0), query.text or "",
+                query.action,
             )  # fmt: skip
         return list(map(audit_of, rows))
 

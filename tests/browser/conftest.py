@@ -66,7 +66,7 @@ async def visit(browser: Browser, world: InspectorWorld) -> AsyncIterator[Visit]
         visitor = await Visitor.open(browser, world.url, **how)
         visitors.append(visitor)
         if role is not None:
-            await visitor.log_in(world.token(role, tenants))
+            await visitor.enter(world.token(role, tenants))
         return visitor
 
     yield open_for

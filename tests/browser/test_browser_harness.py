@@ -20,7 +20,8 @@ WRONG = [
         id="a picture of another host",
     ),
     pytest.param(
-        "document.body.append(Object.assign(document.createElement('script'), {text: 'alert(1)'}))",
+        "document.body.append(Object.assign(document.createElement('a'), {href: 'javascript:alert(1)'}));"
+        "document.body.lastChild.click()",
         "CSP: script-src",
         id="a script in the page",
     ),

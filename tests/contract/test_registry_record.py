@@ -70,6 +70,24 @@ class TestAudit:
         assert weights == [{"from": 2, "to": 1}, {"from": 1, "to": 2}, {"from": 100, "to": 1}]
         assert await world.registry.verify_audit() == 4
 
+    @pytest.mark.parametrize(
+        ("text", "found"),
+        [
+            pytest.param("BEN", ["request-2"], id="who, whatever the case"),
+            pytest.param("request-1", ["request-1"], id="the request"),
+            pytest.param("gpt-ü", ["request-2"], id="a value, with letters beyond ASCII"),
+            pytest.param("config.model", ["request-2", "request-1"], id="a field"),
+            pytest.param("created", ["request-1"], id="the action"),
+            pytest.param("50%_", [], id="wildcards are plain text"),
+            pytest.param("nowhere", [], id="nothing"),
+        ],
+    )
+    async def test_rows_are_found_by_text(self, world: World, text: str, found: list[str]) -> None:
+        await world.write(Upsert(extension(config={"model": "a 500"}), "ada", "request-1"))
+        await world.write(Upsert(extension(config={"model": "gpt-ü"}, generation=2), "ben", "request-2"))
+        rows = await world.registry.audit(AuditQuery(text=text))
+        assert [row.request_id for row in rows] == found
+
     async def test_the_request_that_made_a_change_is_kept_and_chained(self, world: World) -> None:
         await world.write(Upsert(extension(), "ada (beamline-admin)", "request-1"))
         await world.write(replace(remove(extension()), request_id="request-2"))

@@ -9,6 +9,7 @@ in ``faults``, and the fixture that opened the page fails the test on them.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -110,6 +111,18 @@ class Visitor:
         await self.page.get_by_label("Token").fill(token)
         await self.page.get_by_role("button", name="Log in").click()
         await self.page.wait_for_url(lambda url: urlsplit(url).path == "/")
+
+    async def enter(self, token: str) -> None:
+        """Logs in without opening a page."""
+        answer = await self.context.request.post("/login", form={"token": token}, max_redirects=0)
+        assert answer.status == 303, await answer.text()
+
+    async def word(self) -> str:
+        """What a page of this session shows when it asks for a change, read from such a page."""
+        text = await (await self.context.request.get("/playground")).text()
+        found = re.search(r'name="beamline-page" content="([0-9a-f]+)"', text)
+        assert found is not None, text
+        return found.group(1)
 
     async def close(self) -> list[str]:
         """Closes the context; what went wrong in it, without what the test said it expects."""

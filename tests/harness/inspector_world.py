@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import yaml
 
 from .laptop import ROOT, Up
 from .oidc import AUDIENCE, Provider, served
@@ -59,6 +60,14 @@ class InspectorWorld:
                 name = answer.json()["provider_id"]
                 counts[name] = counts.get(name, 0) + 1
         return counts
+
+    def spec(self, name: str) -> dict[str, Any]:
+        """The spec in the file of an object."""
+        for path in self.up.folder.glob("*.yaml"):
+            for document in yaml.safe_load_all(path.read_text()):
+                if document and document["metadata"]["name"] == name:
+                    return dict(document["spec"])
+        raise AssertionError(name)
 
     def serves(self, extension: str) -> bool:
         """Whether its object says Ready: calls before that are failures, and would open its breaker."""
@@ -110,6 +119,7 @@ def inspector_world(folder: Path) -> Iterator[InspectorWorld]:
         environ = {
             "BEAMLINE_ADMIN_OIDC_ISSUER": provider.issuer,
             "BEAMLINE_ADMIN_OIDC_AUDIENCE": AUDIENCE,
+            "BEAMLINE_TRAIL_CONTENT": "true",
         }
         up = Up(folder, folder=manifests, environ=environ)
         world: InspectorWorld | None = None

@@ -35,6 +35,17 @@ REASONS: Final[Mapping[str, str]] = {
     "overlap": "it ran beside the provider",
 }
 
+SHORT: Final[Mapping[str, str]] = {
+    "ordered": "first in order",
+    "weighted": "by weight",
+    "least_inflight": "fewest calls under way",
+    "latency": "fastest so far",
+    "sticky": "by its key",
+    "score": "best score",
+    "overlap": "beside the provider",
+}
+"""The same beside a step; words that are not here are short as they are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bar:
@@ -91,6 +102,11 @@ class Trail:
     bars: tuple[Bar, ...]
     prompt: str | None = None
     answer: str | None = None
+
+    @property
+    def span_ms(self) -> float:
+        """How long the drawing is: a shadow step may end after the answer."""
+        return max([self.latency_ms, *(bar.start_ms + bar.ms for bar in self.bars)])
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> Trail:
@@ -150,7 +166,7 @@ def _notes(step: Mapping[str, Any]) -> list[str]:
     if reason := step.get("reason"):
         said.append(str(reason))
     if because := step.get("why"):
-        said.append(REASONS.get(str(because), str(because)))
+        said.append(SHORT.get(str(because), str(because)))
     attempts = int(_number(step, "attempts") or 1)
     if attempts != 1:
         said.append(f"{attempts} attempts")
@@ -160,7 +176,7 @@ def _notes(step: Mapping[str, Any]) -> list[str]:
     if version := step.get("version"):
         said.append(f"version {version}")
     if step.get("mode") == "shadow":
-        said.append("shadow: recorded, without a say")
+        said.append("recorded only")
     if group := step.get("parallel_group"):
         said.append(f"in parallel, group {group}")
     return said

@@ -47,6 +47,9 @@ def list_changes(
     before: Annotated[
         int | None, typer.Option(min=1, help="Only older than this number: the last one of the page before.")
     ] = None,
+    text: Annotated[
+        str, typer.Option("--text", "-q", help="Only with this text in object, who, action or what changed.")
+    ] = "",
     database_url: DatabaseUrl = None,
     state: State = None,
     output: Annotated[Format, typer.Option("--output", "-o", help="How to print.")] = Format.TABLE,
@@ -58,7 +61,9 @@ def list_changes(
     async def read() -> list[AuditRecord]:
         registry = await PostgresRegistry.connect(_url(database_url, state), application="beamline audit")
         try:
-            return await registry.audit(AuditQuery(object_id=object_id, before=before, limit=limit))
+            return await registry.audit(
+                AuditQuery(object_id=object_id, before=before, limit=limit, text=text)
+            )
         finally:
             await registry.close()
 

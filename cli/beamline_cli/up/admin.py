@@ -45,11 +45,12 @@ class AdminPart:
             "BEAMLINE_ADMIN_STATE": str(plan.state_folder),
             "LOG_LEVEL": plan.log_level,
         }
-        oidc = {name: value for name, value in environ.items() if name.startswith("BEAMLINE_ADMIN_OIDC_")}
+        passed = ("BEAMLINE_ADMIN_OIDC_", "BEAMLINE_TRAIL_CONTENT")
+        stated = {name: value for name, value in environ.items() if name.startswith(passed)}
         spec = ProcessSpec(
             name="admin",
             command=(*BEAMLINE, "admin"),
-            env=env | oidc,
+            env=env | stated,
             cwd=plan.folder,
             log=plan.logs / "admin.log",
             port_variable="BEAMLINE_ADMIN_HTTP_PORT",

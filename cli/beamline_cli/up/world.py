@@ -47,8 +47,11 @@ _DOOR_VARIABLES: Final = (
     "BEAMLINE_NATS_KEYS",
     "BEAMLINE_LIMITS_FILE",
     "BEAMLINE_TENANT_",
+    "BEAMLINE_TRAIL_CONTENT",
 )
-"""Keys and limits of the router's doors, taken over from the caller's environment."""
+"""Keys and limits of the router's doors, and whether a watch may see content, taken over from the caller's
+environment.
+"""
 _ROUTER_STOP_S: Final = 30.0
 _LOOK_S: Final = 1.0
 _PARTS: Final = (

@@ -1,5 +1,5 @@
-"""The admin application on a socket of this machine, in a thread of its own, in front of a real PostgreSQL: for
-clients that are no coroutines, such as curl.
+"""The admin application on a socket of this machine, in a thread of its own, in front of a real PostgreSQL:
+for clients that are no coroutines, such as curl.
 """
 
 from __future__ import annotations
@@ -90,9 +90,8 @@ async def _fill(registry: PostgresRegistry) -> None:
         {"action": "extension_validator", "extension_id": "pii_guard"},
         {"action": "select_provider", "provider_id": "mock_provider"},
     ]
-    records.append(
-        PolicyRecord("default", "default", "default", "uid-default", 1, {"match": {}, "steps": steps})
-    )
+    document = {"match": {}, "steps": steps}
+    records.append(PolicyRecord("default", "default", "default", "uid-default", 1, document))
     await registry.write([Upsert(record, "ada") for record in records], epoch=epoch)
 
 
@@ -122,7 +121,7 @@ def served(database_url: str) -> Iterator[str]:
     def turn() -> None:
         try:
             loop.run_until_complete(work())
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 -- told to the test by its own thread
             faults.append(error)
         finally:
             ready.set()
