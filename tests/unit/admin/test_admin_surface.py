@@ -15,8 +15,11 @@ from beamline_contract.errors import ErrorCode
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "openapi" / "admin.json"
 INSPECTOR = files("beamline_admin") / "inspector"
+FOLDER = Path(str(INSPECTOR))
 STATIC = sorted(entry.name for entry in (INSPECTOR / "static").iterdir())
-TEMPLATES = sorted(entry.name for entry in (INSPECTOR / "templates").iterdir())
+TEMPLATES = sorted(
+    path.relative_to(FOLDER / "templates").as_posix() for path in (FOLDER / "templates").rglob("*.html")
+)
 
 
 def test_the_committed_document_is_fresh(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
