@@ -6,12 +6,16 @@ import json
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import yaml
+from adminaccount import forget, kubeconfig_of
 
-from harness.processes import Process, eventually
+from beamline_admin.rbac import rules
+from harness.processes import BEAMLINE, Process, eventually, free_port
 from harness.world import World
 
 pytestmark = [pytest.mark.timeout(240)]
@@ -159,3 +163,49 @@ def test_a_good_version_is_promoted_under_a_new_leader_and_a_bad_one_is_turned_b
     eventually(
         lambda: {stage.route().json().get("output") for _ in range(10)} == {"chat-v2"}, "chat-v2 again"
     )
+
+
+SLOW = {"steps": [{"weight": 10, "pauseSeconds": 600}], "gates": {"minSamples": 1, "maxErrorRate": 1}}
+
+
+def test_live_canaries_are_promoted_and_aborted_through_the_admin_api(
+    stage: Stage, rest: Any, tmp_path: Path
+) -> None:
+    """By the process as it runs in a cluster, with its own rights alone."""
+    port, token = free_port(), "the-token-of-these-tests"
+    env = {
+        "BEAMLINE_ADMIN_HTTP_PORT": str(port),
+        "BEAMLINE_ADMIN_TOKEN": token,
+        "BEAMLINE_ADMIN_CLUSTER": "true",
+        "BEAMLINE_ADMIN_NAMESPACES": stage.namespace,
+        "KUBECONFIG": kubeconfig_of(rest, stage.cluster, stage.namespace, rules(), tmp_path),
+        **stage.world.common_env,
+    }
+    admin = Process("admin", (*BEAMLINE, "admin"), env, stage.world.folder / "admin.log", port)
+    stage.world.processes.append(admin)
+    headers = {"authorization": f"Bearer {token}"}
+    with httpx2.Client(base_url=f"http://127.0.0.1:{port}/api/v1", headers=headers, timeout=60) as api:
+        try:
+            admin.start()
+            wait = {"wait": "programmed", "timeout_s": 50}
+            for name, word, state, weight in (
+                ("chat-v2", "abort", "Aborted", 0), ("chat-v3", "promote", "Promoted", 100)
+            ):  # fmt: skip
+                stage.serve(name)
+                stage.apply(extension(name, version=name[-1], versionOf="chat", canary=SLOW))
+                identifier = name.replace("-", "_")
+                stage.wait(name, state="Progressing", step=1)
+                listed = {one["id"]: one for one in api.get("/canaries").json()["canaries"]}
+                assert (listed[identifier]["phase"], listed[identifier]["weight"]) == ("Progressing", 10)
+                assert listed[identifier]["extension"] == "chat"
+                done = api.post(f"/canaries/{identifier}/{word}", params=wait)
+                assert (done.status_code, done.json()["progress"]["state"]) == (200, "programmed"), done.text
+                found = stage.wait(name, state=state, weight=weight)
+                assert found[word] == done.headers["x-request-id"]
+            eventually(
+                lambda: {stage.route().json().get("output") for _ in range(10)} == {"chat-v3"},
+                "all at chat-v3",
+            )
+            assert api.post("/canaries/chat/promote").status_code == 404, "the base is no canary"
+        finally:
+            forget(rest, stage.namespace)

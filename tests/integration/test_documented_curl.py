@@ -22,7 +22,7 @@ URL = "http://127.0.0.1:8081"
 
 
 def examples() -> list[tuple[str, int, Any]]:
-    """(command, status, what it answers) of each curl line; a JSON block right after is of the last one."""
+    """(command, status, what it answers) of each curl line; a JSON block right after is the last one's."""
     found: list[tuple[str, int, Any]] = []
     blocks = re.compile(r"```sh\n(.*?)```(?:\n\n```json\n(.*?)```)?", re.DOTALL)
     for commands, answer in blocks.findall(PAGE.read_text()):

@@ -16,9 +16,21 @@ AROUND: dict[str, tuple[dict[str, Any], Callable[[Rendered], bool]]] = {
         lambda r: (
             r.names("Service") == ["demo-beamline-admin", "demo-beamline-router"]
             and r.pod("demo-beamline-admin")["containers"][0]["args"] == ["admin"]
-            and not r.pod("demo-beamline-admin")["automountServiceAccountToken"]
+            and r.pod("demo-beamline-admin")["automountServiceAccountToken"]
             and "ingress" not in r.one("NetworkPolicy", "demo-beamline-admin")["spec"]
         ),
+    ),
+    "an admin process that only reads": (
+        {"admin": {"enabled": True, "cluster": False}},
+        lambda r: (
+            not r.pod("demo-beamline-admin")["automountServiceAccountToken"]
+            and "models:demo-beamline-admin" not in r.names("ClusterRole")
+            and "BEAMLINE_ADMIN_CLUSTER" not in str(r.pod("demo-beamline-admin"))
+        ),
+    ),
+    "an admin process for two namespaces": (
+        {"admin": {"enabled": True}, "operator": {"namespaces": ["red", "blue"]}},
+        lambda r: "red,blue" in str(r.pod("demo-beamline-admin")),
     ),
     "no admin process by default": ({}, lambda r: "demo-beamline-admin" not in r.names("Deployment")),
     "an admin process with a token, a login and callers of its own": (

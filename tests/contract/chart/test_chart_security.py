@@ -11,6 +11,7 @@ import pytest
 from pydantic import AliasChoices
 from pydantic_settings import BaseSettings
 
+from beamline_admin import rbac as admin_rbac
 from beamline_admin.settings import AdminSettings
 from beamline_operator.app import OperatorSettings
 from beamline_operator.edges.preflight import NEEDED
@@ -72,9 +73,15 @@ def test_every_pod_obeys_pod_security_restricted(either: Rendered) -> None:
     }
 
 
-def test_only_the_operator_and_the_hook_get_a_token_for_the_api_server(either: Rendered) -> None:
+def test_only_the_operator_the_admin_process_and_the_hook_get_a_token_for_the_api_server(
+    either: Rendered,
+) -> None:
     with_token = [owner for owner, pod in either.pods() if pod["automountServiceAccountToken"]]
-    assert sorted(with_token) == ["demo-beamline-operator", "demo-beamline-pre-delete"]
+    assert sorted(with_token) == [
+        "demo-beamline-admin",
+        "demo-beamline-operator",
+        "demo-beamline-pre-delete",
+    ]
     accounts = [found for found in either.objects if found["kind"] == "ServiceAccount"]
     assert not any(account["automountServiceAccountToken"] for account in accounts)
 
@@ -199,8 +206,36 @@ def test_every_binding_points_at_a_role_and_an_account_of_the_chart(either: Rend
     for binding in (found for found in either.objects if found["kind"].endswith("RoleBinding")):
         assert binding["roleRef"]["name"] in either.names(binding["roleRef"]["kind"])
         (subject,) = binding["subjects"]
-        hook = "pre-delete" in binding["metadata"]["name"]
-        assert subject["name"] == f"demo-beamline-{'pre-delete' if hook else 'operator'}"
+        name = binding["metadata"]["name"]
+        component = next((one for one in ("pre-delete", "admin") if one in name), "operator")
+        assert subject["name"] == f"demo-beamline-{component}"
+
+
+@pytest.mark.parametrize("namespaces", [[], ["red", "blue"]], ids=["in all namespaces", "in two namespaces"])
+def test_the_admin_process_may_do_exactly_what_it_declares_and_the_documentation_gives_a_reason_for(
+    chart: Chart, namespaces: list[str]
+) -> None:
+    values = {"admin": {"enabled": True}, "operator": {"namespaces": namespaces}}
+    rendered = chart.render(merged(EXISTING, values))
+    roles = [
+        found
+        for found in rendered.objects
+        if found["kind"] in {"Role", "ClusterRole"} and found["metadata"]["name"].endswith("-admin")
+    ]
+    everywhere = [role for role in roles if role["kind"] == "ClusterRole"]
+    within = [role for role in roles if role["kind"] == "Role"]
+    assert [role["metadata"]["namespace"] for role in within] == namespaces
+    objects, reviews = ({"rules": list(part)} for part in (admin_rbac.OBJECTS, admin_rbac.REVIEWS))
+    assert _rules(everywhere) == _rules([reviews] if namespaces else [objects, reviews])
+    for role in within:
+        assert _rules([role]) == _rules([objects])
+    assert _rules([objects, reviews]) == _documented("What the admin process may do")
+
+
+def test_an_admin_process_that_only_reads_has_no_rights_and_no_token(chart: Chart) -> None:
+    rendered = chart.render(merged(EXISTING, {"admin": {"enabled": True, "cluster": False}}))
+    assert not any(name.endswith("-admin") for name in rendered.names("ClusterRole"))
+    assert rendered.pod("demo-beamline-admin")["automountServiceAccountToken"] is False
 
 
 def _names(settings: type[BaseSettings]) -> set[str]:
