@@ -4,7 +4,7 @@ OTHER ?= python3.13
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 .DEFAULT_GOAL := help
-.PHONY: help env up test test-tools test-rights test-other test-fast check lint types imports generated lock-fresh docs-sync format crds lock image chart sbom audit bench clean test-rust
+.PHONY: help env up test e2e e2e-kind e2e-local test-tools test-rights test-other test-fast check lint types imports generated lock-fresh docs-sync format crds lock image chart sbom audit bench clean test-rust
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,15 @@ test-rights: env ## Cluster tests with the operators under the chart's own accou
 
 test-other: env ## Unit and contract suites on another Python: make test-other OTHER=python3.13
 	@UV_PROJECT_ENVIRONMENT=.venv-other $(BIN)/uv sync --frozen --all-extras --quiet --python $(OTHER) && .venv-other/bin/python -m pytest tests/unit tests/contract -q -n 2
+
+e2e: env ## The end-to-end suite on a cluster: make e2e KUBECONFIG=path [CASE=words]
+	@$(BIN)/python scripts/run_e2e.py
+
+e2e-kind: env ## The same on a kind cluster that is made and deleted; needs docker or podman, kind, kubectl, helm
+	@scripts/e2e_kind.sh
+
+e2e-local: env ## The same on the one-node cluster of ../shared/cluster (Debian, root)
+	@scripts/e2e_local.sh
 
 test-fast: env ## Unit tests only: no server, a few seconds
 	@$(PYTEST) tests/unit -q

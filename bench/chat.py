@@ -209,7 +209,8 @@ def _measure(made: Parts, side: Side, seconds: float, number: int) -> dict[str, 
     _drain(side)
     paced = _load(made, side, PACED_RATE, max(seconds, 8.0))
     # The load's own warm-up is in the CPU time too, so it has to be in the count.
-    requests = closed["requests"] / closed["seconds"] * (closed["seconds"] + WARM_UP_S)
+    answers = closed["requests"] + closed["refused"]
+    requests = answers / closed["seconds"] * (closed["seconds"] + WARM_UP_S)
     return {
         "side": side.name,
         "round": number,
@@ -218,6 +219,7 @@ def _measure(made: Parts, side: Side, seconds: float, number: int) -> dict[str, 
         "p99_ms_at_25": paced["p99_ms"],
         "p50_ms_at_25": paced["p50_ms"],
         "errors": closed["errors"] + paced["errors"],
+        "refused": closed["refused"] + paced["refused"],
         "memory_mb": side.memory_mb(),
     }
 
@@ -266,7 +268,8 @@ def _rows(measured: list[dict[str, Any]], version: str) -> list[Row]:
         ):  # fmt: skip
             rows.append(Row(what, f">= {goal:g}", spread(values, ".1f"), median(values) >= goal))
     errors = sum(one["errors"] for one in measured)
-    rows.append(Row("answers other than 200", "0", str(errors), errors == 0))
+    rows.append(Row("answers other than 200 and 429", "0", str(errors), errors == 0))
+    rows.append(Row("refused with 429", "", str(sum(one["refused"] for one in measured)), None))
     return rows
 
 

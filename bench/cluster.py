@@ -60,6 +60,7 @@ class Everything:
     world: World
     operator: Process
     routers: list[Process]
+    plane: ControlPlane
 
 
 @contextmanager
@@ -93,7 +94,7 @@ def everything() -> Iterator[Everything]:
             eventually(
                 lambda router=router: world.route(router, {"prompt": "?"}).status_code == 200, router.name
             )
-        yield Everything(rest, world, operator, routers)
+        yield Everything(rest, world, operator, routers, plane)
         rest.close()
     finally:
         world.close()

@@ -6,7 +6,8 @@ RATE 0 is a closed loop on all connections. Above 0 it is an open loop: send tim
 even spacing, a request waits for a free connection if it must, and its latency counts from the time at which
 it should have been sent, so that a stall is not hidden. Requests without an answer at the end count at the
 age that they have reached. With a body that holds ``"stream":true``, ``first`` is the time to the first event
-that carries text. Every answer is looked at: a status other than 200 is an error.
+that carries text. ``requests`` are answers with status 200; 429 is counted as ``refused``, every other one as
+an error.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Connection(asyncio.Protocol):
             return
         self._buffer = b""
         self.busy = False
-        self._load.answered(self, self._due, self._first, ok=self._status == b"200")
+        self._load.answered(self, self._due, self._first, status=self._status)
 
     def _read_head(self) -> bool:
         end = self._buffer.find(_HEAD_END)
@@ -90,16 +91,18 @@ class Load:
         self._idle: list[Connection] = []
         self._took: list[float] = []
         self._first: list[float] = []
-        self._errors = 0
+        self._errors = self._refused = 0
         self._measuring = False
 
-    def answered(self, connection: Connection, due: float, first: float | None, *, ok: bool) -> None:
+    def answered(self, connection: Connection, due: float, first: float | None, *, status: bytes) -> None:
         now = time.perf_counter()
-        if self._measuring:
+        if self._measuring and status == b"200":
             self._took.append(now - due)
             if first is not None:
                 self._first.append(first - due)
-            self._errors += not ok
+        elif self._measuring:
+            self._refused += status == b"429"
+            self._errors += status != b"429"
         if self._rate:
             if self._waiting:
                 connection.send(self._waiting.popleft())
@@ -135,6 +138,7 @@ class Load:
             "requests": answered,
             "seconds": now - began,
             "errors": self._errors + self.lost,
+            "refused": self._refused,
             "unanswered": len(unanswered) if self._rate else 0,
             "p50_ms": _at(self._took, 0.5),
             "p99_ms": _at(self._took, 0.99),

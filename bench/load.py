@@ -1,5 +1,5 @@
 """Closed-loop load over NATS: keeps N requests in flight and counts answers. A process of its own; run
-several.
+several. ``requests`` are answers without an error; refusals of an overloaded router are counted apart.
 
 ``python -m bench.load URL SUBJECT IN_FLIGHT WARM_UP_S SECONDS PAYLOAD`` prints one JSON line.
 """
@@ -22,7 +22,7 @@ async def drive(
     inbox = b"_INBOX.bench%d" % os.getpid()
     sent = [0.0] * in_flight
     took: list[float] = []
-    errors = 0
+    errors = refused = 0
     measuring = False
 
     def ask(slot: int) -> None:
@@ -30,11 +30,15 @@ async def drive(
         wire.publish(subject, b"%b.%d" % (inbox, slot), payload)
 
     def answered(to: bytes, _reply: bytes, body: bytes) -> None:
-        nonlocal errors
+        nonlocal errors, refused
         slot = int(to.rpartition(b".")[2])
         if measuring:
-            took.append(time.perf_counter() - sent[slot])
-            errors += body[:8] == b'{"error"'
+            if body[:8] != b'{"error"':
+                took.append(time.perf_counter() - sent[slot])
+            elif b'"RESOURCE_EXHAUSTED"' in body[:200]:
+                refused += 1
+            else:
+                errors += 1
         ask(slot)
 
     wire = await Wire.connect(url, answered)
@@ -56,6 +60,7 @@ async def drive(
         "requests": len(took),
         "seconds": lasted,
         "errors": errors,
+        "refused": refused,
         "p50_ms": at(0.5),
         "p99_ms": at(0.99),
     }

@@ -49,6 +49,7 @@ class Round:
     p50_ms: float | None = None
     p99_ms: float | None = None
     errors: int = 0
+    refused: int = 0
 
 
 def run(*, rounds: int, seconds: float) -> tuple[list[Row], dict[str, Any]]:
@@ -67,6 +68,7 @@ def run(*, rounds: int, seconds: float) -> tuple[list[Row], dict[str, Any]]:
         rows += _rows(line.measured, len(steps), flights, goal)
     errors = sum(one.errors for one in measured)
     rows.append(Row("error answers under load", "0", str(errors), errors == 0))
+    rows.append(Row("refused for overload", "", str(sum(one.refused for one in measured)), None))
     return rows, {"rounds": [vars(one) for one in measured]}
 
 
@@ -135,6 +137,7 @@ class _Line:
             p50_ms=median(one["p50_ms"] for one in answered) if answered else None,
             p99_ms=max((one["p99_ms"] for one in answered), default=None),
             errors=sum(one["errors"] for one in got),
+            refused=sum(one["refused"] for one in got),
         )
 
 

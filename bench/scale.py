@@ -8,14 +8,18 @@ them takes until nothing is due any more.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import Any
 
 from bench.cluster import EXTENSION, NAMESPACE, POLICY, Everything, everything
-from bench.parts import Row, resident_mb, spread
+from bench.parts import Row, cpu_seconds, resident_mb, spread, tree
 
-EXTENSIONS, POLICIES, PER_SECOND, WRITERS = 2_000, 5_000, 100, 8
+EXTENSIONS = int(os.environ.get("BENCH_EXTENSIONS", "2000"))
+POLICIES = int(os.environ.get("BENCH_POLICIES", "5000"))
+"""The environment makes a small run of it, for work on the operator itself."""
+PER_SECOND, WRITERS = 100, 8
 LAST_S, OPERATOR_MB, ROUTER_MB, RESTART_S = 5.0, 300.0, 150.0, 30.0  # the goals
 GIVE_UP_S = 180.0
 POLL_S = 0.05
@@ -26,11 +30,14 @@ def run(*, rounds: int, seconds: float) -> tuple[list[Row], dict[str, Any]]:
     """One round, whatever is asked for: it takes minutes. ``seconds`` has no meaning here."""
     with everything() as made:
         alone = _served(made, "alone", _policy("alone", "mock-provider"))
-        began = time.monotonic()
+        before, began = _cpu(made), time.monotonic()
         _write_all(made)
-        wrote = time.monotonic() - began
+        wrote, written = time.monotonic() - began, _cpu(made)
         last = _served(made, "last", _policy("last", f"size-{EXTENSIONS - 1}", "mock-provider"))
-        ready = _until(lambda: _unready(made) == 0)
+        ready = last + _until(lambda: _settled(made)) + _until(lambda: _unready(made) == 0)
+        load, done = os.getloadavg()[0], _cpu(made)
+        writing = {name: written[name] - before[name] for name in before}
+        whole = {name: done[name] - before[name] for name in before}
         calls, memory = _calls(made), resident_mb(_pid(made.operator))
         routers = [resident_mb(_pid(router)) for router in made.routers]
         made.operator.stop()
@@ -46,11 +53,18 @@ def run(*, rounds: int, seconds: float) -> tuple[list[Row], dict[str, Any]]:
         Row("operator, resident MB", f"<= {OPERATOR_MB:g}", f"{memory:.0f}", memory <= OPERATOR_MB),
         Row("routers, resident MB", f"<= {ROUTER_MB:g}", spread(routers), max(routers) <= ROUTER_MB),
         Row("API requests of the operator per object", "", f"{sum(calls.values()) / objects:.2f}", None),
+        *(
+            Row(f"CPU of {name}, ms per object: while writing / in all", "",
+                f"{1000 * writing[name] / objects:.2f} / {1000 * whole[name] / objects:.2f}", None)
+            for name in whole
+        ),
+        Row("load average of the machine", "", f"{load:.1f}", None),
         Row("operator started anew -> nothing due, s", f"<= {RESTART_S:g}", f"{settled:.1f}",
             settled <= RESTART_S),
         Row("API requests of that start", "", f"{sum(restarted_calls.values()):,.0f}", None),
     ]  # fmt: skip
-    raw = {"written_s": wrote, "calls": calls, "restart_calls": restarted_calls, "routers_mb": routers}
+    raw = {"written_s": wrote, "calls": calls, "restart_calls": restarted_calls, "routers_mb": routers,
+           "cpu_s_writing": writing, "cpu_s": whole, "load": load}  # fmt: skip
     return rows, raw
 
 
@@ -145,6 +159,18 @@ def _settled(made: Everything) -> bool:
     if value("beamline_operator_reconcile_seconds_count") < whole:
         return False
     return value("extension_registry_size") >= whole and value("beamline_operator_queue_depth ") == 0
+
+
+def _cpu(made: Everything) -> dict[str, float]:
+    """CPU seconds so far, by part; the load generator is this process."""
+    pids = {
+        "operator": [_pid(made.operator)],
+        **{name.removeprefix("kube-"): [pid] for name, pid in made.plane.pids().items()},
+        "PostgreSQL": tree(made.world.postgres.pid or 0),
+        "three routers": [_pid(router) for router in made.routers],
+        "load": [os.getpid()],
+    }
+    return {name: sum(cpu_seconds(pid) or 0.0 for pid in found) for name, found in pids.items()}
 
 
 def _pid(process: Any) -> int:

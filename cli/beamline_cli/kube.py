@@ -1,44 +1,69 @@
-"""Objects of a cluster, for ``beamline get --kubeconfig``."""
+"""Objects of a cluster, as the commands of a person read and change them."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from beamline_contract.names import GROUP, VERSION
 from beamline_contract.objects import KINDS, PLURAL
 
 from .faults import CliError, ExitCode
+from .place import Place
 
-_TIMEOUT_S = 10
+if TYPE_CHECKING:
+    from beamline_sdk.deployment.kube_api import KubeApi, KubeError
+
+T = TypeVar("T")
+
+ROOT: Final = f"/apis/{GROUP}/{VERSION}"
+FIELD_MANAGER: Final = "beamline-cli"
 
 
-def objects_of(kubeconfig: Path, kind: str | None) -> list[dict[str, Any]]:
-    """All Extensions and RoutingPolicies of a cluster, or those of one kind. Raises :class:`CliError`."""
-    from kubernetes import client, config
-    from kubernetes.client.exceptions import ApiException
-    from urllib3.exceptions import HTTPError
+def objects_of(place: Place, kind: str | None, namespace: str | None) -> list[dict[str, Any]]:
+    """Extensions and RoutingPolicies of a cluster, or those of one kind or namespace. Raises
+    :class:`CliError`.
+    """
 
-    try:
-        loaded = config.new_client_from_config(str(kubeconfig))  # type: ignore[no-untyped-call]  # unannotated
-        api = client.CustomObjectsApi(loaded)
-    except (config.ConfigException, OSError) as error:
-        raise CliError(f"{kubeconfig} is no usable kubeconfig: {error}", ExitCode.CONFIGURATION) from error
-    found: list[dict[str, Any]] = []
-    try:
+    async def read(api: KubeApi) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
         for one in KINDS:
             if kind in {None, one}:
-                answer: Any = api.list_cluster_custom_object(
-                    GROUP, VERSION, PLURAL[one], _request_timeout=_TIMEOUT_S
-                )
-                found.extend({**item, "kind": one} for item in answer["items"])
-    except ApiException as error:
-        helps = ": apply the CRDs first (`beamline crds | kubectl apply -f -`)" if error.status == 404 else ""
-        raise CliError(
-            f"the cluster answers {error.status} {error.reason}{helps}", ExitCode.UNAVAILABLE
-        ) from error
-    except HTTPError as error:
-        raise CliError(f"the cluster does not answer: {error}", ExitCode.UNAVAILABLE) from error
+                where = f"/namespaces/{namespace}" if namespace else ""
+                path = f"{ROOT}{where}/{PLURAL[one]}"
+                found += [
+                    {**item, "apiVersion": f"{GROUP}/{VERSION}", "kind": one}
+                    async for item in api.items(path)
+                ]
+        return found
+
+    return asyncio.run(with_cluster(place, read))
+
+
+async def with_cluster(place: Place, work: Callable[[KubeApi], Awaitable[T]]) -> T:
+    """``work`` with the API server of ``place``, closed afterwards. Raises :class:`CliError`."""
+    from beamline_sdk.deployment.kube_api import KubeError
+
+    api = await place.connect()
+    try:
+        return await work(api)
+    except KubeError as error:
+        raise refused(error) from error
     finally:
-        api.api_client.close()
-    return found
+        await api.close()
+
+
+def refused(error: KubeError) -> CliError:
+    """What the API server answered, as the end of a command."""
+    if error.status == 0:
+        return CliError(f"the cluster does not answer: {error}", ExitCode.UNAVAILABLE)
+    helps = ""
+    if error.status == 404 and "not find the requested resource" in str(error):
+        helps = ": apply the CRDs first (`beamline crds | kubectl apply -f -`)"
+    code = (
+        ExitCode.UNAVAILABLE
+        if error.status in {401, 403, 404, 429} or error.status >= 500
+        else ExitCode.FAILURE
+    )
+    return CliError(f"the cluster answers {error.status} {error.reason}: {error}{helps}", code)

@@ -24,12 +24,15 @@ from .commands import (
     components,
     conformance,
     database,
+    diff,
     doctor,
     explain,
     invoke,
     keys,
+    logs,
     look,
     new,
+    suspend,
     trace,
     up,
 )
@@ -64,12 +67,15 @@ def _options(
 
 up.add_to(app)
 look.add_to(app)
+logs.add_to(app)
 invoke.add_to(app)
 check.add_to(app)
 new.add_to(app)
 conformance.add_to(app)
 doctor.add_to(app)
 explain.add_to(app)
+diff.add_to(app)
+suspend.add_to(app)
 cluster.add_to(app)
 database.add_to(app)
 keys.add_to(app)

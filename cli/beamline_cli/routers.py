@@ -5,12 +5,17 @@ Nobody knows how many routers there are, so answers are taken until none has com
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from .faults import CliError, ExitCode
+
+if TYPE_CHECKING:
+    from beamline_sdk.link import LinkSettings
 
 QUIET_S: Final = 0.4
 """After an answer, how long the next one may take before they are all there."""
@@ -55,10 +60,18 @@ def ask(
         request = {**request, "instance": router}
     import asyncio
 
-    answers = asyncio.run(_gather(nats_url, credentials, verb, request, timeout))
+    from beamline_sdk import logs
+    from beamline_sdk.link import LinkError, LinkSettings
+
+    logs.configure("cli", level="error", silent=True)
+    settings = LinkSettings(nats_url, "beamline cli", None if credentials is None else str(credentials))
+    try:
+        answers = [answer for answer, _ in asyncio.run(gather(settings, verb, request, timeout))]
+    except (LinkError, OSError) as error:
+        raise CliError(str(error), ExitCode.UNAVAILABLE) from error
     if not answers:
         whom = "no router" if router is None else f"no router with the id {router}"
-        raise CliError(f"{whom} answered within {timeout:g} s on {_shown(nats_url)}", ExitCode.UNAVAILABLE)
+        raise CliError(f"{whom} answered within {timeout:g} s on {settings.shown}", ExitCode.UNAVAILABLE)
     return sorted(answers, key=lambda answer: str(answer.get("instance")))
 
 
@@ -72,25 +85,26 @@ def results(answers: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
     return [(str(answer.get("instance")), answer["result"]) for answer in answers]
 
 
-async def _gather(
-    url: str, credentials: Path | None, verb: str, request: dict[str, Any], patience: float
-) -> list[dict[str, Any]]:
+async def gather(
+    settings: LinkSettings,
+    verb: str,
+    request: dict[str, Any],
+    patience: float,
+    *,
+    stamp: Callable[[], float] = time.time,
+) -> list[tuple[dict[str, Any], float]]:
+    """What routers answer, each with ``stamp()`` as it arrives. Raises ``LinkError`` and :class:`OSError`."""
     import orjson
 
     from beamline_contract.names import SUBJECT_ROUTER_ADMIN
-    from beamline_sdk import link, logs
+    from beamline_sdk import link
 
-    logs.configure("cli", level="error", silent=True)
-    settings = link.LinkSettings(url, "beamline cli", None if credentials is None else str(credentials))
-    try:
-        nc = await link.connect(settings, timeout_s=patience)
-    except (link.LinkError, OSError) as error:
-        raise CliError(str(error), ExitCode.UNAVAILABLE) from error
+    nc = await link.connect(settings, timeout_s=patience)
     try:
         inbox = nc.new_inbox()
         subscription = await nc.subscribe(inbox)
         await nc.publish(f"{SUBJECT_ROUTER_ADMIN}.{verb}", orjson.dumps(request), reply=inbox)
-        answers: list[dict[str, Any]] = []
+        answers: list[tuple[dict[str, Any], float]] = []
         wait = patience
         while True:
             try:
@@ -101,15 +115,9 @@ async def _gather(
                 return answers
             found = orjson.loads(message.data)
             if isinstance(found, dict):
-                answers.append(found)
+                answers.append((found, stamp()))
             if "instance" in request:
                 return answers
             wait = QUIET_S
     finally:
         await link.close(nc, grace_s=1.0)
-
-
-def _shown(url: str) -> str:
-    from beamline_sdk.link import LinkSettings
-
-    return LinkSettings(url, "").shown

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from .conditions import ConditionType, Reason
 from .extension import ExtensionSpec
 from .model import Model
 from .names import CATEGORY, GROUP, NAME_PATTERN, VERSION
@@ -55,6 +56,32 @@ _COMMON_STATUS: dict[str, Any] = {
     "programmed": {
         **_STRING,
         "description": "Routers that serve the observed generation, of those alive: 2/3.",
+    },
+}
+UNSEEN_STATUS: dict[str, Any] = {
+    "observedGeneration": 0,
+    "conditions": [
+        {
+            "type": ConditionType.READY.value,
+            "status": "Unknown",
+            "observedGeneration": 0,
+            "lastTransitionTime": "1970-01-01T00:00:00Z",
+            "reason": Reason.PENDING.value,
+            "message": "No operator has looked at this object yet: one has to run and serve this namespace.",
+        }
+    ],
+}
+"""The default of ``status``, as Gateway API has it: whoever reads an object without conditions takes it for
+ready, so there is no moment at which one has none, with no operator at all neither.
+"""
+_REVISION: dict[str, Any] = {
+    "generation": {"type": "integer", "format": "int64"},
+    "revision": _STRING,
+    "image": _STRING,
+    "workload": {
+        "type": "object",
+        "maxProperties": 64,
+        "x-kubernetes-preserve-unknown-fields": True,
     },
 }
 _STATUS: dict[Kind, dict[str, Any]] = {
@@ -112,13 +139,16 @@ _STATUS: dict[Kind, dict[str, Any]] = {
             "type": "object",
             "description": "The last revision of the workload that was ready, as it was asked for.",
             "properties": {
-                "generation": {"type": "integer", "format": "int64"},
-                "revision": _STRING,
-                "image": _STRING,
-                "workload": {
+                **_REVISION,
+                "since": {
+                    "type": "string",
+                    "format": "date-time",
+                    "description": "While it is on probation: when it became the last good one.",
+                },
+                "before": {
                     "type": "object",
-                    "maxProperties": 64,
-                    "x-kubernetes-preserve-unknown-fields": True,
+                    "description": "While it is on probation: the one before, which comes back if it fails.",
+                    "properties": _REVISION,
                 },
             },
         },
@@ -187,6 +217,10 @@ _COLUMNS: dict[Kind, list[dict[str, Any]]] = {
         _column("Timeout", ".spec.timeoutMs", "integer", 1, "Per attempt, milliseconds"),
         _column("Retry", ".spec.retry", "integer", 1),
         _column("Enabled", ".spec.enabled", "boolean", 1),
+        _column("Health", ".status.health.status", priority=1),
+        _column("LastError", ".status.lastError", priority=1),
+        _column("Canary", ".status.canary.state", priority=1, description="Where the canary stands"),
+        _column("Weight", ".status.canary.weight", "integer", 1, "Percent that the canary takes"),
         _column("Revision", ".status.revision", "integer", 1),
         _column("Message", _condition_path("Ready", "message"), priority=1),
     ],
@@ -242,9 +276,16 @@ def crd(kind: Kind) -> dict[str, Any]:
     }
 
 
+class _Plain(yaml.SafeDumper):
+    """Writes a part that occurs twice twice: not every reader of manifests knows anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 def crd_yaml(kind: Kind) -> str:
     """The CRD as a YAML document, with a first line that says where it comes from."""
-    body = yaml.safe_dump(crd(kind), sort_keys=False, width=120, allow_unicode=True)
+    body = yaml.dump(crd(kind), Dumper=_Plain, sort_keys=False, width=120, allow_unicode=True)
     return "# Generated from crds/beamline_contract by `make crds`: edit the models, not this file.\n" + body
 
 
@@ -259,7 +300,11 @@ def _root_schema(kind: Kind) -> dict[str, Any]:
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
             "spec": {**spec_schema(model), "description": description},
-            "status": {"type": "object", "properties": {**_COMMON_STATUS, **_STATUS[kind]}},
+            "status": {
+                "type": "object",
+                "default": UNSEEN_STATUS,
+                "properties": {**_COMMON_STATUS, **_STATUS[kind]},
+            },
         },
         "x-kubernetes-validations": [
             {"rule": f"self.metadata.name.matches('{NAME_PATTERN}')", "message": NAME_RULE},

@@ -101,6 +101,18 @@ class Model(BaseModel):
             and (value not in ((), {}) or name in self.model_fields_set)  # the CRD has no empty defaults
         }
 
+    def stated(self) -> dict[str, Any]:
+        """The camelCase form without what equals its default: a field that a later version adds, with a
+        default, changes nothing here. For fingerprints that must outlive an upgrade.
+        """
+        return {
+            info.alias or name: _stated(value)
+            for name, info in type(self).model_fields.items()
+            if (value := getattr(self, name)) is not None
+            and value not in ((), {})
+            and (info.is_required() or value != info.get_default(call_default_factory=True))
+        }
+
 
 def as_the_api_server_reads(value: Any) -> Any:
     """``5.0`` as the integer that it is in JSON."""
@@ -126,6 +138,18 @@ def _as_json(value: Any) -> Any:
             return {key: _as_json(child) for key, child in value.items()}
         case tuple() | list():
             return [_as_json(child) for child in value]
+        case _:
+            return value
+
+
+def _stated(value: Any) -> Any:
+    match value:
+        case Model():
+            return value.stated()
+        case dict():
+            return {key: _stated(child) for key, child in value.items()}
+        case tuple() | list():
+            return [_stated(child) for child in value]
         case _:
             return value
 

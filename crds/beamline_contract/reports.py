@@ -29,6 +29,12 @@ class Changed(Report):
     revision: int
 
 
+class Probe(Report):
+    """On ``beamline.router.v1.probe``: report now; every router, or the one that is named."""
+
+    instance: str | None = None
+
+
 class Refused(Report):
     """One object that a router could not compile; its last good version keeps serving."""
 

@@ -54,8 +54,6 @@ EXIT_UNAVAILABLE: Final = 69
 """sysexits EX_UNAVAILABLE: the API server does not answer at the start."""
 EXIT_CONFIG: Final = 78
 """sysexits EX_CONFIG: somebody has to change something first."""
-CROWD: Final = 32
-"""With more objects due than this, hints to the routers are folded."""
 SWITCH_INTERVAL_S: Final = 0.0005
 """kopf decodes watch events in a thread of its own. With Python's default of 5 ms each answer of the API
 server would wait that long for the interpreter while it does.
@@ -165,7 +163,7 @@ class Operator:
             self.hints.on_report = controller.on_router_report
             self.hints.on_health = partial(self._on_health, controller)
             self.hints.schemas.on_change = controller.enqueue_listeners
-            self.hints.crowded = lambda: len(controller.queue) > CROWD
+            self.hints.objects = self.store.__len__
             stack.callback(self._disconnect)
             await self.hints.probe()
             self.controller = controller
@@ -221,7 +219,7 @@ class Operator:
         self.store.on_change = _ignore
         self.hints.on_report = _ignore
         self.hints.on_health = _ignore
-        self.hints.crowded = lambda: False
+        self.hints.objects = lambda: 0
         self.hints.schemas.on_change = _ignore
         self.inputs.on_change = _ignore
         self.controller = None

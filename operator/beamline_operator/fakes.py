@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,7 +20,7 @@ from beamline_contract.model import InvalidObjectError
 from beamline_contract.names import API_VERSION, FINALIZER
 from beamline_contract.objects import BrokenObject, Kind, ObjectKey, ObjectMeta, parse_object
 from beamline_contract.reports import RouterStatus
-from beamline_sdk.deployment.port import DeploymentError, DeploymentRequest, DeploymentStatus, Phase
+from beamline_sdk.deployment.port import DeploymentError, DeploymentRequest, DeploymentStatus, Found, Phase
 
 from .core.ports import Event, StoredObject, StoreError
 
@@ -188,6 +188,8 @@ class MemoryDeployments:
     deleted: list[tuple[str, str]] = field(default_factory=list)
     phase: dict[str, tuple[Phase, str]] = field(default_factory=dict)
     fail: DeploymentError | None = None
+    torn: set[tuple[str, str]] = field(default_factory=set)
+    """Workloads whose owner somebody took away."""
     disturbed: set[tuple[str, str]] = field(default_factory=set)
     """Workloads that others changed since they were applied."""
 
@@ -216,7 +218,16 @@ class MemoryDeployments:
             message,
             request.hash if (namespace, name) not in self.disturbed else "",
             f"app.kubernetes.io/name={name}",
+            retained=not request.owner_uid,
         )
+
+    def workloads(self) -> Collection[Found]:
+        return [
+            Found(
+                *key, owned=bool(request.owner_uid) and key not in self.torn, retained=not request.owner_uid
+            )
+            for key, request in self.running.items()
+        ]
 
     async def delete(self, namespace: str, name: str) -> None:
         if self.fail is not None:

@@ -29,6 +29,7 @@ import structlog
 from nats.aio.client import Client
 from prometheus_client import Counter
 
+from beamline_contract import __version__
 from beamline_registry.port import RegistryError, SchemaError
 from beamline_sdk import link, logs, signals
 
@@ -357,6 +358,8 @@ class _Router:
         _, readiness = self._readiness()
         return {
             **readiness,
+            "version": __version__,
+            "unix_ms": round(time.time() * 1000),
             **self._gate.status(self._serving.in_flight),
             "breakers": self._runtime.breaker_states(),
             "refused": [refused.model_dump() for refused in self._refresher.refused[:_MAX_LISTED]],

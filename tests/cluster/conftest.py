@@ -22,6 +22,7 @@ sys.path.insert(
     0, str(HERE)
 )  # tests are no package, and the keeper process imports these modules by the same name
 
+from controlplane.audit import more_than_metadata  # noqa: E402
 from controlplane.binaries import KUBECTL, Binaries, NoControlPlaneError, file_lock, find_or_build  # noqa: E402
 from controlplane.client import Cluster, Rest  # noqa: E402
 from controlplane.existing import existing_cluster  # noqa: E402
@@ -78,6 +79,7 @@ def cluster(request: pytest.FixtureRequest, run_folder: Path) -> Iterator[Cluste
     binaries: Binaries = request.getfixturevalue("control_plane_binaries")
     with shared_cluster(run_folder / "controlplane", binaries) as shared:
         yield shared
+        assert not (told := more_than_metadata(shared.kubeconfig.parent)), told
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ class Seen:
 
 
 class FaultyApi:
-    """The server. ``fault`` may be set at any time; open watches heed :meth:`cut` and :meth:`mute`."""
+    """The server; what it passes on, it sends with the login of ``kubeconfig``. ``fault`` may be set at any time; open watches heed :meth:`cut` and :meth:`mute`."""
 
     def __init__(self, kubeconfig: Path) -> None:
         self.fault: Fault | None = None
@@ -41,6 +41,7 @@ class FaultyApi:
         self._cuts = 0
         self._mutes = 0
         self._config = yaml.safe_load(kubeconfig.read_text())
+        self._user = self._config["users"][0]["user"]
         self._stack = contextlib.AsyncExitStack()
         self._upstream = self._config["clusters"][0]["cluster"]["server"]
 
@@ -118,19 +119,25 @@ class FaultyApi:
 
     def _pass_on(self, request: kmock.Request) -> Any:
         kept = ("Accept", "Content-Type")
+        login = {"Authorization": f"Bearer {self._user['token']}"} if "token" in self._user else {}
         return self._session.request(
             request.method.value,
             f"{self._upstream}{request.url.raw_path_qs}",
             data=request.body or None,
-            headers={name: value for name, value in request.headers.items() if name.title() in kept},
+            headers={
+                **{name: value for name, value in request.headers.items() if name.title() in kept},
+                **login,
+            },
             timeout=aiohttp.ClientTimeout(total=None),
         )
 
     def _trust(self) -> ssl.SSLContext:
-        cluster, user = self._config["clusters"][0]["cluster"], self._config["users"][0]["user"]
-        trust = ssl.create_default_context(cafile=cluster["certificate-authority"])
+        trust = ssl.create_default_context(
+            cafile=self._config["clusters"][0]["cluster"]["certificate-authority"]
+        )
         trust.verify_flags &= ~ssl.VERIFY_X509_STRICT
-        trust.load_cert_chain(user["client-certificate"], user["client-key"])
+        if "client-certificate" in self._user:
+            trust.load_cert_chain(self._user["client-certificate"], self._user["client-key"])
         return trust
 
 

@@ -1,4 +1,4 @@
-"""Plays the kubelet for one namespace: pods become ready, or crash, by what their command says.
+"""Plays the kubelet for one namespace: pods become ready, or get into trouble, by what they are asked to run.
 
 The test clusters have an API server and controllers, but no nodes. What a kubelet would report is written to
 the status of each pod as soon as it exists; everything above that (Deployment, ReplicaSets, rollouts) is the
@@ -9,21 +9,35 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 from beamline_sdk.deployment.kube_api import MERGE, KubeApi, KubeError
 
 NOW = "2026-01-01T00:00:00Z"
+Trouble = Literal["crash", "image", "config", "unready"]
+"""It exits again and again; its image can't be pulled; its Secret is missing; it runs and is never ready."""
 
 
 class PodPlayer:
-    """``breaks`` is a part of a command that makes its pods crash, with ``last_words``."""
+    """``breaks`` is a part of an image or a command that gets its pods into ``trouble``; those that crash do
+    so with ``last_words``.
+    """
 
-    def __init__(self, api: KubeApi, namespace: str, *, breaks: str = "", last_words: str = "") -> None:
+    def __init__(
+        self,
+        api: KubeApi,
+        namespace: str,
+        *,
+        breaks: str = "",
+        last_words: str = "",
+        trouble: Trouble = "crash",
+    ) -> None:
         self._api = api
         self._path = f"/api/v1/namespaces/{namespace}/pods"
         self._breaks = breaks
         self._last_words = last_words
+        self._trouble = trouble
+        self._told: set[str] = set()
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> PodPlayer:
@@ -35,6 +49,11 @@ class PodPlayer:
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
+
+    def spoil(self, breaks: str) -> None:
+        """From now on these are in trouble, also those that were ready."""
+        self._breaks = breaks
+        self._told.clear()
 
     async def names(self) -> set[str]:
         """Names of the pods that are there and stay."""
@@ -48,25 +67,22 @@ class PodPlayer:
         while True:
             with suppress(KubeError):
                 async for pod in self._api.items(self._path):
-                    if not pod.get("status", {}).get("containerStatuses"):
+                    if pod["metadata"]["uid"] not in self._told:
+                        self._told.add(pod["metadata"]["uid"])
                         await self._report(pod)
             await asyncio.sleep(0.05)
 
     async def _report(self, pod: dict[str, Any]) -> None:
         container = pod["spec"]["containers"][0]
-        said = " ".join([*container.get("command", ()), *container.get("args", ())])
-        crashes = bool(self._breaks) and self._breaks in said
-        state: dict[str, Any] = {"running": {"startedAt": NOW}}
-        if crashes:
-            state = {"waiting": {"reason": "CrashLoopBackOff"}}
+        asked = [container["image"], *container.get("command", ()), *container.get("args", ())]
+        broken = bool(self._breaks) and self._breaks in " ".join(asked)
         reported: dict[str, Any] = {
-            "name": container["name"], "image": container["image"], "imageID": "", "ready": not crashes,
-            "restartCount": 3 if crashes else 0, "state": state,
+            "name": container["name"], "image": container["image"], "imageID": "", "ready": not broken,
+            "restartCount": 0, "state": {"running": {"startedAt": NOW}},
         }  # fmt: skip
-        if crashes:
-            ended = {"exitCode": 1, "message": self._last_words, "startedAt": NOW, "finishedAt": NOW}
-            reported["lastState"] = {"terminated": ended}
-        ready = "False" if crashes else "True"
+        if broken:
+            reported |= self._in_trouble()
+        ready = "False" if broken else "True"
         conditions = [
             {"type": name, "status": ready, "lastTransitionTime": NOW}
             for name in ("Ready", "ContainersReady")
@@ -75,3 +91,20 @@ class PodPlayer:
         path = f"{self._path}/{pod['metadata']['name']}/status"
         with suppress(KubeError):  # it is gone meanwhile
             await self._api.request("PATCH", path, body={"status": status}, content_type=MERGE)
+
+    def _in_trouble(self) -> dict[str, Any]:
+        match self._trouble:
+            case "image":
+                return {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}}
+            case "config":
+                message = 'secret "keys" not found'
+                return {"state": {"waiting": {"reason": "CreateContainerConfigError", "message": message}}}
+            case "unready":
+                return {}
+            case _:
+                ended = {"exitCode": 1, "message": self._last_words, "startedAt": NOW, "finishedAt": NOW}
+                return {
+                    "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+                    "restartCount": 3,
+                    "lastState": {"terminated": ended},
+                }

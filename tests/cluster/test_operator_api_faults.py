@@ -52,8 +52,8 @@ def dropped(request: kmock.Request) -> Any:
 
 
 @pytest.fixture
-async def faulty(cluster: Any) -> AsyncIterator[FaultyApi]:
-    async with FaultyApi(Path(cluster.kubeconfig)) as server:
+async def faulty(bench: Bench) -> AsyncIterator[FaultyApi]:
+    async with FaultyApi(Path(bench.settings["kubeconfig"])) as server:
         yield server
 
 

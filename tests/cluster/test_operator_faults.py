@@ -88,9 +88,9 @@ class Process:
 
 @pytest.mark.parametrize("scenario", ["created", "edited", "deleted"])
 async def test_killed_after_any_answer_of_the_api_server_it_ends_where_it_would_have(
-    bench: Bench, cluster: Any, scenario: str
+    bench: Bench, scenario: str
 ) -> None:
-    api = await MortalApi.connect(str(cluster.kubeconfig))
+    api = await MortalApi.connect(bench.settings["kubeconfig"])
     api.written = []
 
     async def play(name: str, dies_after: int | None) -> tuple[int, dict[str, Any]]:

@@ -1,38 +1,19 @@
-"""``rollback: auto`` with the real Deployment controller. There is no kubelet: the test says how pods are."""
+"""``rollback`` with the real Deployment controller. There is no kubelet: the test says how pods are."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from operatorbench import WORKLOAD, Bench
+from podplayer import PodPlayer, Trouble
 
-from beamline_sdk.deployment.kube_api import MERGE
-
-BAD = "ghcr.io/beamline/beamline:no-such-tag"
-READY = {
-    "phase": "Running",
-    "conditions": [
-        {"type": name, "status": "True", "lastTransitionTime": "2030-01-01T00:00:00Z"}
-        for name in ("Ready", "ContainersReady", "PodScheduled")
-    ],
-}
+BAD = "ghcr.io/beamline/beamline:bad"
+GOOD = WORKLOAD["image"]
 
 
-async def pods(bench: Bench, image: str) -> list[dict[str, Any]]:
-    path = f"/api/v1/namespaces/{bench.namespace}/pods"
-    found = [item async for item in bench.api.items(path)]
-    return [pod for pod in found if pod["spec"]["containers"][0]["image"] == image]
-
-
-async def say(bench: Bench, image: str, status: dict[str, Any]) -> None:
-    """What a kubelet would report of the pod with ``image``."""
-
-    async def there() -> Any:
-        return await pods(bench, image)
-
-    for pod in await bench.until(there, f"a pod with {image}"):
-        path = f"/api/v1/namespaces/{bench.namespace}/pods/{pod['metadata']['name']}/status"
-        await bench.api.request("PATCH", path, body={"status": status}, content_type=MERGE)
+def auto(image: str, **more: Any) -> dict[str, Any]:
+    return {**WORKLOAD, "image": image, "rollback": "auto", **more}
 
 
 async def status(bench: Bench) -> dict[str, Any]:
@@ -41,51 +22,130 @@ async def status(bench: Bench) -> dict[str, Any]:
     return dict(found.get("status", {}))
 
 
-async def test_an_image_that_can_t_be_pulled_gives_way_to_the_last_good_revision(bench: Bench) -> None:
-    await bench.start()
-    await bench.extension("guard", workload={**WORKLOAD, "rollback": "auto"})
-    await say(bench, WORKLOAD["image"], READY)
-    await bench.wait("Extension", "guard", "WorkloadReady", "True", "WorkloadReady")
-    assert (await status(bench))["lastGood"]["image"] == WORKLOAD["image"]
-    await bench.extension("guard", workload={**WORKLOAD, "image": BAD, "rollback": "auto"})
-    waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
-    container = {"name": "extension", "image": BAD, "imageID": "", "ready": False, "restartCount": 0}
-    await say(bench, BAD, {"phase": "Pending", "containerStatuses": [{**container, "state": waiting}]})
-    told = await bench.wait("Extension", "guard", "WorkloadReady", "False", "WorkloadRolledBack")
-    assert "can't be pulled" in told["message"]
+async def runs(bench: Bench, image: str) -> None:
+    """Waits until every pod has ``image``, and the Deployment is done."""
 
-    async def back() -> bool:
+    async def settled() -> bool:
         deployment = await bench.get("Deployment", "guard")
-        assert deployment is not None
-        image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
-        return image == WORKLOAD["image"] and not await pods(bench, BAD)
-
-    await bench.until(back, "the last good image")
-
-    async def runs() -> bool:
-        return "runs again" in (await bench.condition("Extension", "guard", "WorkloadReady")).get(
-            "message", ""
+        pods = [
+            pod["spec"]["containers"][0]["image"]
+            async for pod in bench.api.items(f"/api/v1/namespaces/{bench.namespace}/pods")
+            if not pod["metadata"].get("deletionTimestamp")
+        ]
+        return (
+            deployment is not None
+            and deployment["status"].get("observedGeneration") == deployment["metadata"]["generation"]
+            and deployment["status"].get("availableReplicas", 0) == 1
+            and deployment["spec"]["template"]["spec"]["containers"][0]["image"] == image
+            and pods == [image]
         )
 
-    await bench.until(runs, "the last good revision ready")
-    now = await status(bench)
-    assert (now["rolledBack"]["generation"], now["lastGood"]["generation"]) == (2, 1)
-    await bench.wait("Extension", "guard", "Stalled", "True", "WorkloadRolledBack")
-    await bench.stop()
-    await bench.start(resync_s=0.5)
-    before = await bench.get("Deployment", "guard")
-    await bench.extension("guard", workload={**WORKLOAD, "rollback": "auto", "args": ["--again"]})
+    await bench.until(settled, f"one pod of {image} and no other")
 
-    async def tried() -> bool:
+
+async def back(bench: Bench) -> dict[str, Any]:
+    """Waits until the condition says that the last good revision runs again."""
+
+    async def said() -> dict[str, Any]:
+        condition = await bench.condition("Extension", "guard", "WorkloadReady")
+        return condition if "runs again" in condition.get("message", "") else {}
+
+    told = await bench.until(said, "the last good revision ready")
+    assert told["reason"] == "WorkloadRolledBack"
+    return dict(told)
+
+
+async def images_tried(bench: Bench) -> list[str]:
+    """The images of the Deployment's revisions, oldest first."""
+    path = f"/apis/apps/v1/namespaces/{bench.namespace}/replicasets"
+    return [
+        item["spec"]["template"]["spec"]["containers"][0]["image"] async for item in bench.api.items(path)
+    ]
+
+
+TROUBLES: list[Any] = [
+    pytest.param("image", {}, f"{BAD} can't be pulled", id="an image that can't be pulled"),
+    pytest.param("crash", {}, "exits again and again (code 1): boom", id="a crash loop"),
+    pytest.param("config", {}, 'secret "keys" not found', id="a Secret that is missing"),
+    pytest.param(
+        "unready",
+        {"progressDeadlineSeconds": 10},
+        "no progress within 10 s (progressDeadlineSeconds)",
+        id="no progress within its deadline",
+    ),
+]
+
+
+@pytest.mark.parametrize(("trouble", "more", "says"), TROUBLES)
+async def test_a_failed_rollout_gives_way_to_the_last_good_revision_once(
+    bench: Bench, trouble: Trouble, more: dict[str, Any], says: str
+) -> None:
+    async with PodPlayer(bench.api, bench.namespace, breaks=BAD, last_words="boom", trouble=trouble):
+        await bench.start()
+        await bench.extension("guard", workload=auto(GOOD, **more))
+        await bench.wait("Extension", "guard", "WorkloadReady", "True", "WorkloadReady")
+        assert (await status(bench))["lastGood"]["image"] == GOOD
+        await bench.extension("guard", workload=auto(BAD, **more))
+        told = await back(bench)
+        assert says in told["message"]
+        assert f"Generation 1 ({GOOD}) runs again" in told["message"]
+        await runs(bench, GOOD)
+        stalled = await bench.wait("Extension", "guard", "Stalled", "True", "WorkloadRolledBack")
+        assert says in stalled["message"]
+        await bench.wait("Extension", "guard", "Ready", "False", "WorkloadRolledBack")
+        now = await status(bench)
+        assert (now["rolledBack"]["generation"], now["lastGood"]["generation"]) == (2, 1)
+
+        # The bad spec stays, and nothing flaps: not after a restart, not in a full compare.
+        before = await bench.get("Deployment", "guard")
+        await bench.stop()
+        await bench.start(resync_s=0.3)
+        await bench.extension("other", workload=None)
+        await bench.wait("Extension", "other", "Synced", "True")
+        after = await bench.get("Deployment", "guard")
+        assert before is not None
+        assert after is not None
+        assert after["metadata"]["generation"] == before["metadata"]["generation"]
+        assert sorted(await images_tried(bench)) == sorted([GOOD, BAD])
+
+        # Another spec is another try, and a good one ends it.
+        await bench.extension("guard", workload=auto(GOOD, args=["--again"], **more))
+        await bench.wait("Extension", "guard", "WorkloadReady", "True", "WorkloadReady")
+        now = await status(bench)
+        assert "rolledBack" not in now
+        assert now["lastGood"]["generation"] == 3
+
+
+async def test_what_is_ready_until_it_exits_gives_way_too(bench: Bench) -> None:
+    """Without probes a container is ready from its first moment."""
+    async with PodPlayer(bench.api, bench.namespace, last_words="boom") as kubelet:
+        await bench.start()
+        await bench.extension("guard", workload=auto(GOOD, probes={"enabled": False}))
+        await bench.wait("Extension", "guard", "WorkloadReady", "True", "WorkloadReady")
+        await bench.extension("guard", workload=auto(BAD, probes={"enabled": False}))
+
+        async def good() -> bool:
+            return bool((await status(bench)).get("lastGood", {}).get("image") == BAD)
+
+        await bench.until(good, "the bad revision taken for good")
+        kubelet.spoil(BAD)
+        assert "boom" in (await back(bench))["message"]
+        await runs(bench, GOOD)
+        assert (await status(bench))["lastGood"]["image"] == GOOD
+
+
+async def test_by_hand_the_message_says_which_revision_was_good_and_nothing_is_changed(bench: Bench) -> None:
+    async with PodPlayer(bench.api, bench.namespace, breaks=BAD, trouble="image"):
+        await bench.start()
+        await bench.extension("guard")
+        await bench.wait("Extension", "guard", "WorkloadReady", "True", "WorkloadReady")
+        await bench.extension("guard", workload={**WORKLOAD, "image": BAD})
+        told = await bench.wait("Extension", "guard", "WorkloadReady", "False", "WorkloadFailed")
+        assert f"{BAD} can't be pulled" in told["message"]
+        assert f"The last good revision is that of generation 1 ({GOOD})" in told["message"]
+        await bench.wait("Extension", "guard", "Stalled", "True", "WorkloadFailed")
         deployment = await bench.get("Deployment", "guard")
         assert deployment is not None
-        return bool(deployment["spec"]["template"]["spec"]["containers"][0].get("args") == ["--again"])
-
-    await bench.until(tried, "another spec is another try")
-    assert before is not None
-    assert before["spec"]["template"]["spec"]["containers"][0]["image"] == WORKLOAD["image"]
-
-    async def forgotten() -> bool:
-        return "rolledBack" not in await status(bench)
-
-    await bench.until(forgotten, "the end of the roll-back")
+        assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == BAD
+        await bench.extension("guard")
+        await bench.wait("Extension", "guard", "WorkloadReady", "True", "WorkloadReady")

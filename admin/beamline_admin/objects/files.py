@@ -80,6 +80,15 @@ class FileObjects:
             metadata = {"annotations": {CHANGED_BY: author.signature}}
             _replace(path, documents, _edited(documents, number, {"spec": spec}, metadata))
 
+    async def set_field(self, held: Held, name: str, value: Any) -> None:
+        """Sets one field of the spec as its file states it, and nothing else; None takes it out."""
+        async with self._lock:
+            documents, number, path = self._find(held)
+            spec = {**(documents.data[number].get("spec") or {}), name: value}
+            if value is None:
+                del spec[name]
+            _replace(path, documents, _edited(documents, number, {"spec": spec}))
+
     async def annotate(self, held: Held, name: str, value: str, author: Author) -> None:
         """See :class:`.port.Objects`."""
         async with self._lock:

@@ -10,6 +10,7 @@ import typer
 
 from beamline_cli.faults import CliError, ExitCode
 from beamline_cli.output import Format, as_json, as_yaml, paint, say, show_objects, table
+from beamline_cli.place import Context, Kubeconfig, Namespace, find_place
 from beamline_cli.routers import Credentials, NatsUrl, Router, Timeout, ask, results
 
 if TYPE_CHECKING:
@@ -97,27 +98,23 @@ def get(
     kind: Annotated[str, typer.Argument(metavar="[KIND]", help="ext, rp or all.")] = "all",
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One object.")] = None,
     *,
-    namespace: Annotated[
-        str | None, typer.Option("--namespace", "-n", help="Namespace; default: all of them.")
-    ] = None,
+    namespace: Namespace = None,
     state: State = None,
-    kubeconfig: Annotated[
-        Path | None, typer.Option(help="Ask the cluster of this file instead of a running `beamline up`.")
-    ] = None,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Show Extensions and RoutingPolicies with their status."""
     wanted = KINDS.get(kind.lower())
     if wanted is None:
         raise CliError(f"there is no kind {kind!r}: it is ext, rp or all", ExitCode.USAGE)
-    if kubeconfig is not None:
+    place = find_place(kubeconfig, state, context)
+    if place.running is None:
         from beamline_cli.kube import objects_of
 
-        objects = objects_of(kubeconfig, wanted or None)
+        objects = objects_of(place, wanted or None, namespace)
     else:
-        from beamline_cli.up.state import find_running
-
-        objects = _local(find_running(state))
+        objects = _local(place.running)
     chosen = [
         item
         for item in objects

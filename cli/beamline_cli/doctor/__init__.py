@@ -1,1 +1,3 @@
-"""What ``beamline check`` looks at: one check is one function and one line in :mod:`.checks`."""
+"""What ``beamline check`` looks at: a check is one function in a module of its group, and one line in
+:data:`.checks.CHECKS`.
+"""

@@ -1,213 +1,146 @@
 """The checks, in their order. To add one, write a function and name it in :data:`CHECKS`.
 
-A check returns what it found. It raises nothing on purpose: :func:`examine` turns an API server or a database
-that does not answer into a failed check, so one fault never hides the others.
+A check says what it needs: ``cluster`` (an API server), ``objects`` (a cluster or a running ``beamline up``),
+``database`` and ``nats``. Where nobody named that, it is skipped. The first check of each need is its *door*:
+where a door finds nobody, or is refused, it fails, and the others that need the same are skipped, because
+they would only say it again.
+
+A check returns what it found and raises what its look-ups raise. Missing rights make it skipped, with the
+right that is missing: not being allowed to look is no fault of what is looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from enum import StrEnum
-from typing import Any, Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
-from beamline_contract.crd import crd
-from beamline_contract.names import GROUP, VERSION
-from beamline_contract.objects import KINDS, PLURAL
-from beamline_operator.edges.preflight import APPLY_CRDS, Refusal, check_cluster
-from beamline_registry import migrate
-from beamline_registry.port import RegistryError
-from beamline_sdk.deployment.kube_api import KubeApi, KubeError
+from beamline_cli.faults import CliError
+from beamline_registry.port import RegistryDeniedError, RegistryError, RegistryUnavailableError, SchemaError
+from beamline_sdk.deployment.kube_api import KubeError
+from beamline_sdk.link import LinkError
 
-from .finalizers import stuck
+from . import broker, cluster, objects, operator, registry, rights, routers, secrets
+from .patient import Finding, Patient, failed, skipped
 
-
-class Verdict(StrEnum):
-    """How a check ended."""
-
-    OK = "ok"
-    WARNING = "warning"
-    FAILED = "failed"
-    SKIPPED = "skipped"
+Need: TypeAlias = Literal["cluster", "objects", "database", "nats"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What a check found; ``help`` is the command or the step that helps."""
+class Check:
+    """One check. ``look`` is asked only where ``need`` is there."""
 
-    verdict: Verdict
-    message: str
-    help: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Patient:
-    """What is looked at; None where nobody named it. An empty ``namespaces`` is all of them."""
-
-    api: KubeApi | None = None
-    database_url: str | None = None
-    nats_url: str | None = None
-    namespaces: Sequence[str] = ()
+    group: str
+    name: str
+    need: Need
+    look: Callable[[Patient], Awaitable[Finding]]
+    door: bool = False
 
 
-Check: TypeAlias = Callable[[Patient], Awaitable[Finding]]
-_NO_CLUSTER: Final = Finding(Verdict.SKIPPED, "no cluster is named", "--kubeconfig FILE")
-
-
-async def api_server(patient: Patient) -> Finding:
-    """The API server answers."""
-    if patient.api is None:
-        return _NO_CLUSTER
-    version = await patient.api.request("GET", "/version")
-    return Finding(Verdict.OK, f"Kubernetes {version.get('gitVersion')} answers")
-
-
-async def crds_present(patient: Patient) -> Finding:
-    """The API server knows our kinds."""
-    if patient.api is None:
-        return _NO_CLUSTER
-    found = await patient.api.find(f"/apis/{GROUP}/{VERSION}")
-    served = {str(item["name"]) for item in (found or {}).get("resources", ())}
-    missing = sorted(
-        {plural for kind in KINDS for plural in (PLURAL[kind], f"{PLURAL[kind]}/status")} - served
-    )
-    if missing:
-        return Finding(
-            Verdict.FAILED, f"the API server does not serve {', '.join(missing)}", f"`{APPLY_CRDS}`"
-        )
-    return Finding(Verdict.OK, f"{GROUP}/{VERSION} is served")
-
-
-async def crds_fresh(patient: Patient) -> Finding:
-    """The CRDs have every field that this program knows."""
-    if patient.api is None:
-        return _NO_CLUSTER
-    older = []
-    for kind in KINDS:
-        path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{PLURAL[kind]}.{GROUP}"
-        found = await patient.api.find(path)
-        if found is None:
-            return Finding(Verdict.SKIPPED, f"there is no CRD of {kind}")
-        lacking = sorted(fields_of(crd(kind)) - fields_of(found))
-        if lacking:
-            older.append(f"{kind} lacks {', '.join(lacking[:3])}")
-    if older:
-        return Finding(
-            Verdict.FAILED, f"the CRDs are older than this program: {'; '.join(older)}", f"`{APPLY_CRDS}`"
-        )
-    return Finding(Verdict.OK, "the CRDs have every field of this program")
-
-
-async def rights(patient: Patient) -> Finding:
-    """These credentials may do what an operator does."""
-    if patient.api is None:
-        return _NO_CLUSTER
-    try:
-        await check_cluster(patient.api, patient.namespaces)
-    except Refusal as error:
-        return Finding(Verdict.WARNING, str(error), "run it with the operator's own credentials to be sure")
-    return Finding(Verdict.OK, "these credentials may do all that an operator does")
-
-
-async def finalizers(patient: Patient) -> Finding:
-    """No object hangs in its deletion."""
-    if patient.api is None:
-        return _NO_CLUSTER
-    found = await stuck(patient.api, patient.namespaces, datetime.now(UTC))
-    if not found:
-        return Finding(Verdict.OK, "no object hangs in its deletion")
-    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-    return Finding(
-        Verdict.FAILED,
-        f"{', '.join(found[:5])}{more} can't go: no operator takes the finalizer off",
-        "start the operator, or `beamline doctor --release-finalizers`",
-    )
-
-
-async def stalled_objects(patient: Patient) -> Finding:
-    """No object needs a person."""
-    if patient.api is None:
-        return _NO_CLUSTER
-    found = []
-    for kind in KINDS:
-        for namespace in patient.namespaces or ("",):
-            where = f"/namespaces/{namespace}" if namespace else ""
-            async for item in patient.api.items(f"/apis/{GROUP}/{VERSION}{where}/{PLURAL[kind]}"):
-                reason = _stalled(item.get("status") or {})
-                if reason:
-                    meta = item["metadata"]
-                    found.append(f"{kind} {meta['namespace']}/{meta['name']} ({reason})")
-    if not found:
-        return Finding(Verdict.OK, "no object needs a person")
-    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-    return Finding(Verdict.WARNING, f"stalled: {', '.join(found[:5])}{more}", "`kubectl describe` them")
-
-
-async def database(patient: Patient) -> Finding:
-    """The database answers and has this program's schema."""
-    if patient.database_url is None:
-        return Finding(Verdict.SKIPPED, "no database is named", "--database-url or BEAMLINE_DATABASE_URL")
-    wrong = await migrate.check(patient.database_url)
-    if wrong is not None:
-        return Finding(Verdict.FAILED, wrong)
-    return Finding(Verdict.OK, f"the database answers, at {migrate.latest()}")
-
-
-async def nats(patient: Patient) -> Finding:
-    """NATS takes connections."""
-    if patient.nats_url is None:
-        return Finding(Verdict.SKIPPED, "no NATS is named", "--nats-url or NATS_URL")
-    from beamline_sdk.nats_probe import answers
-
-    fault = await answers(patient.nats_url)
-    if fault is not None:
-        return Finding(Verdict.FAILED, f"NATS does not answer: {fault}", "start it, or correct the address")
-    return Finding(Verdict.OK, "NATS takes connections")
-
-
-CHECKS: Final[tuple[tuple[str, Check], ...]] = (
-    ("api-server", api_server),
-    ("crds-present", crds_present),
-    ("crds-fresh", crds_fresh),
-    ("rights", rights),
-    ("finalizers", finalizers),
-    ("stalled-objects", stalled_objects),
-    ("database", database),
-    ("nats", nats),
+CHECKS: Final[tuple[Check, ...]] = (
+    Check("cluster", "api-server", "cluster", cluster.answers, door=True),
+    Check("cluster", "kubernetes-version", "cluster", cluster.version),
+    Check("cluster", "crds-present", "cluster", cluster.crds_present),
+    Check("cluster", "crds-fresh", "cluster", cluster.crds_fresh),
+    Check("cluster", "crds-stored", "cluster", cluster.crds_stored),
+    Check("cluster", "namespaces", "cluster", cluster.namespaces),
+    Check("cluster", "pod-security", "cluster", cluster.pod_security),
+    Check("cluster", "cluster-clock", "cluster", cluster.clock),
+    Check("rights", "operator-rights", "cluster", rights.of_the_operator),
+    Check("rights", "your-rights", "cluster", rights.of_the_caller),
+    Check("components", "operator", "cluster", operator.present),
+    Check("components", "operator-lease", "cluster", operator.lease),
+    Check("components", "components-ready", "cluster", operator.ready),
+    Check("components", "versions", "cluster", operator.versions),
+    Check("components", "images", "cluster", operator.images),
+    Check("components", "disruption-budgets", "cluster", operator.budgets),
+    Check("registry", "database", "database", registry.answers, door=True),
+    Check("registry", "database-version", "database", registry.version),
+    Check("registry", "schema", "database", registry.schema),
+    Check("registry", "database-role", "database", registry.role),
+    Check("registry", "audit-guards", "database", registry.guards),
+    Check("registry", "audit-chain", "database", registry.chain),
+    Check("registry", "database-clock", "database", registry.clock),
+    Check("nats", "nats", "nats", broker.answers, door=True),
+    Check("nats", "nats-version", "nats", broker.version),
+    Check("nats", "nats-auth", "nats", broker.credentials),
+    Check("nats", "nats-tls", "nats", broker.encryption),
+    Check("nats", "nats-max-payload", "nats", broker.max_payload),
+    Check("routers", "routers", "nats", routers.present),
+    Check("routers", "router-reports", "nats", routers.reports),
+    Check("routers", "router-revisions", "nats", routers.revisions),
+    Check("routers", "router-tables", "nats", routers.fresh),
+    Check("routers", "router-refusals", "nats", routers.refusals),
+    Check("routers", "router-versions", "nats", routers.versions),
+    Check("routers", "router-clocks", "nats", routers.clocks),
+    Check("routers", "api-keys", "nats", routers.keys),
+    Check("routers", "breakers", "nats", routers.breakers),
+    Check("objects", "finalizers", "objects", objects.finalizers),
+    Check("objects", "stalled-objects", "objects", objects.stalled),
+    Check("objects", "extensions-ready", "objects", objects.extensions_ready),
+    Check("objects", "policies-programmed", "objects", objects.policies_programmed),
+    Check("objects", "suspended", "objects", objects.suspended),
+    Check("objects", "provider-keys", "objects", secrets.provider_keys),
 )
 
+_NAMED_BY: Final[dict[Need, tuple[str, str]]] = {
+    "cluster": ("no cluster is named", "--kubeconfig FILE, or --in-cluster"),
+    "objects": ("no cluster is named", "--kubeconfig FILE, or --in-cluster"),
+    "database": ("no database is named", "--database-url or BEAMLINE_DATABASE_URL"),
+    "nats": ("no NATS is named", "--nats-url or NATS_URL"),
+}
+_DOOR_OF: Final[dict[Need, Need]] = {"objects": "cluster"}
+_DENIED: Final = frozenset({401, 403})
 
-async def examine(patient: Patient) -> list[tuple[str, Finding]]:
+
+async def examine(patient: Patient) -> list[tuple[Check, Finding]]:
     """Every check with what it found."""
-    found = []
-    for name, check in CHECKS:
-        try:
-            finding = await check(patient)
-        except (KubeError, RegistryError) as error:
-            finding = Finding(Verdict.FAILED, str(error))
-        found.append((name, finding))
+    found: list[tuple[Check, Finding]] = []
+    closed: dict[Need, str] = {}
+    """Doors that failed, by what they lead to."""
+    for check in CHECKS:
+        need = _DOOR_OF.get(check.need, check.need)
+        if not _named(patient, check.need):
+            finding = skipped(*_NAMED_BY[check.need])
+        elif need in closed and not check.door and _named(patient, need):
+            finding = skipped(f"not looked at, because the check `{closed[need]}` failed")
+        else:
+            finding = await _looked(check, patient)
+            if check.door and finding.verdict == "failed":
+                closed[need] = check.name
+        found.append((check, finding))
     return found
 
 
-def fields_of(document: Mapping[str, Any]) -> set[str]:
-    """Paths of every field of the schemas of our version, without values."""
-    versions = [one for one in document["spec"]["versions"] if one["name"] == VERSION]
-    found: set[str] = set()
-    pending = [("", one["schema"]["openAPIV3Schema"]) for one in versions]
-    while pending:
-        at, node = pending.pop()
-        for name, child in (node.get("properties") or {}).items():
-            path = f"{at}.{name}".lstrip(".")
-            found.add(path)
-            pending.append((path, child))
-        inner = (node.get(name) for name in ("items", "additionalProperties"))
-        pending.extend((at, child) for child in inner if isinstance(child, Mapping))
-    return found
+def _named(patient: Patient, need: Need) -> bool:
+    return {
+        "cluster": patient.api is not None,
+        "objects": patient.api is not None or patient.running is not None,
+        "database": patient.database_url is not None,
+        "nats": patient.nats is not None,
+    }[need]
 
 
-def _stalled(status: Mapping[str, Any]) -> str:
-    for condition in status.get("conditions") or ():
-        if (condition.get("type"), condition.get("status")) == ("Stalled", "True"):
-            return str(condition.get("reason"))
-    return ""
+async def _looked(check: Check, patient: Patient) -> Finding:
+    try:
+        return await check.look(patient)
+    except KubeError as error:
+        if check.door:
+            return failed(str(error), "look at the kubeconfig's server, user and context")
+        if error.status in _DENIED:
+            return skipped(f"these credentials may not look: {error}")
+        return skipped(str(error)) if error.status == 0 else failed(str(error))
+    except RegistryDeniedError as error:
+        if check.door:
+            return failed(str(error), "correct user, password and database of the URL")
+        return skipped(f"this login may not look: {error}")
+    except RegistryUnavailableError as error:
+        return failed(str(error), "start it, or correct the address") if check.door else skipped(str(error))
+    except SchemaError as error:
+        return failed(str(error)) if check.door else skipped(str(error))
+    except (LinkError, CliError, OSError) as error:
+        if check.door:
+            return failed(str(error), "start it, or correct address, credentials and TLS files")
+        return skipped(str(error))
+    except RegistryError as error:
+        return failed(str(error))

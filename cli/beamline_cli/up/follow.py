@@ -125,6 +125,7 @@ def _lasts(reason: str) -> bool:
         "NotSynced",
         "Reconciling",
         "Observed",
+        "Pending",
         "NoRouters",
         "Deleting",
     }

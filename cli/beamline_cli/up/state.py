@@ -117,7 +117,8 @@ def find_running(state: Path | None) -> RunningUp:
     found = list(_all_running())
     if not found:
         raise CliError(
-            "nothing runs here: start `beamline up DIR`, or give --url or --state", ExitCode.UNAVAILABLE
+            "nothing runs here: start `beamline up DIR`, or say where: --state, --kubeconfig or an address",
+            ExitCode.UNAVAILABLE,
         )
     if len(found) > 1:
         here = [running for running in found if Path(running.folder) == Path.cwd()]
@@ -154,7 +155,7 @@ def _all_running() -> Iterator[RunningUp]:
 
 
 def _running(state: Path) -> RunningUp | None:
-    if not _is_held(state):
+    if not is_held(state):
         return None
     try:
         document = json.loads((state / _RUN).read_text())
@@ -163,7 +164,8 @@ def _running(state: Path) -> RunningUp | None:
         return None
 
 
-def _is_held(state: Path) -> bool:
+def is_held(state: Path) -> bool:
+    """Whether a `beamline up` runs with this state."""
     try:
         with (state / _LOCK).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,14 +1,14 @@
 """The one writer: carries out a plan and tells what came of each step as a value.
 
-The order inside a plan is fixed: finalizer on, registry, workload, finalizer off. A fault in the registry
-does not keep the workload from being applied, and the other way round.
+The order inside a plan is fixed: registry, workload, finalizer on or off. A fault in the registry does not
+keep the workload from being applied, and the other way round.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -34,6 +34,12 @@ from .view import Attempts, Row
 _log = structlog.get_logger()
 
 
+_ADOPTED: Final = Event(
+    EventReason.ADOPTED,
+    "Took over the workload that an earlier Extension of this name left behind (deletionPolicy Retain).",
+)
+
+
 class Actor:
     """Writes to store, registry and deployments."""
 
@@ -55,17 +61,19 @@ class Actor:
         """The attempts after this plan.
 
         Raises :class:`FencedError` where another operator took over, and ``StoreError`` where the finalizer
-        could not be written: without it nothing may enter the registry.
+        could not be written.
         """
-        if plan.finalizer is True:
-            await self._store.set_finalizer(key, True)
-            attempts = replace(attempts, finalizer=True)
         if plan.writes:
             attempts = await self.write(key, plan.writes, attempts)
         if plan.deploy is not None:
             attempts = await self._deploy(key, plan.deploy, attempts)
+            if plan.adopts and attempts.deploy_fault is None:
+                await self._store.record_event(key, _ADOPTED)
         if plan.undeploy:
             attempts = await self._undeploy(key, attempts)
+        if plan.finalizer is True:
+            await self._store.set_finalizer(key, True)
+            attempts = replace(attempts, finalizer=True)
         if plan.finalizer is False:
             await self._store.set_finalizer(key, False)
             self._ledger.forget(key)

@@ -134,8 +134,10 @@ def remembered(status: Mapping[str, Any]) -> CanaryStatus | None:
 
 
 def revision_of(spec: ExtensionSpec) -> str:
-    """16 hex digits over everything that is tried out; the number of replicas is not."""
-    document = {name: value for name, value in spec.to_manifest().items() if name not in _UNTRIED}
+    """16 hex digits over everything that is tried out. The number of replicas is not, and neither is a field
+    that a later version adds while it has its default: an upgrade starts no canary anew.
+    """
+    document = {name: value for name, value in spec.stated().items() if name not in _UNTRIED}
     if isinstance(workload := document.get("workload"), dict):
         document["workload"] = {name: value for name, value in workload.items() if name != "replicas"}
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]

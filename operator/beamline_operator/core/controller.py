@@ -8,8 +8,9 @@ What wakes a key: the store (:meth:`Controller.enqueue`), another object (the re
 router's report (:meth:`Controller.on_router_report`), its own timer, the full compare. What woke it is never
 passed on.
 
-The full compare repairs what was missed, in all directions: rows without an object are removed, objects whose
-row is missing or not theirs are written again, and every object is looked at once, spread over a while.
+The full compare repairs what was missed, in all directions: rows and workloads without an object are removed,
+objects whose row is missing or not theirs are written again, and every object is looked at once with all that
+it owns, spread over a while.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from beamline_contract.names import object_id
 from beamline_contract.objects import KINDS, Extension, Kind, ObjectKey
 from beamline_contract.reports import RouterHealth, RouterStatus
 from beamline_registry.port import FencedError, RegistryError, RegistryWriter, Remove
+from beamline_sdk.deployment.port import DeploymentError
 
 from .health import SLOT_S
 from .ports import Hints, ObjectStore, StoreError
@@ -37,6 +39,8 @@ from .workload import read_by
 RESYNC_S: Final = 300.0
 SPREAD_S: Final = 10.0
 """A change that touches every object, such as a router that comes or goes, is spread over up to this long."""
+CROWD: Final = 32
+"""With more objects due than this, each is served first and described when there is time."""
 STOP_GRACE_S: Final = 10.0
 KEPT_REVISIONS: Final = 10_000
 """Tombstones of so many revisions stay; a router that was away for longer reads everything once."""
@@ -84,6 +88,7 @@ class Controller:
         self.queue = WorkQueue(clock, jitter=jitter)
         self.drift_repairs = 0
         reconciler.notify = self._enqueue_later
+        reconciler.crowded = lambda: len(self.queue) > CROWD
 
     @property
     def registry_fault(self) -> str | None:
@@ -141,7 +146,10 @@ class Controller:
         present = {object_id(stored.metadata.name) for stored in self._store.list("Extension")}
         self._reconciler.health.keep(present)
         self._reconciler.samples.keep(present)
-        self._look_at(self._reconciler.health.settle(self._reconciler.monotonic()))
+        now = self._reconciler.monotonic()
+        alive = {router.instance for router in self._hints.routers()}
+        self._look_at(self._reconciler.health.keep_routers(alive, now))
+        self._look_at(self._reconciler.health.settle(now))
 
     def _look_at(self, due: Mapping[str, float]) -> None:
         for identifier, delay in due.items():
@@ -209,8 +217,10 @@ class Controller:
             await asyncio.wait_for(self._reconciler.batcher.stop(), STOP_GRACE_S)
         self.queue.close()
 
-    async def compare(self) -> int:
-        """One full compare. Returns how many rows had to be repaired. Raises ``RegistryError``."""
+    async def sweep(self) -> int:
+        """Removes rows and workloads without an object, and has rows written again that are not as this
+        process left them. Returns how many there were. Raises ``RegistryError`` and ``DeploymentError``.
+        """
         inventory = await self._registry.inventory()
         present = set(self._present())
         rows = {ObjectKey(row.kind, row.namespace, row.name): row for row in inventory}
@@ -229,8 +239,16 @@ class Controller:
                 self._reconciler.ledger.forget(key)
                 self.queue.add(key)
                 repaired += 1
-        await self._registry.compact(KEPT_REVISIONS, epoch=self._reconciler.epoch)
+        repaired += await self._reconciler.sweep_workloads({key for key, row in rows.items() if row.retained})
         self.drift_repairs += repaired
+        return repaired
+
+    async def compare(self) -> int:
+        """One full compare. Returns how much had to be repaired. Raises ``RegistryError`` and
+        ``DeploymentError``.
+        """
+        repaired = await self.sweep()
+        await self._registry.compact(KEPT_REVISIONS, epoch=self._reconciler.epoch)
         self._spread(self._reconciler.learn())
         return repaired
 
@@ -247,18 +265,24 @@ class Controller:
             self.queue.add_after(key, window * self._jitter())
 
     async def _resync(self) -> None:
+        """A sweep first: an object may have gone, without a finalizer yet, while nobody watched."""
+        work = self.sweep
         while True:
-            await asyncio.sleep(self._resync_s * (0.8 + 0.4 * self._jitter()))
             try:
-                if self._refresh is not None:
-                    await self._refresh()
-                await self.compare()
+                await work()
             except StoreError as error:
                 _log.warning("drift.refresh_failed", error=str(error))
             except FencedError:
                 self._lose()
-            except RegistryError as error:
+            except (RegistryError, DeploymentError) as error:
                 _log.warning("drift.compare_failed", error=str(error))
+            work = self._compare_afresh
+            await asyncio.sleep(self._resync_s * (0.8 + 0.4 * self._jitter()))
+
+    async def _compare_afresh(self) -> int:
+        if self._refresh is not None:
+            await self._refresh()
+        return await self.compare()
 
     async def _watch_health(self) -> None:
         while True:

@@ -7,11 +7,13 @@ own.
 
 from __future__ import annotations
 
+from typing import Final
+
 from beamline_contract.conditions import ConditionType, Reason
 from beamline_contract.names import FIELD_MANAGER, FINALIZER, object_id
 from beamline_contract.projection import ExtensionRecord
 from beamline_registry.port import Outcome, Remove, Upsert, Write
-from beamline_sdk.deployment.port import Phase
+from beamline_sdk.deployment.port import DeploymentRequest, Phase
 
 from .canary import OVER
 from .checks import judge
@@ -21,6 +23,8 @@ from .settings import ReconcileSettings
 from .status import assemble, events
 from .view import Decided, View
 from .workload import released
+
+_AT_REST: Final = frozenset({Phase.READY, Phase.SCALED_TO_ZERO})
 
 
 def decide(view: View, settings: ReconcileSettings) -> Plan:
@@ -34,11 +38,13 @@ def decide(view: View, settings: ReconcileSettings) -> Plan:
     told = events(view, decided)
     deploy = view.desired if _wants_deploy(view, decided) else None
     acceptable = is_acceptable(view, decided) is None
+    writes = _upsert(view) if acceptable else ()
     return Plan(
         status=status,
-        finalizer=True if (acceptable or deploy is not None) and not view.has_finalizer else None,
-        writes=_upsert(view) if acceptable else (),
+        finalizer=True if not writes and _wants_finalizer(view, acceptable, deploy) else None,
+        writes=writes,
         deploy=deploy,
+        adopts=deploy is not None and view.workload is not None and view.workload.retained,
         undeploy=_wants_undeploy(view, decided),
         events=told,
         requeue=_requeue(view, decided, settings),
@@ -46,6 +52,14 @@ def decide(view: View, settings: ReconcileSettings) -> Plan:
         wait=_wait(view, decided),
         remember=_remember(view),
     )
+
+
+def _wants_finalizer(view: View, acceptable: bool, deploy: DeploymentRequest | None) -> bool:
+    """For an object whose row, or workload, somebody has to clean up. It comes after the row, so that what is
+    served does not wait for the API server, thousands of times; an object that is deleted in between is found
+    gone by its watch, or by the sweep that each start begins with.
+    """
+    return (acceptable or deploy is not None) and not view.has_finalizer
 
 
 def _wait(view: View, decided: Decided) -> float:
@@ -62,7 +76,10 @@ def _remember(view: View) -> dict[str, object]:
     if view.rollback is None:
         return {}
     said = view.rollback.to_status()
-    return {} if view.object.status.get("rolledBack") == said else {"rolledBack": said}
+    if view.object.status.get("rolledBack") == said:
+        return {}
+    good = {} if view.good is None else {"lastGood": view.good.to_status()}
+    return {"rolledBack": said, **good}
 
 
 def _requeue(view: View, decided: Decided, settings: ReconcileSettings) -> float | None:
@@ -71,7 +88,7 @@ def _requeue(view: View, decided: Decided, settings: ReconcileSettings) -> float
     waits: list[float] = []
     if workload is not None and workload.reason is Reason.WORKLOAD_PROGRESSING:
         waits.append(settings.workload_poll_s)
-    if view.rollback is not None and (view.workload is None or view.workload.phase is not Phase.READY):
+    if view.rollback is not None and (view.workload is None or view.workload.phase not in _AT_REST):
         waits.append(settings.workload_poll_s)
     if view.canary is not None and view.canary.state not in OVER:
         waits.append(settings.canary_poll_s)

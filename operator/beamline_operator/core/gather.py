@@ -77,7 +77,7 @@ class Gatherer:
         }
         work = _Work()
         if isinstance(stored, Extension) and self._deployments is not None:
-            work, attempts = await self._work(stored, attempts)
+            work, attempts = await self._work(stored, attempts, now)
         record, canary = record_of(stored, denied), None
         if isinstance(stored, Extension) and isinstance(record, ExtensionRecord):
             record, canary = self._divide(stored, record, work, attempts, now)
@@ -107,7 +107,7 @@ class Gatherer:
             patience=0.0 if row is None else row.since + self._settings.patience_s - self._clock(),
         )
 
-    async def _work(self, extension: Extension, attempts: Attempts) -> tuple[_Work, Attempts]:
+    async def _work(self, extension: Extension, attempts: Attempts, now: datetime) -> tuple[_Work, Attempts]:
         """What shall run for an Extension, how it is, and whether an earlier revision runs in its place."""
         assert self._deployments is not None, "asked for only where there is something to run it"
         asked = desired_workload(extension, self._settings, self._inputs)
@@ -125,11 +125,13 @@ class Gatherer:
         except DeploymentError as error:
             return _Work(desired, None, good, back), _with_deploy_fault(attempts, error)
         if back is None and not extension.spec.suspend:
-            back = judged(extension, revision, asked, observed)
-            if back is not None and good is not None:
-                desired = self._returned(extension, good)
+            verdict = judged(extension, revision, asked, observed, now)
+            if verdict is not None:
+                earlier = self._returned(extension, verdict[1])
+                if earlier.hash != asked.hash:  # a Secret that was rotated to a bad value: there is no other
+                    desired, (back, good) = earlier, verdict
         if back is None:
-            good = proven(extension, revision, desired, observed)
+            good = proven(extension, revision, desired, observed, now)
         return _Work(desired, observed, good, back), attempts
 
     def _returned(self, extension: Extension, good: LastGood) -> DeploymentRequest:

@@ -8,17 +8,19 @@ state. What goes into status changes only
   moved by :data:`SCORE_STEP` points or more,
 - and at most every :data:`WRITE_EVERY_S` seconds for each extension.
 
-So an idle cluster writes nothing and a busy one little. A process that has just started knows nothing: until
-it heard of an extension, what its status says stays as it is. Time is an argument, in monotonic seconds.
+So an idle cluster writes nothing and a busy one little. A process that has just started inherits what status
+says (:meth:`HealthBoard.inherit`) as the word of a router of its own: routers are asked to repeat which
+breakers are not closed, and what nobody confirms while a router would have reported is over; calls of which
+the process itself heard none are over with the window. Time is an argument, in monotonic seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from beamline_contract.reports import HealthDelta, RouterHealth
+from beamline_contract.reports import STATUS_TTL_S, HealthDelta, RouterHealth
 
 WINDOW_S: Final = 300.0
 """Calls older than this count no more (contract.md, ``health_score``)."""
@@ -27,6 +29,8 @@ WRITE_EVERY_S: Final = 10.0
 SCORE_STEP: Final = 5
 HEALTHY: Final = 99
 DEGRADED: Final = 90
+_BEFORE: Final = ""
+"""The router that an inherited breaker is kept under; no router has an empty name."""
 _SEVERITY: Final = {"closed": 0, "half-open": 1, "open": 2, "isolated": 3}
 
 
@@ -57,6 +61,21 @@ class ExtensionHealth:
             return True
         return self.score is not None and abs(self.score - (other.score or 0)) >= SCORE_STEP
 
+    @classmethod
+    def from_status(cls, status: Mapping[str, Any]) -> ExtensionHealth | None:
+        """What an old status says; None where it says nothing that could be over one day."""
+        health = status.get("health")
+        if not isinstance(health, Mapping):
+            return None
+        score = health.get("score")
+        said = cls(
+            str(status.get("breaker", "closed")),
+            str(status["lastError"]) if status.get("lastError") is not None else None,
+            str(health.get("status", "no_data")),
+            score if isinstance(score, int) else None,
+        )
+        return None if said in {cls(), replace(cls(), last_error=said.last_error)} else said
+
 
 @dataclass(slots=True)
 class _Entry:
@@ -65,6 +84,8 @@ class _Entry:
     last_error: str | None = None
     told: ExtensionHealth | None = None
     told_at: float = float("-inf")
+    inherited: tuple[ExtensionHealth, float] | None = None
+    """What the last process said of calls, and until when it stands where this one hears of none."""
 
 
 class HealthBoard:
@@ -72,6 +93,8 @@ class HealthBoard:
 
     def __init__(self) -> None:
         self._entries: dict[str, _Entry] = {}
+        self._doubted = float("-inf")
+        """Until when inherited breakers stand."""
 
     def take(self, report: RouterHealth, now: float) -> dict[str, float]:
         """Takes in a report. Returns which ids are worth a look, and in how many seconds."""
@@ -84,6 +107,28 @@ class HealthBoard:
         touched = [
             identifier for identifier, entry in self._entries.items() if entry.breakers.pop(instance, None)
         ]
+        return dict(self._due(touched, now))
+
+    def inherit(self, identifier: str, status: Mapping[str, Any], now: float) -> None:
+        """Takes over what the process before wrote about an extension of which this one heard nothing."""
+        said = ExtensionHealth.from_status(status)
+        if said is None or identifier in self._entries or said.breaker not in _SEVERITY:
+            return
+        entry = _Entry(last_error=said.last_error, told=said, inherited=(said, now + WINDOW_S))
+        if said.breaker != "closed":
+            entry.breakers[_BEFORE] = said.breaker
+            self._doubted = now + STATUS_TTL_S
+        self._entries[identifier] = entry
+
+    def keep_routers(self, alive: Collection[str], now: float) -> dict[str, float]:
+        """Forgets the breakers of every router that is not ``alive``. Returns what :meth:`take` does."""
+        kept = {*alive, *((_BEFORE,) if now < self._doubted else ())}
+        touched = []
+        for identifier, entry in self._entries.items():
+            if gone := entry.breakers.keys() - kept:
+                for instance in gone:
+                    del entry.breakers[instance]
+                touched.append(identifier)
         return dict(self._due(touched, now))
 
     def keep(self, identifiers: set[str]) -> None:
@@ -140,6 +185,8 @@ def _summary(entry: _Entry, now: float) -> ExtensionHealth:
     failure = sum(counts[1] for counts in entry.slots.values())
     breaker = max(entry.breakers.values(), key=_SEVERITY.__getitem__, default="closed")
     total = success + failure
+    if not total and entry.inherited is not None and now < entry.inherited[1]:
+        return replace(entry.inherited[0], breaker=breaker)
     if not total:
         return ExtensionHealth(breaker=breaker, last_error=entry.last_error)
     score = 100 * success // total

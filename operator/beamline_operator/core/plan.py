@@ -28,6 +28,8 @@ class Plan:
     finalizer: bool | None = None
     writes: tuple[Write, ...] = ()
     deploy: DeploymentRequest | None = None
+    adopts: bool = False
+    """``deploy`` takes over what an earlier object of this name left behind on purpose."""
     undeploy: bool = False
     events: tuple[Event, ...] = field(default=())
     requeue: float | None = None

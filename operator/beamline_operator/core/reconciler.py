@@ -14,14 +14,15 @@ over.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime
 from uuid import uuid4
 
 import structlog
 
-from beamline_contract.objects import KINDS, ObjectKey
+from beamline_contract.names import object_id
+from beamline_contract.objects import KINDS, Extension, ObjectKey
 from beamline_registry.port import RegistryWriter, Remove
 from beamline_sdk.deployment.port import DeploymentError, Deployments
 
@@ -32,7 +33,8 @@ from .gather import Gatherer
 from .health import HealthBoard
 from .index import ObjectIndex
 from .ledger import Ledger
-from .ports import Hints, Inputs, ObjectStore, StoreError
+from .plan import Plan
+from .ports import Hints, Inputs, ObjectStore, StoredObject, StoreError
 from .samples import SampleBoard
 from .settings import ReconcileSettings
 from .status import first_sight
@@ -82,6 +84,8 @@ class Reconciler:
         self.monotonic = clock
         self.batcher = Batcher(registry, hints, epoch)
         self.notify: Callable[[ObjectKey], None] = _nobody
+        self.crowded: Callable[[], bool] = lambda: False
+        """Whether so many objects are due that serving them comes first and saying so waits."""
         self._gatherer = Gatherer(
             store,
             deployments,
@@ -112,8 +116,11 @@ class Reconciler:
         affected: set[ObjectKey] = set(present)
         for key in self.index.keys() - set(present):
             affected |= self.index.update(key, None) | {key}
+        now = self.monotonic()
         for key, stored in present.items():
             affected |= self.index.update(key, stored)
+            if key.kind == "Extension":
+                self.health.inherit(object_id(key.name), stored.status, now)
         return affected | {key for key, _ in self.ledger.items()}
 
     async def reconcile(self, key: ObjectKey) -> float | None:
@@ -140,28 +147,44 @@ class Reconciler:
             for other in affected:  # only now: a row that this object gives up is free for them
                 self.notify(other)
 
+    async def sweep_workloads(self, retained: Collection[ObjectKey]) -> int:
+        """Removes every workload that no object asks for any more. Returns how many there were; raises
+        :class:`DeploymentError`.
+
+        What an Extension owns goes with it by itself, so a workload without an object is of interest only
+        where nobody owns it. ``retained`` are the objects that are gone and left theirs behind on purpose.
+        """
+        if self._deployments is None:
+            return 0
+        swept = 0
+        for found in self._deployments.workloads():
+            key = ObjectKey("Extension", found.namespace, found.name)
+            stored = self._store.get(key)
+            if stored is None:
+                orphan = not (found.owned or found.retained or key in retained)
+            else:  # one that status knows of is the reconcile's own business
+                orphan = found.owned and _asks_for_none(stored) and not stored.status.get("workloadHash")
+            if orphan:
+                _log.warning("drift.orphan_workload", object=str(key))
+                await self._deployments.delete(found.namespace, found.name)
+                swept += 1
+        return swept
+
     async def _passes(self, key: ObjectKey) -> float | None:
         attempts = Attempts()
         view = await self._gatherer.gather(key, attempts, self._now())
         if view is None:
             await self._bury(key)
             return None
-        if not view.object.status.get("conditions") and not view.object.metadata.deleting:
+        if view.unseen and not view.object.metadata.deleting and not self.crowded():
             await self._store.write_status(key, first_sight(view))
         if view.forced and not view.suspended:
             self.ledger.forget(key)
             view = replace(view, row=None)
         for _ in range(MAX_STEPS):
             plan = decide(view, self._settings)
-            if plan.idle and plan.wait > 0:
-                return plan.wait
             if plan.idle:
-                if await self._actor.publish(key, _stored_status(self._store, view), plan):
-                    for other in self.index.update(key, self._store.get(key)):
-                        self.notify(other)
-                if plan.failed is not None:
-                    raise RetryLater(plan.failed)
-                return plan.requeue
+                return plan.wait if plan.wait > 0 else await self._settled(key, view, plan)
             if plan.remember:
                 await self._store.write_status(key, {**_stored_status(self._store, view), **plan.remember})
             attempts = await self._actor.carry_out(key, plan, attempts)
@@ -171,7 +194,18 @@ class Reconciler:
             if view is None:
                 raise RetryLater("the object went away while it was reconciled")
             attempts = view.attempts
+            if plan.writes and view.in_registry and self.crowded():
+                return max(0.0, view.patience)
         raise RetryLater(f"no rest after {MAX_STEPS} steps")
+
+    async def _settled(self, key: ObjectKey, view: View, plan: Plan) -> float | None:
+        """Nothing is left to do: writes the status, and says when to look again."""
+        if await self._actor.publish(key, _stored_status(self._store, view), plan):
+            for other in self.index.update(key, self._store.get(key)):
+                self.notify(other)
+        if plan.failed is not None:
+            raise RetryLater(plan.failed)
+        return plan.requeue
 
     async def _bury(self, key: ObjectKey) -> None:
         """An object that is gone without having said good-bye: a file that was removed, a finalizer torn off
@@ -194,6 +228,15 @@ class Reconciler:
 
 
 _GONE = "beamline-operator (the object is gone)"
+
+
+def _asks_for_none(stored: StoredObject) -> bool:
+    return (
+        isinstance(stored, Extension)
+        and stored.spec.workload is None
+        and not stored.spec.suspend
+        and not stored.metadata.deleting
+    )
 
 
 def _retained(row: Row) -> bool:

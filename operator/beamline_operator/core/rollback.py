@@ -5,6 +5,10 @@ scaled, and the versions of the Secrets and ConfigMaps that it reads. The last o
 ``status.lastGood`` in full, because nothing else remembers it in both worlds. One that failed stands in
 ``status.rolledBack``, before anything is applied: as long as the object asks for that very revision it is not
 tried again, so nothing flaps, whoever leads. Another revision, or ``rollback: manual``, ends that.
+
+What was ready for a moment may still be bad: a container without probes is ready until it exits. So a new
+last good revision keeps the one before it for its probation, as long as its ``progressDeadlineSeconds``. One
+that fails in that time gives its place back, and counts as a rollout that failed.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -26,24 +31,44 @@ _NOT_THE_PODS: Final = frozenset(
     {*_SCALE, "rollback", "revisionHistoryLimit", "progressDeadlineSeconds", "updateStrategy"}
 )
 _FAILED: Final = frozenset({Phase.FAILED, Phase.CREDENTIALS_MISSING})
+_STAMP: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass(frozen=True, slots=True)
 class LastGood:
-    """The last revision that was ready, and the generation that first asked for it."""
+    """The last revision that was ready, and the generation that first asked for it.
+
+    ``before`` is the one that was good before, ``since`` when this one took its place (RFC 3339); both only
+    during its probation.
+    """
 
     generation: int
     revision: str
     workload: Workload
+    since: str = ""
+    before: LastGood | None = None
 
     def to_status(self) -> dict[str, Any]:
         """As it stands in ``status.lastGood``."""
-        return {
+        stated: dict[str, Any] = {
             "generation": self.generation,
             "revision": self.revision,
             "image": self.workload.image[:1024],
             "workload": self.workload.to_manifest(),
         }
+        if self.before is not None:
+            stated |= {"since": self.since, "before": self.before.to_status()}
+        return stated
+
+    def on_probation(self, now: datetime) -> bool:
+        """Whether a failure now is one of its rollout."""
+        if self.before is None:
+            return False
+        try:
+            began = datetime.strptime(self.since, _STAMP).replace(tzinfo=UTC)
+        except ValueError:
+            return False
+        return (now - began).total_seconds() < self.workload.progress_deadline_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +86,25 @@ class RolledBack:
 
 def revision_of(workload: Workload, inputs: str) -> str:
     """16 hex digits over what decides how the pods are."""
-    document = {name: value for name, value in workload.to_manifest().items() if name not in _NOT_THE_PODS}
+    document = {name: value for name, value in workload.stated().items() if name not in _NOT_THE_PODS}
     text = json.dumps([document, inputs], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def last_good(status: Mapping[str, Any]) -> LastGood | None:
     """``status.lastGood``; None where there is none, or none that this version can read."""
-    found = status.get("lastGood")
+    return _read(status.get("lastGood"))
+
+
+def _read(found: Any) -> LastGood | None:
     if not isinstance(found, Mapping):
         return None
     try:
         workload = Workload.model_validate(dict(found["workload"]), by_alias=True, by_name=False)
-        return LastGood(int(found["generation"]), str(found["revision"]), workload)
+        generation, revision = int(found["generation"]), str(found["revision"])
     except (KeyError, TypeError, ValueError, ValidationError):
         return None
+    return LastGood(generation, revision, workload, str(found.get("since", "")), _read(found.get("before")))
 
 
 def rolled_back(extension: Extension, revision: str) -> RolledBack | None:
@@ -90,15 +119,22 @@ def rolled_back(extension: Extension, revision: str) -> RolledBack | None:
 
 
 def judged(
-    extension: Extension, revision: str, asked: DeploymentRequest, observed: DeploymentStatus | None
-) -> RolledBack | None:
-    """A rollout that failed just now and has something to return to."""
+    extension: Extension,
+    revision: str,
+    asked: DeploymentRequest,
+    observed: DeploymentStatus | None,
+    now: datetime,
+) -> tuple[RolledBack, LastGood] | None:
+    """A rollout that failed just now, and what to return to; None where it did not, or there is nothing."""
     good = last_good(extension.status)
-    if asked.workload.rollback != "auto" or good is None or good.revision == revision:
+    if good is not None and good.revision == revision:
+        good = good.before if good.on_probation(now) else None
+    if asked.workload.rollback != "auto" or good is None:
         return None
     if observed is None or observed.hash != asked.hash or observed.phase not in _FAILED:
         return None
-    return RolledBack(extension.metadata.generation, revision, observed.message)
+    failed = RolledBack(extension.metadata.generation, revision, observed.message)
+    return failed, replace(good, since="", before=None)
 
 
 def returned(extension: Extension, good: LastGood) -> Extension:
@@ -111,12 +147,26 @@ def returned(extension: Extension, good: LastGood) -> Extension:
 
 
 def proven(
-    extension: Extension, revision: str, desired: DeploymentRequest | None, observed: DeploymentStatus | None
+    extension: Extension,
+    revision: str,
+    desired: DeploymentRequest | None,
+    observed: DeploymentStatus | None,
+    now: datetime,
 ) -> LastGood | None:
     """What ``status.lastGood`` says next."""
     known = last_good(extension.status)
+    if known is not None and not known.on_probation(now):
+        known = replace(known, since="", before=None)
     if desired is None or observed is None or observed.hash != desired.hash:
         return known
     if observed.phase is not Phase.READY or (known is not None and known.revision == revision):
         return known
-    return LastGood(extension.metadata.generation, revision, desired.workload)
+    before = None if known is None else replace(known, since="", before=None)
+    return LastGood(extension.metadata.generation, revision, desired.workload, now.strftime(_STAMP), before)
+
+
+def return_to(good: LastGood | None, request: DeploymentRequest) -> LastGood | None:
+    """The good revision that is another one than that of ``request``; None where there is none."""
+    if good is not None and good.revision == revision_of(request.workload, request.inputs):
+        return good.before
+    return good

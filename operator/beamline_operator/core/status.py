@@ -44,6 +44,9 @@ def assemble(view: View, decided: Decided) -> dict[str, Any]:
         status = from_status(old) if view.health is None else view.health.to_status()
     if isinstance(view.object, BrokenObject) or view.suspended:
         status = {name: value for name, value in old.items() if name != "conditions"}
+    if isinstance(view.object, BrokenObject):  # these two speak of the observed generation
+        status.pop("revision", None)
+        status.pop("programmed", None)
     status["observedGeneration"] = view.generation
     status["id"] = object_id(view.object.metadata.name)
     status["conditions"] = _conditions(view, decided)
@@ -53,9 +56,11 @@ def assemble(view: View, decided: Decided) -> dict[str, Any]:
         status["lastReconcileAt"] = asked[:MAX_ANNOTATION]
     if view.in_registry and view.row is not None:
         status["revision"] = view.row.revision
-        if view.routers:
-            serving, alive = serving_routers(view)
-            status["programmed"] = f"{serving}/{alive}"
+    if view.routers:
+        serving, alive = serving_routers(view)
+        status["programmed"] = f"{serving}/{alive}"
+        if view.kind == "Extension":
+            status.setdefault("breaker", "closed")  # routers speak of one that is not
     if isinstance(view.object, Extension):
         status |= _extension_status(view, view.object)
     elif isinstance(view.object, RoutingPolicy):
@@ -128,7 +133,7 @@ def _reference_status(view: View, ref: Reference) -> dict[str, Any]:
 
 
 def _conditions(view: View, decided: Decided) -> list[dict[str, Any]]:
-    before = conditions_of(view.object.status)
+    before = {} if view.unseen else conditions_of(view.object.status)
     stamp = timestamp(view.now)
     conditions: list[dict[str, Any]] = []
     for kind in ConditionType:
@@ -171,6 +176,7 @@ def timestamp(moment: datetime) -> str:
 
 _TOLD: Final[tuple[tuple[ConditionType, str, Reason | None, EventReason], ...]] = (
     (ConditionType.ACCEPTED, "False", None, EventReason.REJECTED),
+    (ConditionType.RESOLVED_REFS, "False", None, EventReason.REFS_UNRESOLVED),
     (ConditionType.SYNCED, "True", None, EventReason.SYNCED),
     (ConditionType.WORKLOAD_READY, "False", Reason.WORKLOAD_FAILED, EventReason.WORKLOAD_FAILED),
     (ConditionType.WORKLOAD_READY, "False", Reason.WORKLOAD_ROLLED_BACK, EventReason.WORKLOAD_ROLLED_BACK),
@@ -191,6 +197,9 @@ def events(view: View, decided: Decided) -> tuple[Event, ...]:
             continue
         if _is_news(before.get(kind), finding, view.generation):
             told.append(Event(event, finding.message[:1024], "Normal" if finding.holds else "Warning"))
+    workload = decided.get(ConditionType.WORKLOAD_READY)
+    if workload is not None and workload.holds and _had_failed(before.get(ConditionType.WORKLOAD_READY)):
+        told.append(Event(EventReason.WORKLOAD_READY, workload.message[:1024]))
     if any(event.reason is EventReason.PROGRAMMED for event in told):  # says that it is in the registry, too
         told = [event for event in told if event.reason is not EventReason.SYNCED]
     return tuple(told)
@@ -231,6 +240,14 @@ def _canary_events(view: View) -> list[Event]:
         return []
     bad = new.state in {State.ROLLED_BACK, State.ABORTED}
     return [Event(_CANARY_EVENTS[new.state], new.message[:1024], "Warning" if bad else "Normal")]
+
+
+def _had_failed(old: Mapping[str, Any] | None) -> bool:
+    return old is not None and old.get("reason") in {
+        Reason.WORKLOAD_FAILED,
+        Reason.WORKLOAD_ROLLED_BACK,
+        Reason.CREDENTIALS_MISSING,
+    }
 
 
 def _is_news(old: Mapping[str, Any] | None, finding: Finding, generation: int) -> bool:

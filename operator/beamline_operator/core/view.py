@@ -118,6 +118,13 @@ class View:
         return not isinstance(self.object, BrokenObject) and self.object.spec.suspend
 
     @property
+    def unseen(self) -> bool:
+        """Whether no operator has said anything about this object yet; what the API server lets a new one say
+        by default does not count.
+        """
+        return not self.object.status.get("observedGeneration")
+
+    @property
     def enabled(self) -> bool:
         return not isinstance(self.object, Extension) or self.object.spec.enabled
 

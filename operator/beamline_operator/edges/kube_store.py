@@ -63,6 +63,9 @@ class KubeStore:
         self._writing: dict[ObjectKey, int] = {}
         """Objects of which a write of ours is on its way, and the newest version heard of meanwhile."""
 
+    def __len__(self) -> int:
+        return len(self._objects)
+
     def get(self, key: ObjectKey) -> StoredObject | None:
         return self._objects.get(key)
 

@@ -5,8 +5,9 @@ So NATS may be away at any time: :meth:`NatsHints.start` returns at once and con
 after every reconnect the last revision is told again and all routers are asked for their status.
 
 A router that has not reported for :data:`STATUS_TTL_S` is forgotten, and ``on_report`` hears of it as a
-report that it is leaving. Health reports are handed to ``on_health`` once each: a repeat is recognised by
-instance and sequence.
+report that it is leaving. One that is new, or comes back, is asked for its breakers: of those it tells
+nothing while they stay as they are. Health reports are handed to ``on_health`` once each: a repeat is
+recognised by instance and sequence.
 """
 
 from __future__ import annotations
@@ -30,17 +31,20 @@ from beamline_contract.names import (
     SUBJECT_ROUTER_PROBE,
     SUBJECT_ROUTER_STATUS,
 )
-from beamline_contract.reports import STATUS_TTL_S, Changed, Report, RouterHealth, RouterStatus
+from beamline_contract.reports import STATUS_TTL_S, Changed, Probe, Report, RouterHealth, RouterStatus
 from beamline_sdk import link
 from beamline_sdk.link import LinkSettings
 
 from .schemas import PublishedSchemas
 
 SWEEP_S: Final = 1.0
-HINT_EVERY_S: Final = 0.25
-"""While many objects are due, one hint in so long tells of all that was written: each makes every router
-build its table anew, and with thousands of objects that is what the machine would be busy with.
+HINT_PER_OBJECT_S: Final = 100e-6
+"""Between two hints, for each object that there is: each makes every router build its table anew, which takes
+as long as the table is large. So a change among few is told at once, one after a pause among thousands too,
+and a stream of changes costs a router a tenth of its time however many objects there are.
 """
+HINT_EVERY_S: Final = 1.0
+"""The longest of these pauses."""
 
 _R = TypeVar("_R", bound=Report)
 _log = structlog.get_logger()
@@ -59,8 +63,8 @@ class NatsHints:
     ) -> None:
         self.on_report = on_report
         self.on_health = on_health
-        self.crowded: Callable[[], bool] = lambda: False
-        """Whether many more changes are about to be written."""
+        self.objects: Callable[[], int] = lambda: 0
+        """How many objects there are."""
         self.schemas = PublishedSchemas(clock=clock)
         self._settings = settings
         self._clock = clock
@@ -104,8 +108,9 @@ class NatsHints:
         self._revision = max(self._revision, revision)
         if self._trailing is not None:
             return
-        wait = self._told_at + HINT_EVERY_S - self._clock()
-        if wait > 0 and self.crowded():
+        pause = min(HINT_EVERY_S, HINT_PER_OBJECT_S * self.objects())
+        wait = self._told_at + pause - self._clock()
+        if wait > 0:
             self._trailing = asyncio.get_running_loop().call_later(wait, self._trail)
             return
         await self._tell()
@@ -130,9 +135,11 @@ class NatsHints:
         """What the extension on ``subject`` publishes; None where none runs, or it publishes none."""
         return self.schemas.get(subject)
 
-    async def probe(self) -> None:
-        """Asks every router to report now."""
-        await self._publish(SUBJECT_ROUTER_PROBE, b"{}")
+    async def probe(self, instance: str | None = None) -> None:
+        """Asks one router, or every one, to report now, with the breakers that are not closed."""
+        await self._publish(
+            SUBJECT_ROUTER_PROBE, Probe(instance=instance).model_dump_json(exclude_none=True).encode()
+        )
 
     def take_status(self, payload: bytes) -> None:
         """One message from a router; what can't be read is dropped."""
@@ -141,6 +148,7 @@ class NatsHints:
             return
         if status.leaving:
             self._routers.pop(status.instance, None)
+            self._sequences.pop(status.instance, None)
         else:
             self._routers[status.instance] = (self._clock(), status)
         self.on_report(status)
@@ -178,7 +186,10 @@ class NatsHints:
         await self.probe()
 
     async def _on_status(self, message: Msg) -> None:
+        known = set(self._routers)
         self.take_status(message.data)
+        for instance in self._routers.keys() - known:
+            await self.probe(instance)
 
     async def _on_health(self, message: Msg) -> None:
         self.take_health(message.data)

@@ -21,8 +21,6 @@ SDK: Final = Sdk(
     path="/v1/messages",
     client=client,
     stream=anthropic.AsyncStream[object],
-    status_error=anthropic.APIStatusError,
-    timeout_error=anthropic.APITimeoutError,
     api_error=anthropic.APIError,
     without_key={"Authorization": anthropic.Omit()},
 )

@@ -2,7 +2,8 @@
 
 What a call goes through, outer to inner:
 
-    our own rate limit > a key that does not rest > the SDK (no retries) > the transport (checked addresses)
+    our own rate limit > a key that does not rest > the head as the SDK writes it > the transport (checked
+    addresses; no retries, no redirects)
 
 There is one retry in here and no other: a key that was refused (401) or is over its limit (429) is put to
 rest and the next one tried, before anything has been computed or delivered. Every other repetition is the
@@ -19,7 +20,7 @@ import os
 import time
 from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -33,24 +34,24 @@ from beamline_sdk.results import StreamPart
 
 from . import failures, spans
 from .base_url import BaseUrlError
+from .calls import Written
 from .config import ModelApiConfig
 from .figures import ApiFigures
 from .keys import Key, KeyRing, KeySourceError, Resting
 from .place import Places
 from .prices import Price, price_of
 from .rate_limit import BYTES_PER_TOKEN, RateLimit
-from .sdk import EventStream, Sdk, Words
+from .sdk import EventStream, Sdk, StatusError, Words
 from .translate import translated
 from .transport import ModelApiTransport, Resolve, resolve
 
 log = structlog.get_logger()
 ConfigT = TypeVar("ConfigT", bound=ModelApiConfig)
-T = TypeVar("T")
-Ask = Callable[[Any, bytes, Mapping[str, Any]], Awaitable[T]]
 
 NO_DEADLINE_S: Final = 600.0
 """For a request that came without one: the longest that a policy may grant."""
-_CLIENTS: Final = 64
+_CALLS: Final = 64
+"""Heads that are kept: one per key, base URL, and way to answer."""
 _LOG_SECONDS: Final = 1.0
 _END: Final = object()
 
@@ -69,16 +70,9 @@ class _Call:
     ends_at: float
     connect_s: float
     estimated: int
+    stream: bool
     span: spans.CallSpan
     started: float = field(default_factory=time.monotonic)
-
-    def options(self, more: Mapping[str, Any] | None) -> dict[str, Any]:
-        """The SDK's options for a call that is made now, with ``more`` headers."""
-        left = max(0.001, self.ends_at - asyncio.get_running_loop().time())
-        options: dict[str, Any] = {"timeout": httpx2.Timeout(left, connect=min(left, self.connect_s))}
-        if more is not None or self.headers is not None:
-            options["headers"] = {**(self.headers or {}), **(more or {})}
-        return options
 
 
 class ModelApiProvider(Provider[ConfigT]):
@@ -106,10 +100,10 @@ class ModelApiProvider(Provider[ConfigT]):
         self._id = self.name
         self._keys = KeyRing(self.key_name, self._environment, clock)
         self._limit = RateLimit()
-        self._clients: OrderedDict[tuple[str, str], Any] = OrderedDict()
+        self._calls: OrderedDict[tuple[object, ...], Written] = OrderedDict()
         self._places: Places | None = None
         self._figures: ApiFigures | None = None
-        self._http: httpx2.AsyncClient | None = None
+        self._transport: ModelApiTransport | None = None
         self._logged_at = float("-inf")
         self._unlogged = 0
 
@@ -138,22 +132,22 @@ class ModelApiProvider(Provider[ConfigT]):
         if self._figures is None:
             self._figures = ApiFigures(setup.registry, self.api, self._id)
         self._places = places
-        transport = ModelApiTransport(places.rule, resolver=self._resolver)
-        self._http = httpx2.AsyncClient(transport=transport, trust_env=False, follow_redirects=False)
+        self._transport = ModelApiTransport(places.rule, resolver=self._resolver)
 
     async def health_check(self) -> str | None:
         fault = self._keys.fault()
         return f"CredentialsMissing: {fault}" if fault is not None and self.needs_key else None
 
     async def stop(self) -> None:
-        if self._http is not None:
-            await self._http.aclose()
+        if self._transport is not None:
+            await self._transport.aclose()
 
     async def handle(self, request: ExtensionRequest, config: ConfigT) -> ProviderReply:
         call = await self._begin(request, config, stream=False)
         try:
             async with asyncio.timeout_at(call.ends_at):
-                answer = await self._asked(call, self.sdk.whole)
+                _, answer = await self._asked(call)
+                await _read(answer)
             reply = self.words.reply(_object(answer.content))
         except BaseException as error:  # noqa: BLE001 -- cancellation is counted as well, and raised again
             raise self._failed(call, error) from None
@@ -165,7 +159,7 @@ class ModelApiProvider(Provider[ConfigT]):
         events: EventStream | None = None
         try:
             async with asyncio.timeout_at(call.ends_at):
-                events = await self._asked(call, self.sdk.events)
+                events = self.sdk.events(*await self._asked(call))
             reader = self.words.reader()
             iterator = aiter(events)
             while True:
@@ -212,6 +206,7 @@ class ModelApiProvider(Provider[ConfigT]):
             ends_at=ends_at,
             connect_s=config.connect_timeout_ms / 1000,
             estimated=estimated,
+            stream=stream,
             span=spans.begin(
                 self._id, self.api, body, server=(place.host, place.port), headers=request.headers
             ),
@@ -237,24 +232,26 @@ class ModelApiProvider(Provider[ConfigT]):
                 )
             await asyncio.sleep(wait)
 
-    async def _asked(self, call: _Call, ask: Ask[T]) -> T:
-        """Asks with one key after the other, until one is taken. Raises UpstreamError, CancelledError."""
+    async def _asked(self, call: _Call) -> tuple[Written, httpx2.Response]:
+        """Asks with one key after the other, until one is taken. Raises UpstreamError, CancelledError.
+
+        The answer is one of success, and its body may still be on its way.
+        """
         tried: set[str] = set()
         last: failures.UpstreamError | None = None
         while True:
             key = self._key(tried, last)
-            options = call.options(self.sdk.without_key if key is None else None)
             try:
-                answer = await ask(self._client(call.base_url, key), call.body, options)
+                found = await self._ask(call, key)
             except Exception as error:
-                found = translated(error, self.sdk, unix_s=time.time(), leaks=self._keys.holds)
-                if found is None:
+                fault = translated(error, self.sdk, unix_s=time.time(), leaks=self._keys.holds)
+                if fault is None:
                     raise
-                last = found
+                last = fault
             else:
                 if key is not None:
                     self._keys.worked(key)
-                return answer
+                return found
             if key is None or last.status not in {401, 429}:
                 raise last
             why: Any = "refused" if last.status == 401 else "limited"
@@ -262,6 +259,33 @@ class ModelApiProvider(Provider[ConfigT]):
             self._keys.rest(key, why, wait if why == "limited" else None)
             log.warning("provider.key_rests", extension_id=self._id, key=key.digest, reason=why, seconds=wait)
             tried.add(key.digest)
+
+    async def _ask(self, call: _Call, key: Key | None) -> tuple[Written, httpx2.Response]:
+        assert self._transport is not None
+        written = await self._written(call, key)
+        answer = await self._transport.ask(written, call.body, call.connect_s)
+        if not answer.is_success:
+            raise StatusError(answer, _json_or_text(await _read(answer)))
+        return written, answer
+
+    async def _written(self, call: _Call, key: Key | None) -> Written:
+        """The call's head, from the last call of its kind where that may be used again."""
+        headers = call.headers
+        kind = (
+            call.base_url,
+            None if key is None else key.digest,
+            call.stream,
+            headers and (*headers.items(),),
+        )
+        written = self._calls.get(kind)
+        if written is None:
+            secret = None if key is None else key.secret
+            written = await self.sdk.written(call.base_url, secret, headers, stream=call.stream)
+            if written.kept:
+                self._calls[kind] = written
+                if len(self._calls) > _CALLS:
+                    self._calls.popitem(last=False)
+        return written
 
     def _key(self, tried: set[str], last: failures.UpstreamError | None) -> Key | None:
         try:
@@ -277,17 +301,6 @@ class ModelApiProvider(Provider[ConfigT]):
         if last is not None:
             raise last
         raise _resting(found)
-
-    def _client(self, base_url: str, key: Key | None) -> Any:
-        name = (base_url, "" if key is None else key.digest)
-        client = self._clients.get(name)
-        if client is None:
-            assert self._http is not None
-            client = self.sdk.client(base_url, None if key is None else key.secret, self._http)
-            self._clients[name] = client
-            if len(self._clients) > _CLIENTS:
-                self._clients.popitem(last=False)
-        return client
 
     def _succeeded(self, call: _Call, reply: ProviderReply, answer: httpx2.Response) -> None:
         figures = self._figures
@@ -357,6 +370,21 @@ def _resting(found: Resting) -> failures.UpstreamError:
         status=429,
         retry_after_ms=int(found.seconds * 1000) + 1,
     )
+
+
+async def _read(answer: httpx2.Response) -> bytes:
+    """All of it. A reader that is interrupted takes the connection down."""
+    try:
+        return await answer.aread()
+    finally:
+        await answer.aclose()
+
+
+def _json_or_text(content: bytes) -> object:
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return content.decode(errors="replace")
 
 
 def _object(content: bytes) -> Mapping[str, Any]:

@@ -1,9 +1,9 @@
 """What a provider needs of a vendor's SDK, and of its API's words: two ports, both small.
 
 The official Python SDKs are made by generators with one shape, so one adapter serves them; what differs (how
-a client is made, which exceptions it raises) is data. Calls go through the SDKs' documented low level
-(``client.post(..., cast_to=...)``): authentication, headers, errors and server-sent events are theirs, but no
-model object is built for every answer, which would cost more than all the rest of a call.
+a client is made, which exceptions it raises) is data. Calls use the SDKs' documented low level
+(``client.post(..., cast_to=...)``): path, authentication, headers (:mod:`.calls`) and server-sent events are
+theirs, but no model object is built for every answer, which would cost more than all the rest of a call.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import httpx2
 from beamline_sdk import ExtensionRequest, ProviderReply
 from beamline_sdk.results import StreamPart
 
+from .calls import Recorder, Written, written
 from .config import ModelApiConfig
 
 
@@ -28,26 +29,34 @@ class Sdk:
     client: Callable[[str, str | None, httpx2.AsyncClient], Any]
     stream: Any
     """The class of its streams of plain objects, such as ``AsyncStream[object]``."""
-    status_error: type[Exception]
-    timeout_error: type[Exception]
     api_error: type[Exception]
-    """The base of all its errors that come from a call."""
+    """The base of all its errors."""
     without_key: Mapping[str, Any]
     """Headers of a call without a key: the SDK wants to be told."""
 
-    async def whole(self, client: Any, body: bytes, options: Mapping[str, Any]) -> httpx2.Response:
-        """The answer in one piece. ``options`` are the SDK's. Raises the SDK's errors."""
-        answer: httpx2.Response = await client.post(
-            self.path, content=body, cast_to=httpx2.Response, options=options
-        )
-        return answer
+    async def written(
+        self, base_url: str, key: str | None, headers: Mapping[str, Any] | None, *, stream: bool
+    ) -> Written:
+        """A call without its body. ``headers`` come on top of the SDK's own. Raises the SDK's errors."""
+        recorder = Recorder()
+        async with httpx2.AsyncClient(transport=recorder, trust_env=False) as http:
+            client = self.client(base_url, key, http)
+            more = headers if key is not None else {**self.without_key, **(headers or {})}
+            return await written(client, recorder, self.path, more, stream=self.stream if stream else None)
 
-    async def events(self, client: Any, body: bytes, options: Mapping[str, Any]) -> EventStream:
-        """The answer as events, each a parsed JSON value. Raises the SDK's errors."""
-        stream: EventStream = await client.post(
-            self.path, content=body, cast_to=object, stream=True, stream_cls=self.stream, options=options
-        )
+    def events(self, call: Written, answer: httpx2.Response) -> EventStream:
+        """The answer as events, each a parsed JSON value; reading it raises the SDK's errors."""
+        stream: EventStream = self.stream(cast_to=object, response=answer, client=call.client)
         return stream
+
+
+class StatusError(Exception):
+    """The API answered with another status than success. ``body`` is its parsed JSON, or the text."""
+
+    def __init__(self, response: httpx2.Response, body: object) -> None:
+        super().__init__(f"status {response.status_code}")
+        self.response = response
+        self.body = body
 
 
 @dataclass(frozen=True, slots=True)

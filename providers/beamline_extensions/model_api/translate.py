@@ -12,7 +12,7 @@ from beamline_sdk import ExtensionError
 from . import failures
 from .connection import GarbageError
 from .failures import UpstreamError
-from .sdk import Sdk
+from .sdk import Sdk, StatusError
 from .transport import ForbiddenAddressError
 
 
@@ -34,8 +34,8 @@ def translated(
             return failures.garbled()
         if isinstance(cause, httpx2.ConnectTimeout):
             return failures.interrupted()
-    if isinstance(error, sdk.status_error | sdk.api_error):
-        return _of_sdk(error, sdk, unix_s, leaks)
+    if isinstance(error, StatusError | sdk.api_error):
+        return _said(error, unix_s, leaks)
     if isinstance(error, TimeoutError | httpx2.TimeoutException):
         return failures.too_late()
     if isinstance(error, httpx2.TransportError | httpx2.StreamError):
@@ -45,9 +45,8 @@ def translated(
     return None
 
 
-def _of_sdk(error: Any, sdk: Sdk, unix_s: float, leaks: Callable[[str], bool]) -> UpstreamError:
-    if isinstance(error, sdk.timeout_error):
-        return failures.too_late()
+def _said(error: Any, unix_s: float, leaks: Callable[[str], bool]) -> UpstreamError:
+    """What the API itself says: a status, or an error event in a stream."""
     body = getattr(error, "body", None)
     response = getattr(error, "response", None)
     if not isinstance(response, httpx2.Response):

@@ -1,9 +1,9 @@
-"""The way out to a model API: an httpx2 transport that connects only where it may.
+"""The way out to a model API: it connects only where it may.
 
-The SDKs' client hands every request to this transport. It keeps idle connections per origin (the last one
-used first), opens new ones to addresses that :class:`.addresses.AddressRule` allows, and never follows
-anything: a redirect is an answer like any other. Proxies from the environment are not used, because a proxy
-would resolve names by itself.
+Every call of a provider goes through here. Idle connections are kept per origin (the last one used first),
+new ones are opened to addresses that :class:`.addresses.AddressRule` allows, and nothing is ever followed: a
+redirect is an answer like any other. Proxies from the environment are not used, because a proxy would resolve
+names by itself.
 
 Name resolution happens here, once per new connection, and the connection is made to an address from that
 very answer; for TLS the certificate is checked against the name.
@@ -20,6 +20,7 @@ from typing import Final
 import httpx2
 
 from .addresses import AddressRule, first_fault
+from .calls import Origin, Written
 from .connection import Connection
 
 IDLE_S: Final = 4.0
@@ -27,7 +28,6 @@ IDLE_S: Final = 4.0
 MAX_IDLE: Final = 512
 CONNECT_S: Final = 5.0
 
-Origin = tuple[str, str, int]
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
@@ -41,7 +41,7 @@ async def resolve(host: str, port: int) -> Sequence[str]:
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
-class ModelApiTransport(httpx2.AsyncBaseTransport):
+class ModelApiTransport:
     """``resolver`` turns a host into addresses; tests give one that rebinds."""
 
     def __init__(
@@ -58,25 +58,31 @@ class ModelApiTransport(httpx2.AsyncBaseTransport):
         """Connections that exist, idle or busy."""
         return len(self._busy) + sum(map(len, self._idle.values()))
 
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """See httpx2. Raises :class:`httpx2.TransportError`."""
-        url = request.url
-        origin = (url.scheme, url.host, url.port or (443 if url.scheme == "https" else 80))
-        timeout = request.extensions.get("timeout") or {}
-        body = await request.aread()
-        connection = self._take(origin) or await self._connect(origin, timeout.get("connect") or CONNECT_S)
+    async def ask(self, call: Written, body: bytes, connect_s: float = CONNECT_S) -> httpx2.Response:
+        """The answer to ``call`` with this body once its head is there; the caller reads or closes it.
+
+        A whole answer that has arrived with its head is read already. There is no time limit in here but
+        ``connect_s`` for a new connection: the caller's own ends all of it. Raises
+        :class:`httpx2.TransportError`.
+        """
+        origin = call.origin
+        connection = self._take(origin) or await self._connect(origin, connect_s)
         self._busy.add(connection)
         try:
-            async with asyncio.timeout(timeout.get("read")):
-                await connection.ask(_head(request), body)
-        except TimeoutError:
-            self._drop(connection)
-            raise httpx2.ReadTimeout("no answer in time", request=request) from None
+            await connection.ask(b"%b%d\r\n\r\n" % (call.head, len(body)), body)
+            content = await connection.read() if connection.complete else None
         except BaseException:
             self._drop(connection)
             raise
-        stream = _Body(self, origin, connection, timeout.get("read"))
-        return httpx2.Response(connection.status, headers=connection.headers, stream=stream)
+        if content is not None:
+            self.release(origin, connection)
+            return httpx2.Response(
+                connection.status, headers=connection.headers, content=content, request=call.request
+            )
+        stream = _Body(self, origin, connection)
+        return httpx2.Response(
+            connection.status, headers=connection.headers, stream=stream, request=call.request
+        )
 
     def release(self, origin: Origin, connection: Connection) -> None:
         """An answer has been read, or its reader has left."""
@@ -155,41 +161,17 @@ class ModelApiTransport(httpx2.AsyncBaseTransport):
 class _Body(httpx2.AsyncByteStream):
     """The body of one answer; closing it gives the connection back, or closes it when something is unread."""
 
-    def __init__(
-        self, owner: ModelApiTransport, origin: Origin, connection: Connection, read_s: float | None
-    ) -> None:
+    def __init__(self, owner: ModelApiTransport, origin: Origin, connection: Connection) -> None:
         self._owner = owner
         self._origin = origin
         self._connection = connection
-        self._read_s = read_s
         self._closed = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        while not self._closed:
-            if self._connection.complete:
-                data = await self._connection.read()
-            else:
-                try:
-                    async with asyncio.timeout(self._read_s):
-                        data = await self._connection.read()
-                except TimeoutError:
-                    raise httpx2.ReadTimeout("the answer stopped") from None
-            if not data:
-                return
+        while not self._closed and (data := await self._connection.read()):
             yield data
 
     async def aclose(self) -> None:
         if not self._closed:
             self._closed = True
             self._owner.release(self._origin, self._connection)
-
-
-def _head(request: httpx2.Request) -> bytes:
-    lines = [b"%b %b HTTP/1.1" % (request.method.encode("ascii"), request.url.raw_path)]
-    for name, value in request.headers.raw:
-        if name.lower() not in {b"accept-encoding", b"connection"}:
-            lines.append(b"%b: %b" % (name, value))
-    head = b"\r\n".join(lines)
-    if head.count(b"\n") != len(lines) - 1 or b"\0" in head:
-        raise httpx2.LocalProtocolError("a header holds a line break", request=request)
-    return head + b"\r\naccept-encoding: identity\r\n\r\n"

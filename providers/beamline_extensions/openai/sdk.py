@@ -28,8 +28,6 @@ SDK: Final = Sdk(
     path="/chat/completions",
     client=client,
     stream=openai.AsyncStream[object],
-    status_error=openai.APIStatusError,
-    timeout_error=openai.APITimeoutError,
     api_error=openai.APIError,
     without_key={"Authorization": openai.Omit()},
 )

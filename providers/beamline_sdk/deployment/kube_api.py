@@ -12,6 +12,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -27,6 +30,7 @@ _config: Any = config  # half of the package is typed, and not the half that is 
 PAGE: Final = 500
 JSON: Final = "application/json"
 MERGE: Final = "application/merge-patch+json"
+JSON_PATCH: Final = "application/json-patch+json"
 APPLY: Final = "application/apply-patch+yaml"
 METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
@@ -131,26 +135,68 @@ class KubeApi:
         """The events of a watch until the API server ends it (within :data:`WATCH_S`). Raises
         :class:`KubeError`, also where the stream breaks or is silent for longer than that.
         """
-        query = urlencode({**params, "watch": "true", "timeoutSeconds": WATCH_S})
-        url = f"{self.configuration.host}{path}?{query}"
-        limits = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S, sock_read=WATCH_S + TIMEOUT_S)
+        query = {**params, "watch": "true", "timeoutSeconds": WATCH_S}
+        async with self._stream(
+            path, query, accept=accept, verb="WATCH", broke="the watch broke", silence_s=WATCH_S
+        ) as lines:
+            async for line in lines:
+                yield _parse(line)
+
+    async def lines(
+        self, path: str, params: Mapping[str, str | int] | None = None, *, silence_s: float = TIMEOUT_S
+    ) -> AsyncIterator[bytes]:
+        """The lines of a text, such as a pod's log, as they come. Raises :class:`KubeError`, also where the
+        server has said nothing for ``silence_s`` seconds (0: it may be silent for ever).
+        """
+        async with self._stream(
+            path, params or {}, accept="*/*", verb="GET", broke="the stream broke", silence_s=silence_s
+        ) as lines:
+            async for line in lines:
+                yield line
+
+    async def clock(self) -> datetime:
+        """The API server's time, to the second, as its answers are stamped. Raises :class:`KubeError`."""
+        async with self._stream(
+            "/version", {}, accept=JSON, verb="GET", broke="no answer", silence_s=TIMEOUT_S
+        ) as answer:
+            stamp = answer.response_headers.get("Date", "")
+        try:
+            return parsedate_to_datetime(stamp).astimezone(UTC)
+        except ValueError as error:
+            raise KubeError(0, "NoDate", "the API server's answer bears no date") from error
+
+    @asynccontextmanager
+    async def _stream(
+        self,
+        path: str,
+        params: Mapping[str, str | int],
+        *,
+        accept: str,
+        verb: str,
+        broke: str,
+        silence_s: float,
+    ) -> AsyncIterator[_Lines]:
+        """An answer that is read as it comes. Raises :class:`KubeError`."""
+        url = self.configuration.host + path + (f"?{urlencode(params)}" if params else "")
+        limits = aiohttp.ClientTimeout(
+            total=None, sock_connect=TIMEOUT_S, sock_read=silence_s + TIMEOUT_S if silence_s else None
+        )
         try:
             response = await self._client.rest_client.request(
                 "GET", url, headers=await self._headers(accept, JSON), _request_timeout=limits
             )
             stream = response.response
-            self._count("WATCH", response.status)
+            self._count(verb, response.status)
             try:
                 if response.status >= 400:
                     said = _parse(await response.read())
                     raise KubeError(response.status, str(said.get("reason")), str(said.get("message")))
-                async for line in stream.content:
-                    yield _parse(line)
+                yield _Lines(stream)
             finally:
                 stream.close()
         except (TimeoutError, OSError, aiohttp.ClientError) as error:
-            self._count("WATCH", 0)
-            raise KubeError(0, "Unreachable", f"the watch broke: {str(error) or 'timeout'}") from error
+            self._count(verb, 0)
+            raise KubeError(0, "Unreachable", f"{broke}: {str(error) or 'timeout'}") from error
 
     async def _headers(self, accept: str, content_type: str) -> dict[str, str]:
         headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": "beamline"}
@@ -209,6 +255,23 @@ class KubeApi:
 
     def _count(self, method: str, status: int) -> None:
         self.calls[method, status] = self.calls.get((method, status), 0) + 1
+
+
+class _Lines:
+    """The lines of an answer, and its headers."""
+
+    def __init__(self, response: Any) -> None:
+        self.response_headers: Mapping[str, str] = response.headers
+        self._content = response.content
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        rest = b""
+        async for part in self._content.iter_any():  # its own reading by lines refuses long ones
+            *lines, rest = (rest + part).split(b"\n")
+            for line in lines:
+                yield line
+        if rest:
+            yield rest
 
 
 def proxy_for(host: str) -> str | None:

@@ -22,13 +22,13 @@ were given, and only a rollout under way costs a request (its pods); without, ea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 from beamline_contract.names import FIELD_MANAGER, MANAGED_BY
 
-from .kube_api import KubeApi, KubeError
+from .kube_api import JSON_PATCH, KubeApi, KubeError
 from .manifests import (
     API_VERSIONS,
     CONFIG_VARIABLE,
@@ -41,13 +41,24 @@ from .manifests import (
     pod_hash,
     selector_of,
 )
-from .ownership import fields_of, is_managed, is_ours, shortened, stands
+from .ownership import (
+    fields_of,
+    foreign_owner,
+    has_extension,
+    is_made_by,
+    is_ours,
+    is_retained,
+    shortened,
+    stands,
+    taken_over,
+)
 from .pods import settled, status_of
-from .port import DeploymentError, DeploymentRequest, DeploymentStatus, Phase
+from .port import DeploymentError, DeploymentRequest, DeploymentStatus, Found, Phase
 
 LABEL_SELECTOR: Final = f"app.kubernetes.io/managed-by={MANAGED_BY},app.kubernetes.io/part-of=beamline"
 """Picks every object that Beamline made."""
 _HANDOVER: Final = "beamline-replicas"
+_INVALID: Final = 422
 _REFUSED: Final = frozenset({400, 403, 404, 422})
 _Place = tuple[str, str, str]
 """Kind, namespace, name."""
@@ -91,7 +102,7 @@ class KubernetesDeployments:
         try:
             found = await self._look(request)
             for kind, live in found.items():
-                _refuse_foreign(kind, live, request)
+                self._refuse_foreign(kind, live, request)
             running = found.get("Deployment")
             start_config = None
             if running is not None:
@@ -102,7 +113,7 @@ class KubernetesDeployments:
             wanted = manifests(request, start_config)
             for manifest in wanted:
                 place = (manifest["kind"], *key)
-                applied = await self._api.apply(path_of(*place), manifest, field_manager=self._field_manager)
+                applied = await self._apply(path_of(*place), manifest)
                 self._remember(place, applied)
             for kind in found.keys() - {manifest["kind"] for manifest in wanted}:
                 await self._api.delete(path_of(kind, *key), uid=found[kind]["metadata"]["uid"])
@@ -125,6 +136,7 @@ class KubernetesDeployments:
             if not settled(deployment) and deployment.get("spec", {}).get("replicas", 1):
                 pods = await self._pods(key, deployment)
             status = status_of(deployment, pods, HASH_ANNOTATION)
+            status = replace(status, retained=is_retained(deployment))
             if desired is not None and desired.hash == status.hash and not await self._is_intact(desired):
                 return replace(status, hash="")
         except KubeError as error:
@@ -137,7 +149,7 @@ class KubernetesDeployments:
             for kind in reversed(PATHS):
                 path = path_of(kind, namespace, name)
                 found = await self._api.find(path)
-                if found is None or not is_managed(found):
+                if found is None or not is_made_by(found, self._field_manager):
                     continue
                 await self._api.delete(path, uid=found["metadata"]["uid"])
         except KubeError as error:
@@ -145,6 +157,40 @@ class KubernetesDeployments:
         for kind in PATHS:
             self._seen.pop((kind, namespace, name), None)
         self._intact.pop((namespace, name), None)
+
+    async def _apply(self, path: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """A refusal may be due to what others put beside our fields: once everything is ours, that goes."""
+        try:
+            return await self._api.apply(path, manifest, field_manager=self._field_manager)
+        except KubeError as error:
+            live = await self._api.find(path) if error.status == _INVALID else None
+            books = taken_over(live, self._field_manager) if live is not None else None
+            if live is None or books is None:
+                raise
+            patch = [
+                {"op": "replace", "path": "/metadata/managedFields", "value": books},
+                {
+                    "op": "replace",
+                    "path": "/metadata/resourceVersion",
+                    "value": live["metadata"]["resourceVersion"],
+                },
+            ]
+            await self._api.request("PATCH", path, body=patch, content_type=JSON_PATCH)
+            return await self._api.apply(path, manifest, field_manager=self._field_manager)
+
+    def workloads(self) -> Collection[Found]:
+        """Of what was watched and listed: every workload that was made here, or a part of it."""
+        found: dict[tuple[str, str], Found] = {}
+        for (_, *key), live in self._seen.items():
+            if not self._made(live):
+                continue
+            known = found.get((key[0], key[1]), Found(key[0], key[1]))
+            owned, retained = known.owned or has_extension(live), known.retained or is_retained(live)
+            found[key[0], key[1]] = replace(known, owned=owned, retained=retained)
+        return list(found.values())
+
+    def _made(self, live: Mapping[str, Any]) -> bool:
+        return is_made_by(live, self._field_manager)
 
     async def _look(self, request: DeploymentRequest) -> dict[str, Mapping[str, Any]]:
         """What there is of a workload by kind. An object that is not wanted is looked for in memory only,
@@ -157,9 +203,23 @@ class KubernetesDeployments:
             live = self._seen.get(place)
             if live is None and (kind in wanted or not self._watched):
                 live = await self._api.find(path_of(*place))
-            if live is not None and (kind in wanted or (kind in OPTIONAL and is_managed(live))):
+            if live is not None and (kind in wanted or (kind in OPTIONAL and self._made(live))):
                 found[kind] = live
         return found
+
+    def _refuse_foreign(self, kind: str, live: Mapping[str, Any], request: DeploymentRequest) -> None:
+        if is_ours(live, request.owner_uid, self._field_manager):
+            return
+        what = f"{kind} {request.namespace}/{request.name}"
+        if has_extension(live):
+            raise DeploymentError(f"the {what} of an earlier Extension of this name is still being removed")
+        owner = foreign_owner(live)
+        whose = "Beamline did not make it" if owner is None else f"{owner} owns it"
+        raise DeploymentError(
+            f"{what} exists and {whose}, so it is left alone; delete or rename it, or rename the Extension",
+            retryable=False,
+            conflict=True,
+        )
 
     async def _is_intact(self, request: DeploymentRequest) -> bool:
         key = (request.namespace, request.name)
@@ -173,7 +233,7 @@ class KubernetesDeployments:
             live = await self._find((kind, *key), absent_is_known=True)
             manifest = wanted.get(kind)
             if manifest is None:
-                intact = live is None or not is_managed(live)
+                intact = live is None or not self._made(live)
             else:
                 intact = live is not None and stands(manifest, live, self._field_manager)
             if not intact:
@@ -212,20 +272,6 @@ class KubernetesDeployments:
         )
         newest = _pod_hash_in(deployment.get("spec", {}).get("template", {}))
         return [pod for pod in found.get("items") or () if not newest or _pod_hash_in(pod) == newest]
-
-
-def _refuse_foreign(kind: str, live: Mapping[str, Any], request: DeploymentRequest) -> None:
-    if is_ours(live, request.owner_uid):
-        return
-    what = f"{kind} {request.namespace}/{request.name}"
-    if is_managed(live):
-        raise DeploymentError(f"the {what} of an earlier Extension of this name is still being removed")
-    raise DeploymentError(
-        f"{what} exists and Beamline did not make it, so it is left alone; delete or rename it, or rename "
-        "the Extension",
-        retryable=False,
-        conflict=True,
-    )
 
 
 def _start_config(deployment: Mapping[str, Any]) -> str | None:

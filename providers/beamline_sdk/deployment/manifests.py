@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from beamline_contract.names import API_VERSION, GROUP
 
+from .ownership import RETAINED_ANNOTATION
 from .pod_spec import METRICS_PORT, pod_metadata, pod_spec
 from .port import DeploymentRequest
 from .scaling import autoscaler, disruption_budget
@@ -102,7 +103,9 @@ def _meta(request: DeploymentRequest, kind: str) -> dict[str, Any]:
     }
     if kind == "Deployment":
         metadata["annotations"] = {HASH_ANNOTATION: request.hash, POD_HASH_ANNOTATION: pod_hash(request)}
-    if request.owner_uid:
+    if not request.owner_uid:
+        metadata["annotations"] = {**metadata.get("annotations", {}), RETAINED_ANNOTATION: "true"}
+    else:
         metadata["ownerReferences"] = [
             {
                 "apiVersion": API_VERSION,

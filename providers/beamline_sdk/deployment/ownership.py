@@ -15,8 +15,10 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from beamline_contract.names import MANAGED_BY
+from beamline_contract.names import GROUP
 
+RETAINED_ANNOTATION: Final = f"{GROUP}/retained"
+"""On what no Extension owns, on purpose: it outlives its Extension, or it never had one."""
 _NOT_OWNED: Final = frozenset({"apiVersion", "kind"})
 _IDENTITY: Final = frozenset({"name", "namespace"})
 
@@ -24,9 +26,7 @@ _IDENTITY: Final = frozenset({"name", "namespace"})
 def fields_of(live: Mapping[str, Any], manager: str) -> Mapping[str, Any]:
     """The fields that ``manager`` holds by apply, in the API server's notation; empty where it holds none."""
     for entry in live["metadata"].get("managedFields") or ():
-        if (entry.get("manager"), entry.get("operation")) == (manager, "Apply") and not entry.get(
-            "subresource"
-        ):
+        if _is_applied_by(entry, manager):
             fields: Mapping[str, Any] = entry.get("fieldsV1") or {}
             return fields
     return {}
@@ -41,23 +41,74 @@ def stands(manifest: Mapping[str, Any], live: Mapping[str, Any], manager: str) -
     return _covers(fields_of(live, manager), wanted)
 
 
-def is_ours(live: Mapping[str, Any], owner_uid: str) -> bool:
-    """Owned by this very Extension, or released by one (no controller, our label). Without ``owner_uid`` any
-    Extension's.
+def taken_over(live: Mapping[str, Any], manager: str) -> list[dict[str, Any]] | None:
+    """The books with everything in ``manager``'s hands that it shares with others; None where it does anyway.
+
+    What it then no longer applies goes. That is the way out where somebody put something beside what we
+    apply that excludes it, such as another source for a variable: the API server refuses both together.
+    What belongs to a subresource (status, the scale that an autoscaler writes) stays with whoever wrote it.
+    """
+    books = [dict(entry) for entry in live["metadata"].get("managedFields") or ()]
+    own = next((entry for entry in books if _is_applied_by(entry, manager)), None)
+    others = [entry for entry in books if entry is not own and not entry.get("subresource")]
+    if own is None or not others:
+        return None
+    fields: Mapping[str, Any] = own.get("fieldsV1") or {}
+    for entry in others:
+        fields = _united(fields, {"f:spec": (entry.get("fieldsV1") or {}).get("f:spec") or {}})
+    own["fieldsV1"] = fields
+    return [entry for entry in books if entry not in others]
+
+
+def _united(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    whole = dict(one)
+    for name, child in other.items():
+        whole[name] = _united(whole.get(name) or {}, child)
+    return whole
+
+
+def _is_applied_by(entry: Mapping[str, Any], manager: str) -> bool:
+    found = (entry.get("manager"), entry.get("operation"), entry.get("subresource") or "")
+    return found == (manager, "Apply", "")
+
+
+def is_ours(live: Mapping[str, Any], owner_uid: str, manager: str) -> bool:
+    """Owned by this very Extension, or applied by ``manager`` and owned by nobody (any more). Without
+    ``owner_uid`` any Extension's. A label proves nothing: people copy manifests with their labels.
     """
     owners = live["metadata"].get("ownerReferences") or []
     if owners:
         return any(
-            owner.get("kind") == "Extension" and (not owner_uid or owner.get("uid") == owner_uid)
-            for owner in owners
+            _is_extension(owner) and (not owner_uid or owner.get("uid") == owner_uid) for owner in owners
         )
-    return is_managed(live)
+    return bool(fields_of(live, manager))
 
 
-def is_managed(live: Mapping[str, Any]) -> bool:
-    """Whether Beamline made it, whoever owns it now."""
-    labels = live["metadata"].get("labels") or {}
-    return bool(labels.get("app.kubernetes.io/managed-by") == MANAGED_BY)
+def is_made_by(live: Mapping[str, Any], manager: str) -> bool:
+    """Whether ``manager`` applied it for some Extension, whoever of them owns it now."""
+    return not foreign_owner(live) and (has_extension(live) or bool(fields_of(live, manager)))
+
+
+def has_extension(live: Mapping[str, Any]) -> bool:
+    """Whether some Extension owns it."""
+    return any(_is_extension(owner) for owner in live["metadata"].get("ownerReferences") or ())
+
+
+def foreign_owner(live: Mapping[str, Any]) -> str | None:
+    """Kind and name of an owner where no Extension is among them; None without one."""
+    owners = live["metadata"].get("ownerReferences") or []
+    if not owners or has_extension(live):
+        return None
+    return f"{owners[0].get('kind')} {owners[0].get('name')}"
+
+
+def is_retained(live: Mapping[str, Any]) -> bool:
+    """Whether it was left without an owner on purpose."""
+    return (live["metadata"].get("annotations") or {}).get(RETAINED_ANNOTATION) == "true"
+
+
+def _is_extension(owner: Mapping[str, Any]) -> bool:
+    return owner.get("kind") == "Extension" and str(owner.get("apiVersion", "")).startswith(f"{GROUP}/")
 
 
 def shortened(live: Mapping[str, Any], manager: str) -> dict[str, Any]:
@@ -68,6 +119,8 @@ def shortened(live: Mapping[str, Any], manager: str) -> dict[str, Any]:
         for name in ("name", "namespace", "uid", "resourceVersion", "labels", "ownerReferences")
         if name in meta
     }
+    if is_retained(live):
+        kept["annotations"] = {RETAINED_ANNOTATION: "true"}
     kept["managedFields"] = [{"manager": manager, "operation": "Apply", "fieldsV1": fields_of(live, manager)}]
     return {"metadata": kept}
 

@@ -15,7 +15,11 @@ _IMAGE: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 )
 _CONFIG: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
-_CRASH: Final = frozenset({"CrashLoopBackOff"})
+_CRASH: Final = "CrashLoopBackOff"
+CRASHES: Final = 3
+"""Restarts after which a container that is not ready counts as one that exits again and again, also while it
+runs for a moment: or the verdict would change with every restart.
+"""
 MAX_DETAIL: Final = 300
 
 
@@ -45,6 +49,10 @@ def phase_of(deployment: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -
         return (Phase.READY, "") if wanted else (Phase.SCALED_TO_ZERO, "")
     if not wanted:
         return Phase.PROGRESSING, "The last replicas are stopping."
+    if deployment.get("status", {}).get("observedGeneration", 0) < deployment["metadata"].get(
+        "generation", 0
+    ):
+        return Phase.PROGRESSING, ""  # what stands there speaks of an earlier spec
     conditions = conditions_of(deployment)
     failure = conditions.get("ReplicaFailure", {})
     if failure.get("status") == "True":
@@ -53,10 +61,14 @@ def phase_of(deployment: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -
     if fatal:
         return Phase.FAILED, fatal
     if conditions.get("Progressing", {}).get("reason") == "ProgressDeadlineExceeded":
+        seconds = deployment.get("spec", {}).get("progressDeadlineSeconds", 600)
+        why = waiting or (
+            "The new pods do not become ready; see their readiness probe and their logs, or "
+            "`kubectl describe` of the Deployment."
+        )
         return (
             Phase.FAILED,
-            waiting
-            or "The rollout made no progress within its deadline; see `kubectl describe` of the Deployment.",
+            f"The rollout made no progress within {seconds} s (progressDeadlineSeconds). {why}",
         )
     return Phase.PROGRESSING, waiting
 
@@ -102,8 +114,13 @@ def _fatal(container: Mapping[str, Any]) -> str:
         return f"The image {container.get('image', '')} can't be pulled: check its name and imagePullSecrets."
     if reason in _CONFIG:
         return f"The container can't be started: {str(waiting.get('message', reason))[:MAX_DETAIL]}"
-    if reason in _CRASH:
+    if reason == _CRASH or (container.get("restartCount", 0) >= CRASHES and not container.get("ready")):
         last = container.get("lastState", {}).get("terminated") or {}
+        if last.get("reason") == "OOMKilled":
+            return (
+                "The container is killed again and again because it needs more memory than "
+                "resources.limits.memory; raise that."
+            )
         said = str(last.get("message") or last.get("reason") or "").strip()[-MAX_DETAIL:]
         code = last.get("exitCode")
         return (

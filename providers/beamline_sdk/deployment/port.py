@@ -7,7 +7,7 @@ workloads of Extensions; both adapters pass ``tests/contract/test_deployments.py
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -63,6 +63,20 @@ class DeploymentStatus:
     hash: str = ""
     selector: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
+    retained: bool = False
+    """It is there without an owner, on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A workload that an adapter finds in its world. ``owned``: an Extension's, which takes it along when it
+    goes. ``retained``: left without an owner on purpose.
+    """
+
+    namespace: str
+    name: str
+    owned: bool = False
+    retained: bool = False
 
 
 class DeploymentError(Exception):
@@ -98,4 +112,8 @@ class Deployments(Protocol):
 
     async def delete(self, namespace: str, name: str) -> None:
         """Removes the workload and all that belongs to it; absent is fine."""
+        ...
+
+    def workloads(self) -> Collection[Found]:
+        """Every workload that this adapter made and knows of, also those of which only a part is left."""
         ...

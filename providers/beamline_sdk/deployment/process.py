@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeAlias
 
 from .environment import NotRunnable, Runnable, resolve
 from .logfile import LogFile
-from .port import DeploymentError, DeploymentRequest, DeploymentStatus, Phase
+from .port import DeploymentError, DeploymentRequest, DeploymentStatus, Found, Phase
 from .supervisor import ProcessHealth, ProcessSpec, State, Supervised, Timing
 from .watchdog import Watchdog
 
@@ -134,6 +134,7 @@ class ProcessDeployments:
             ready_replicas=latest.ready,
             message=message,
             hash=latest.request.hash,
+            retained=not latest.request.owner_uid,
             details={
                 "pids": [process.health.pid for process in latest.processes if process.health.pid is not None]
             },
@@ -165,6 +166,15 @@ class ProcessDeployments:
         self._stopped = True
         for info in self._all():
             info.kill()
+
+    def workloads(self) -> Collection[Found]:
+        """Every workload with the owner that it was last asked for with."""
+        latest = {key: workload.coming or workload.serving for key, workload in self._workloads.items()}
+        return [
+            Found(*key, owned=bool(some.request.owner_uid), retained=not some.request.owner_uid)
+            for key, some in latest.items()
+            if some is not None
+        ]
 
     def processes(self) -> list[ProcessInfo]:
         """Every process, by namespace, name and replica."""

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 from heapq import merge
+from typing import TypeVar
 
 from beamline_contract.reports import Notice
 
@@ -33,10 +34,12 @@ from .request import Request
 from .route import CompiledPolicy, Criteria
 from .slices import AT_A_TIME, Sliced, batches, finish
 
+T = TypeVar("T")
 Drawer = tuple[str | None, str | None]
 _Order = tuple[int, tuple[int, ...], str, str]
 _MAX_DRAWERS_PER_POLICY = 256
 _MAX_RIVALS = 32
+_BATCHES_PER_RUN = 8
 _EXACT = 1_000
 _WILDCARDS = re.compile(r"[*?]")
 
@@ -77,14 +80,19 @@ class Matcher:
 
     def _file(self, policies: Iterable[CompiledPolicy]) -> Sliced[None]:
         runs: list[list[tuple[_Order, int, CompiledPolicy]]] = []
-        for batch in batches(policies):
-            before = len(runs) * AT_A_TIME
-            runs.append(sorted((_order(policy), before + at, policy) for at, policy in enumerate(batch)))
+        for number, batch in enumerate(batches(policies)):
+            if number % _BATCHES_PER_RUN == 0:
+                runs.append([])
+            before = number * AT_A_TIME
+            runs[-1] += [(_order(policy), before + at, policy) for at, policy in enumerate(batch)]
+            yield
+        for run in runs:
+            run.sort(reverse=True)
             yield
         rules: list[Rule] = []
         lengths: set[int] = set()
-        for placed in batches(merge(*runs)):
-            for _, _, policy in placed:
+        for ranked in batches(merge(*map(_emptying, runs))):
+            for _, _, policy in ranked:
                 rule = _rule(policy, len(rules))
                 rules.append(rule)
                 for drawer in _drawers_of(rule):
@@ -129,6 +137,12 @@ class Matcher:
                 if rival.rank >= rule.rank:
                     break
                 yield rival
+
+
+def _emptying(run: list[T]) -> Iterator[T]:
+    """The entries from the last to the first. Each goes when it has been read, not all at once at the end."""
+    while run:
+        yield run.pop()
 
 
 def mismatch(rule: Rule, request: Request) -> str | None:

@@ -16,7 +16,7 @@ T = TypeVar("T")
 Sliced: TypeAlias = Generator[None, None, T]
 """Yields between pieces of work and returns the result."""
 
-AT_A_TIME: Final = 16
+AT_A_TIME: Final = 8
 """Records between two yields, well below a millisecond's work."""
 
 

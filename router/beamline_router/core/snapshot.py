@@ -52,6 +52,7 @@ class Upkeep:
         breakers = {key: extension.breaker for key, extension in extensions.items()}
         budgets: dict[str, BudgetSettings] = {}
         loads = set(breakers)
+        yield
         for batch in batches(policies):
             for call in (call for policy in batch for call in policy.route.calls()):
                 if call.breaker_key != call.extension_id:
@@ -202,6 +203,7 @@ def compile_in_slices(
     compiled = yield from _compile_policies(policies, table, old_policies, refused)
     matcher = yield from Matcher.building(compiled.values())
     upkeep = yield from Upkeep.gathering(table, compiled.values())
+    yield
     snapshot = Snapshot(revision, table, compiled, matcher=matcher, upkeep=upkeep)
     yield
     found: list[Notice] = []

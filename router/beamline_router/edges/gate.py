@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, Final
 
@@ -204,8 +205,12 @@ def _exhausted(message: str, retry_after_ms: int) -> WireError:
 
 
 def _is_local(peer: str | None, headers: Mapping[str, str]) -> bool:
-    if peer is None or any(name in headers for name in _FORWARDED):
-        return False
+    return peer is not None and _is_loopback(peer) and not any(name in headers for name in _FORWARDED)
+
+
+@lru_cache(maxsize=1_024)
+def _is_loopback(peer: str) -> bool:
+    """Whether an address, in text, is this machine's own."""
     try:
         address = ip_address(peer.partition("%")[0])
     except ValueError:

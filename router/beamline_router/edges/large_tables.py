@@ -24,11 +24,12 @@ from ..core.slices import Sliced
 
 T = TypeVar("T")
 
-TURN_S: Final = 0.0003
+TURN_S: Final = 0.0002
 """Work is put aside for the event loop once it has gone on for so long."""
 _NEVER: Final = 1_000_000_000
-_MIDDLE: Final = 3  # the middle generation is collected before it takes a millisecond
-_AT_A_TIME: Final = 64
+_YOUNG: Final = 250
+_MIDDLE: Final = 2  # times _YOUNG: the middle generation is collected before that takes a millisecond
+_AT_A_TIME: Final = 16
 
 
 async def in_turns(work: Sliced[T]) -> T:
@@ -49,7 +50,7 @@ async def in_turns(work: Sliced[T]) -> T:
 def taking_in() -> Iterator[None]:
     """Around the reading and the compilation of a table: no full collection meanwhile. May be nested."""
     young, middle, old = gc.get_threshold()
-    gc.set_threshold(young, _MIDDLE, _NEVER)
+    gc.set_threshold(min(young, _YOUNG), _MIDDLE, _NEVER)
     try:
         yield
     finally:

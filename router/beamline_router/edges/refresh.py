@@ -269,8 +269,7 @@ class Refresher:
             census = await in_turns(_counting(extensions, policies))
             await asyncio.sleep(0)
         await asyncio.sleep(0)
-        retired = _parts(self.snapshot)
-        await asyncio.sleep(0)
+        retired = await in_turns(_retired(self.snapshot))
         self._take(compiled)
         seconds = self._clock() - started
         self._telemetry.reloaded(seconds, census.sizes, revision)
@@ -327,9 +326,12 @@ class _Census:
 
 
 def _counting(extensions: Sequence[ExtensionRecord], policies: Sequence[PolicyRecord]) -> Sliced[_Census]:
-    sizes = Counter((record.type, "true" if record.enabled else "false") for record in extensions)
-    ids = {record.id for record in extensions}
-    yield
+    sizes: Counter[tuple[str, str]] = Counter()
+    ids: set[str] = set()
+    for records in batches(extensions):
+        sizes.update((record.type, "true" if record.enabled else "false") for record in records)
+        ids.update(record.id for record in records)
+        yield
     for batch in batches(policies):
         for policy in batch:
             ids |= _ids_in(policy.policy)
@@ -337,17 +339,22 @@ def _counting(extensions: Sequence[ExtensionRecord], policies: Sequence[PolicyRe
     return _Census(dict(sizes), ids)
 
 
-def _parts(snapshot: Snapshot | None) -> list[object]:
+def _retired(snapshot: Snapshot | None) -> Sliced[list[object]]:
     """All that a table holds, so that it does not go in one piece with the table."""
+    parts: list[object] = []
     if snapshot is None:
-        return []
-    return [
-        *snapshot.matcher.rules,
-        *snapshot.compiled_policies.values(),
-        *snapshot.compiled_extensions.values(),
-        *snapshot.policy_records,
-        *snapshot.extension_records,
-    ]
+        return parts
+    for held in (
+        snapshot.matcher.drawers.items(),
+        snapshot.matcher.rules,
+        snapshot.compiled_policies.values(),
+        snapshot.compiled_extensions.values(),
+        snapshot.policy_records,
+        snapshot.extension_records,
+    ):
+        parts += held
+        yield
+    return parts
 
 
 def _news(delta: Delta, revision: int) -> bool:

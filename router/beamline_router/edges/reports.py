@@ -2,7 +2,8 @@
 
 Both are observations and may be lost: status is repeated every few seconds and after every swap, and health
 is taken out of the next report only once a report has been handed to a live connection. A probe (an
-operator that has just become leader) is answered with a status at once. The last status says ``leaving``,
+operator that has just become leader, or that had given this router up) is answered with a status and every
+breaker that is not closed, at once. The last status says ``leaving``,
 so that nobody waits for a router that has gone.
 """
 
@@ -122,8 +123,14 @@ class Reporter:
             if isinstance(revision, int):
                 self._refresher.hint(revision)
 
-    async def _probed(self, _message: Msg) -> None:
+    async def _probed(self, message: Msg) -> None:
+        """Somebody knows nothing of the routers, or of the one that the message names."""
+        with suppress(orjson.JSONDecodeError, AttributeError):
+            if orjson.loads(message.data).get("instance", self._instance) != self._instance:
+                return
         await self.status()
+        self._telemetry.restate()
+        await self.health()
 
 
 async def _every(seconds: float, act: Callable[[], Awaitable[None]]) -> None:

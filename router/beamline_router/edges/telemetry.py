@@ -35,6 +35,7 @@ BREAKER_VALUES: Final[dict[str, int]] = {"closed": 0, "half-open": 1, "open": 2,
 """Values of ``extension_breaker_state``."""
 
 _OK: Final = "ok"
+_CLOSED: Final = "closed"
 _STATUSES: Final = frozenset({"ok", "rejected", "skipped", "error"})
 
 
@@ -170,6 +171,11 @@ class Telemetry:
     def health(self) -> list[HealthDelta]:
         """What changed since :meth:`forget` was last called with a report's deltas."""
         return [_delta(extension_id, calls) for extension_id, calls in self._calls.items() if calls.changed]
+
+    def restate(self) -> None:
+        """The next report says again which breakers are not closed: somebody listens who did not before."""
+        for calls in self._calls.values():
+            calls.changed = calls.changed or calls.breaker != _CLOSED
 
     def forget(self, sent: list[HealthDelta]) -> None:
         """Takes deltas that have been published out of the next report; calls made meanwhile stay in it."""

@@ -25,7 +25,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from . import certificates
+from . import audit, certificates
 from .binaries import APISERVER, CONTROLLERS, ETCD, Binaries, NoControlPlaneError
 
 _LIBC = ctypes.CDLL(None)
@@ -86,6 +86,7 @@ class ControlPlane:
             "--service-cluster-ip-range", "10.96.0.0/16", "--service-account-issuer", "https://kubernetes.default.svc",
             "--service-account-key-file", self._file("sa.pub"),
             "--service-account-signing-key-file", self._file("sa.key"), "--allow-privileged=true",
+            *audit.arguments(self.folder),
         )  # fmt: skip
         give_up = time.monotonic() + _START_SECONDS
         while not self._ready():
@@ -109,6 +110,10 @@ class ControlPlane:
     def broken(self) -> str | None:
         """Which part has ended unasked, or None."""
         return next((name for name, process in self._running.items() if process.poll() is not None), None)
+
+    def pids(self) -> dict[str, int]:
+        """The process of each part that runs, by its name."""
+        return {name: process.pid for name, process in self._running.items()}
 
     def _file(self, name: str) -> str:
         return str(self.folder / name)

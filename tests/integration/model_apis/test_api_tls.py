@@ -12,6 +12,7 @@ import httpx2
 import pytest
 
 from beamline_extensions.model_api.addresses import AddressRule, parse_networks
+from beamline_extensions.model_api.calls import Written, head_of
 from beamline_extensions.model_api.transport import ModelApiTransport
 from harness.model_api import fake_api, gpt
 
@@ -39,8 +40,16 @@ async def ask(host: str, certificate: Path, *, trusted: bool = True) -> httpx2.R
         return ["127.0.0.1"]
 
     transport = ModelApiTransport(AddressRule(parse_networks("private")), resolver=resolver, tls=client)
-    async with fake_api(server) as api, httpx2.AsyncClient(transport=transport) as http:
-        return await http.post(f"https://{host}:{api.port}/v1/chat/completions", json={"model": "m"})
+    async with fake_api(server) as api:
+        request = httpx2.Request("POST", f"https://{host}:{api.port}/v1/chat/completions")
+        origin = ("https", host, api.port)
+        try:
+            call = Written(origin, head_of(request), request, client=None)
+            answer = await transport.ask(call, b'{"model":"m"}')
+            await answer.aread()
+        finally:
+            await transport.aclose()
+        return answer
 
 
 async def test_the_certificate_of_the_name_is_accepted(certificate: Path) -> None:

@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[3]
 QUICKSTART = str(ROOT / "examples" / "quickstart")
 COMMANDS = frozenset(
     (
-        "up status get invoke keys isolate reset trace audit validate explain crds migrate "
-        + "operator router admin extension"
+        "up status get logs diff suspend resume check doctor invoke keys isolate reset trace validate explain "
+        + "crds migrate audit new conformance operator router admin extension"
     ).split()
 )
 
@@ -30,7 +30,14 @@ Captured = pytest.CaptureFixture[str]
 @pytest.fixture(autouse=True)
 def _nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg"))
-    for name in ("BEAMLINE_STATE", "BEAMLINE_ROUTER_URL", "BEAMLINE_DATABASE_URL", "BEAMLINE_DEBUG"):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in (
+        "KUBECONFIG",
+        "BEAMLINE_STATE",
+        "BEAMLINE_ROUTER_URL",
+        "BEAMLINE_DATABASE_URL",
+        "BEAMLINE_DEBUG",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -81,6 +88,21 @@ def test_completion_scripts_can_be_shown() -> None:
             ["get", "pods"], 2, "there is no kind 'pods': it is ext, rp or all", id="an unknown kind"
         ),
         pytest.param(["get"], 69, "nothing runs here: start `beamline up DIR`", id="nothing runs"),
+        pytest.param(["logs", "router"], 69, "nothing runs here", id="nobody's logs"),
+        pytest.param(["suspend", "ext", "x"], 69, "nothing runs here", id="nothing to suspend"),
+        pytest.param(["suspend", "x"], 2, "which one? give KIND NAME", id="suspend without a name"),
+        pytest.param(["resume", "pod/x"], 2, "there is no kind 'pod'", id="an unknown kind to resume"),
+        pytest.param(["diff", QUICKSTART], 69, "nothing runs here", id="nothing to compare with"),
+        pytest.param(
+            ["diff", QUICKSTART, "--against", QUICKSTART, "--state", "x"],
+            2,
+            "--against excludes",
+            id="two sides to compare with",
+        ),
+        pytest.param(["check"], 69, "nothing runs here", id="nothing to look at"),
+        pytest.param(
+            ["check", "--release-finalizers"], 2, "which cluster?", id="finalizers of which cluster"
+        ),
         pytest.param(["status"], 69, "nothing runs here", id="nothing runs to show"),
         pytest.param(
             ["status", "--state", "/nowhere"], 69, "runs with the state /nowhere", id="nothing runs there"

@@ -62,7 +62,7 @@ class World:
 
     async def settle(self) -> None:
         """Reconciles everything that is due, one after the other."""
-        for _ in range(200):
+        for _ in range(500):
             if not len(self.controller.queue):
                 return
             key = await self.controller.queue.get()

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beamline_contract.canary import VersionCanary
+from beamline_contract.extension import ExtensionSpec
 from beamline_operator.core.canary import (
     MAX_WEIGHT,
     OVER,
@@ -21,6 +22,7 @@ from beamline_operator.core.canary import (
     advance,
     divided,
     remembered,
+    revision_of,
 )
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
@@ -240,3 +242,16 @@ def test_rows_hold_the_percent_that_a_step_says(stated: list[int], percent: int)
 @pytest.mark.parametrize("found", [None, "x", {}, {"state": "Odd"}, {"state": "Paused", "step": "many"}])
 def test_a_status_that_nobody_can_read_begins_from_nothing(found: Any) -> None:
     assert remembered({"canary": found}) is None
+
+
+def test_an_upgrade_that_adds_a_field_with_a_default_is_no_other_spec() -> None:
+    class Later(ExtensionSpec):
+        """The next version's."""
+
+        colour: str = "red"
+
+    stated = {"type": "provider", "timeout_ms": 900, "workload": {"image": "x:1"}}
+    now, later = ExtensionSpec.model_validate(stated), Later.model_validate(stated)
+    assert revision_of(now) == revision_of(later)
+    assert revision_of(later) != revision_of(Later.model_validate({**stated, "colour": "blue"}))
+    assert revision_of(now) != revision_of(ExtensionSpec.model_validate({**stated, "timeout_ms": 901}))

@@ -343,6 +343,23 @@ async def test_an_image_that_is_not_allowed_is_refused(world: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("entry", "image", "allowed"),
+    [
+        pytest.param("ghcr.io", "ghcr.io/x:1", True, id="a registry"),
+        pytest.param("ghcr.io", "ghcr.io:5000/x:1", False, id="another port of that registry"),
+        pytest.param("ghcr.io/acme/", "ghcr.io/acme/x", True, id="an entry with a slash"),
+        pytest.param("ghcr.io/acme:1", "ghcr.io/acme:12", False, id="a longer tag"),
+    ],
+)
+async def test_an_entry_of_the_allow_list(world: Any, entry: str, image: str, allowed: bool) -> None:
+    world.settings = type(world.settings)(allowed_images=(entry,))
+    world.restart()
+    key = world.extension("guard", workload={"image": image})
+    await world.settle()
+    assert (world.verdict(key, "Accepted")[0] == "True") is allowed
+
+
+@pytest.mark.parametrize(
     ("image", "allowed"),
     [
         pytest.param("ghcr.io/acme/x:1", True, id="below the path"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -125,3 +126,24 @@ async def test_health_is_kept_while_the_registry_is_away() -> None:
     registry.outage = None
     await fold.flush()
     assert fold._kept == []
+
+
+async def test_a_router_that_is_new_or_back_again_is_asked_for_its_breakers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str | None] = []
+    time = Time()
+    hints = NatsHints(LinkSettings("nats://nowhere:4222", "test"), clock=time)
+
+    async def probe(instance: str | None = None) -> None:
+        asked.append(instance)
+
+    monkeypatch.setattr(hints, "probe", probe)
+    message = SimpleNamespace(data=status("r1"))
+    for _ in range(2):
+        await hints._on_status(message)  # type: ignore[arg-type]  # only its data is read
+    assert asked == ["r1"]
+    time.now = 20
+    hints.forget_silent()
+    await hints._on_status(message)  # type: ignore[arg-type]
+    assert asked == ["r1", "r1"]

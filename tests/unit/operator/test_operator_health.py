@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from beamline_contract.reports import HealthDelta, RouterHealth
-from beamline_operator.core.health import HealthBoard
+from beamline_contract.reports import STATUS_TTL_S, HealthDelta, RouterHealth
+from beamline_operator.core.health import WINDOW_S, HealthBoard
 
 
 def report(
@@ -141,3 +141,63 @@ async def test_a_new_process_leaves_the_word_of_the_old_one_until_it_hears_anoth
     await world.settle()
     assert world.store.writes == writes
     assert world.store.get(key).status["breaker"] == "open"
+
+
+async def test_a_new_leader_drops_the_open_breaker_of_a_router_that_vanished_meanwhile(world: Any) -> None:
+    key = world.extension()
+    await world.settle()
+    world.report("r1")
+    world.controller.on_health(report("r1", breaker="open", failure=9))
+    await world.settle()
+    world.restart()
+    await world.settle()
+    await world.advance(STATUS_TTL_S - 1)
+    world.controller.settle_health()
+    await world.settle()
+    assert world.store.get(key).status["breaker"] == "open", "the router may still repeat it"
+    await world.advance(2)
+    world.controller.settle_health()
+    await world.settle()
+    assert world.store.get(key).status["breaker"] == "closed"
+    await world.advance(WINDOW_S)
+    world.controller.settle_health()
+    await world.settle()
+    assert world.store.get(key).status["health"] == {"status": "no_data"}
+
+
+async def test_a_new_leader_keeps_the_open_breaker_that_a_router_repeats(world: Any) -> None:
+    key = world.extension()
+    await world.settle()
+    world.report("r1")
+    world.controller.on_health(report("r1", breaker="open", failure=9))
+    await world.settle()
+    world.restart()
+    world.report("r1")
+    world.controller.on_health(report("r1", breaker="open"))
+    await world.advance(STATUS_TTL_S + 10)
+    world.controller.settle_health()
+    await world.settle()
+    assert world.store.get(key).status["breaker"] == "open"
+
+
+async def test_the_breaker_of_a_router_that_no_longer_reports_is_forgotten(world: Any) -> None:
+    key = world.extension()
+    await world.settle()
+    world.report("r1")
+    world.controller.on_health(report("r1", breaker="open", failure=9))
+    world.controller.on_health(report("r2", breaker="open", failure=9))  # whose last word came after its end
+    await world.settle()
+    world.report("r1", leaving=True)
+    await world.advance(10)
+    world.controller.settle_health()
+    await world.settle()
+    assert world.store.get(key).status["breaker"] == "closed"
+
+
+async def test_a_router_is_alive_and_says_nothing_so_the_breaker_is_closed(world: Any) -> None:
+    key = world.extension()
+    await world.settle()
+    assert "breaker" not in world.store.get(key).status
+    world.report("r1")
+    await world.settle()
+    assert world.store.get(key).status["breaker"] == "closed"

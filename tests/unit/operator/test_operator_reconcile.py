@@ -139,6 +139,40 @@ async def test_an_object_created_again_takes_over_its_retained_row(world: Any) -
     assert (row.timeout_ms, row.uid) == (200, world.store.get(key).metadata.uid)
 
 
+async def test_a_retained_workload_that_is_taken_over_is_said_so(world: Any) -> None:
+    key = world.extension(workload=WORKLOAD, deletionPolicy="Retain")
+    await world.settle()
+    world.store.delete(key)
+    await world.settle()
+    again = world.extension(workload=WORKLOAD)
+    await world.settle()
+    owner = world.store.get(again).metadata.uid
+    assert world.deployments.running["default", "guard"].owner_uid == owner
+    told = [event.reason.value for _, event in world.store.events]
+    assert told.count("Adopted") == 1
+
+
+async def test_the_full_compare_removes_a_workload_that_nothing_asks_for(world: Any) -> None:
+    gone = world.extension("gone", workload=WORKLOAD)
+    kept = world.extension("kept", workload=WORKLOAD, deletionPolicy="Retain")
+    world.extension("served", workload=WORKLOAD)
+    bare = world.extension("bare", workload=WORKLOAD)
+    await world.settle()
+    world.store.delete(kept)
+    await world.settle()
+    for key in (gone, bare):  # removed in a way that left no trace but the workload
+        del world.store._objects[key]
+    world.deployments.torn |= {("default", "gone"), ("default", "kept"), ("default", "served")}
+    world.extension("bare")
+    world.restart()
+    await world.settle()
+    await world.controller.compare()
+    assert {name for _, name in world.deployments.running} == {"kept", "served"}
+    before = world.controller.drift_repairs
+    await world.controller.compare()
+    assert world.controller.drift_repairs == before
+
+
 async def test_an_object_of_another_namespace_never_takes_a_retained_row(world: Any) -> None:
     key = world.extension(deletionPolicy="Retain")
     await world.settle()

@@ -104,9 +104,16 @@ def deployment(replicas: int = 1, ready: int = 0, **status: Any) -> dict[str, An
     }
 
 
-def pod(reason: str, **last: Any) -> dict[str, Any]:
-    state = {"image": "x:1", "state": {"waiting": {"reason": reason, "message": "back-off 40s"}}}
+def pod(reason: str, /, **last: Any) -> dict[str, Any]:
+    message = 'secret "keys" not found' if reason == "CreateContainerConfigError" else "back-off 40s"
+    state = {"image": "x:1", "state": {"waiting": {"reason": reason, "message": message}}}
     return {"status": {"containerStatuses": [{**state, "lastState": {"terminated": last} if last else {}}]}}
+
+
+def restarted(times: int, **last: Any) -> dict[str, Any]:
+    """A pod whose container runs at the moment."""
+    now = {"image": "x:1", "ready": False, "restartCount": times, "state": {"running": {}}}
+    return {"status": {"containerStatuses": [{**now, "lastState": {"terminated": last}}]}}
 
 
 UNSCHEDULABLE = {
@@ -134,7 +141,34 @@ DEADLINE = [{"type": "Progressing", "status": "False", "reason": "ProgressDeadli
             "exits again and again (code 3): boom", id="crash loop",
         ),
         pytest.param(deployment(conditions=FAILED_CREATE), [], Phase.FAILED, "exceeded quota", id="quota"),
-        pytest.param(deployment(conditions=DEADLINE), [], Phase.FAILED, "no progress", id="deadline"),
+        pytest.param(
+            deployment(), [restarted(3, exitCode=1, message="boom")], Phase.FAILED,
+            "exits again and again (code 1): boom", id="crash loop, in the moment in which it runs",
+        ),
+        pytest.param(
+            deployment(), [restarted(1, exitCode=1)], Phase.PROGRESSING, "", id="one restart is no loop"
+        ),
+        pytest.param(
+            deployment(), [pod("CrashLoopBackOff", exitCode=137, reason="OOMKilled")], Phase.FAILED,
+            "raise that", id="out of memory",
+        ),
+        pytest.param(
+            deployment(), [pod("CreateContainerConfigError")], Phase.FAILED, "can't be started", id="Secret"
+        ),
+        pytest.param(
+            deployment(conditions=DEADLINE), [], Phase.FAILED, "no progress within 600 s", id="deadline"
+        ),
+        pytest.param(
+            deployment(conditions=DEADLINE), [UNSCHEDULABLE], Phase.FAILED, "no memory", id="and no node"
+        ),
+        pytest.param(
+            deployment(conditions=DEADLINE, observedGeneration=1), [], Phase.PROGRESSING, "",
+            id="the deadline of the spec before",
+        ),
+        pytest.param(
+            deployment(conditions=FAILED_CREATE, observedGeneration=1), [], Phase.PROGRESSING, "",
+            id="the quota of the spec before",
+        ),
     ],
 )  # fmt: skip
 def test_a_deployment_in_words(found: dict[str, Any], pods: list[Any], phase: Phase, says: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from beamline_sdk.deployment.ownership import is_ours, shortened, stands
+from beamline_sdk.deployment.ownership import is_ours, shortened, stands, taken_over
 
 MANIFEST: dict[str, Any] = {
     "apiVersion": "v1",
@@ -66,16 +66,53 @@ def test_little_is_kept_of_an_object_that_is_only_watched() -> None:
     assert "spec" not in shortened(live(SPEC), "us")
 
 
+def owner(kind: str, uid: str, group: str = "beamline.io") -> dict[str, Any]:
+    return {"ownerReferences": [{"apiVersion": f"{group}/v1", "kind": kind, "name": "x", "uid": uid}]}
+
+
+APPLIED = {"managedFields": live(SPEC)["metadata"]["managedFields"]}
+LABELLED = {"labels": {"app.kubernetes.io/managed-by": "beamline", "app.kubernetes.io/part-of": "beamline"}}
+
+
 @pytest.mark.parametrize(
     ("metadata", "ours"),
     [
-        pytest.param({"ownerReferences": [{"kind": "Extension", "uid": "u1"}]}, True, id="our owner"),
-        pytest.param({"ownerReferences": [{"kind": "Extension", "uid": "u2"}]}, False, id="an earlier one"),
-        pytest.param({"ownerReferences": [{"kind": "ReplicaSet", "uid": "u1"}]}, False, id="another kind"),
-        pytest.param({"labels": {"app.kubernetes.io/managed-by": "beamline"}}, True, id="released"),
-        pytest.param({"labels": {"app.kubernetes.io/managed-by": "Helm"}}, False, id="of another tool"),
+        pytest.param(owner("Extension", "u1"), True, id="our owner"),
+        pytest.param(owner("Extension", "u2"), False, id="an earlier one"),
+        pytest.param(owner("ReplicaSet", "u1"), False, id="another kind"),
+        pytest.param(owner("Extension", "u1", "acme.example"), False, id="a kind of another group"),
+        pytest.param(APPLIED, True, id="released"),
+        pytest.param({**APPLIED, **owner("Rollout", "u9", "acme")}, False, id="taken over by somebody else"),
+        pytest.param(LABELLED, False, id="a copy with our labels"),
         pytest.param({}, False, id="of nobody"),
     ],
 )
 def test_whose_it_is(metadata: dict[str, Any], ours: bool) -> None:
-    assert is_ours({"metadata": metadata}, "u1") is ours
+    document = {"metadata": metadata}
+    assert is_ours(document, "u1", "us") is ours
+    assert is_ours(shortened({"metadata": {**metadata, "resourceVersion": "1"}}, "us"), "u1", "us") is ours
+
+
+def entry(manager: str, spec: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"manager": manager, "operation": "Update", "fieldsV1": {"f:spec": spec}, **more}
+
+
+def books(*entries: dict[str, Any]) -> dict[str, Any]:
+    return {"metadata": {"managedFields": list(entries)}}
+
+
+def test_taking_over_leaves_subresources_and_everything_else_is_ours() -> None:
+    own = entry("us", {"f:a": {"f:x": {}}}, operation="Apply")
+    hand = entry("kubectl-edit", {"f:a": {"f:y": {}}, "f:b": {}})
+    scale = entry("autoscaler", {"f:replicas": {}}, subresource="scale")
+    found = taken_over(books(own, hand, scale), "us")
+    assert found is not None
+    assert [one["manager"] for one in found] == ["us", "autoscaler"]
+    assert found[0]["fieldsV1"] == {"f:spec": {"f:a": {"f:x": {}, "f:y": {}}, "f:b": {}}}
+    assert own["fieldsV1"] == {"f:spec": {"f:a": {"f:x": {}}}}, "the object itself is left as it was"
+
+
+def test_there_is_nothing_to_take_over_where_nobody_else_wrote() -> None:
+    own = entry("us", {}, operation="Apply")
+    assert taken_over(books(own, entry("controller", {}, subresource="status")), "us") is None
+    assert taken_over(books(entry("somebody", {})), "us") is None

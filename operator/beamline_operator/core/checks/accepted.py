@@ -39,8 +39,15 @@ def image_is_allowed(view: View, _: Decided) -> Finding | None:
 
 
 def _is_within(image: str, entry: str) -> bool:
-    """A whole name, or a path that ends where ``entry`` does: ghcr.io/acme is not ghcr.io/acme-evil."""
-    return image == entry or (image.startswith(entry) and (entry[-1] in "/:@" or image[len(entry)] in "/:@"))
+    """The entry itself, with any tag or digest, or a path below it: ghcr.io/acme is not ghcr.io/acme-evil,
+    and ghcr.io not what listens on another port there.
+    """
+    if not image.startswith(entry):
+        return False
+    rest = image[len(entry) :]
+    if entry.endswith(("/", ":", "@")) or not rest or rest[0] == "/":
+        return True
+    return rest[0] in ":@" and "/" not in rest
 
 
 def config_obeys_its_own_schema(view: View, _: Decided) -> Finding | None:

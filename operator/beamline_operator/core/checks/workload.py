@@ -7,6 +7,7 @@ from typing import Final
 from beamline_contract.conditions import ConditionType, Reason
 from beamline_sdk.deployment.port import Phase
 
+from ..rollback import return_to
 from ..view import Decided, Finding, View, no, unknown, yes
 
 
@@ -28,7 +29,10 @@ def could_be_applied(view: View, _: Decided) -> Finding | None:
         return no(Reason.WORKLOAD_PROGRESSING, f"spec.workload: {fault}; it is tried again.")
     if view.attempts.deploy_conflict:
         return no(Reason.CONFLICTED, f"metadata.name: {fault}.")
-    return no(Reason.WORKLOAD_FAILED, f"spec.workload: {fault}")
+    return no(
+        Reason.WORKLOAD_FAILED,
+        f"spec.workload: {fault}. Correct spec.workload; what ran before, if anything, runs on.",
+    )
 
 
 def is_as_observed(view: View, _: Decided) -> Finding | None:
@@ -46,13 +50,24 @@ def is_as_observed(view: View, _: Decided) -> Finding | None:
             cause = "spec.enabled is false" if not view.enabled else "spec.workload.replicas is 0"
             return yes(Reason.WORKLOAD_SCALED_TO_ZERO, f"No replica runs: {cause}.")
         case Phase.FAILED:
-            return no(Reason.WORKLOAD_FAILED, detail)
+            return no(Reason.WORKLOAD_FAILED, detail + _way_back(view))
         case Phase.CREDENTIALS_MISSING:
             return no(Reason.CREDENTIALS_MISSING, detail)
         case Phase.NOT_RUNNABLE:
             return no(Reason.WORKLOAD_NOT_RUNNABLE, status.message or "This world can't run the workload.")
         case _:
             return no(Reason.WORKLOAD_PROGRESSING, detail)
+
+
+def _way_back(view: View) -> str:
+    """The last revision that was ready, where it is another one than this."""
+    good = return_to(view.good, view.desired) if view.desired is not None else None
+    if good is None:
+        return ""
+    return (
+        f" The last good revision is that of generation {good.generation} ({good.workload.image}), in "
+        "status.lastGood: put it back into spec.workload, or set spec.workload.rollback to auto."
+    )
 
 
 def not_yet(view: View, _: Decided) -> Finding:
@@ -64,7 +79,7 @@ def not_yet(view: View, _: Decided) -> Finding:
 def was_not_rolled_back(view: View, _: Decided) -> Finding | None:
     """The revision that is asked for failed, and the last good one runs in its place."""
     failed, good = view.rollback, view.good
-    if failed is None or good is None or view.desired is None:
+    if failed is None or good is None or view.desired is None or not view.desired.replicas:
         return None
     ready = (
         view.workload is not None
