@@ -95,7 +95,11 @@ class Site:
             "allowed": _allowed,
             "millis": spelling.millis,
         }
-        self._templates.globals |= {"share": spelling.share, "NOTHING": spelling.NOTHING}
+        self._templates.globals |= {
+            "share": spelling.share,
+            "many": spelling.many,
+            "NOTHING": spelling.NOTHING,
+        }
 
     def routes(self) -> APIRouter:
         """All pages, login and logout, and the static files."""

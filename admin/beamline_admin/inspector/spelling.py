@@ -48,6 +48,11 @@ def figure(value: float | None, digits: int = 1) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def many(count: int, word: str) -> str:
+    """So many of something; ``word`` is the singular of a regular noun."""
+    return f"{figure(count)} {word}{'' if count == 1 else 's'}"
+
+
 def millis(value: float | None) -> str:
     """Milliseconds, or seconds from ten of them on."""
     if value is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import APIRouter, Request
@@ -16,13 +17,15 @@ from ...shapes import health_word
 from ..attention import attention
 from ..charts import chart
 from ..look import breakers_of
-from ..traffic import Traffic
+from ..traffic import Sample, Traffic
 from ..words import visible_rows
 
 if TYPE_CHECKING:
     from ..site import Site
 
 LAST_CHANGES: Final = 10
+CHART_S: Final = 1800.0
+"""The time that a chart shows; what was before the first sample is left empty."""
 
 
 def routes(site: Site) -> APIRouter:
@@ -66,14 +69,17 @@ def routes(site: Site) -> APIRouter:
 
 
 def _charts(traffic: Traffic) -> dict[str, Any]:
-    seconds = traffic.interval_seconds
+    seconds, samples = traffic.interval_seconds, traffic.samples
+    unknown = [None] * max(0, round(CHART_S / seconds) - len(samples))
+
+    def values(read: Callable[[Sample], float | None]) -> list[float | None]:
+        return [*unknown, *map(read, samples)]
+
     return {
-        "rate": chart(
-            ("requests per second", "plain", [one.requests / seconds for one in traffic.samples]),
-        ),
-        "errors": chart(("errors per second", "bad", [one.errors / seconds for one in traffic.samples])),
+        "rate": chart(("requests per second", "plain", values(lambda one: one.requests / seconds))),
+        "errors": chart(("errors per second", "bad", values(lambda one: one.errors / seconds))),
         "latency": chart(
-            ("p99", "plain", [one.p99_ms for one in traffic.samples]),
-            ("p50", "soft", [one.p50_ms for one in traffic.samples]),
+            ("p99", "plain", values(lambda one: one.p99_ms)),
+            ("p50", "soft", values(lambda one: one.p50_ms)),
         ),
     }
