@@ -52,6 +52,7 @@ from .edges.registry import Registry
 from .edges.reports import Reporter
 from .edges.serving import Serving
 from .edges.telemetry import Telemetry
+from .edges.traces import traces_of
 from .edges.trails import Trails
 from .settings import RouterSettings
 
@@ -185,6 +186,14 @@ class _Router:
             kept=settings.trails,
             content=settings.trail_content,
         )
+        self._traces = traces_of(
+            self._telemetry,
+            settings.instance,
+            __version__,
+            rng.getrandbits,
+            tail=settings.trace_tail,
+            slow_ms=settings.trace_slow_ms,
+        )
         self._serving = Serving(
             run=self._pipeline.run,
             snapshot=lambda: self._refresher.snapshot,
@@ -193,6 +202,7 @@ class _Router:
             bits=rng.getrandbits,
             gate=self._gate,
             trails=self._trails,
+            traces=self._traces,
         )
         self._reporter = Reporter(
             self._refresher,
@@ -388,5 +398,7 @@ class _Router:
         if self._nc is not None:
             await link.close(self._nc, subscriptions=self._reporter.subscriptions, grace_s=_DRAIN_S)
         await self._registry.close()
+        if self._traces is not None:
+            await self._traces.close()
         self._access_log.flush()
         log.info("router.stopped", seconds=round(time.monotonic() - started, 3))

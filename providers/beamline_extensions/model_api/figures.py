@@ -109,11 +109,14 @@ class ApiFigures:
         """Our own limit said no."""
         self._refused.inc()
 
-    def called(self, model: str, status: str, seconds: float) -> None:
-        """A call is over. ``status`` is one of :data:`STATUSES`."""
+    def called(self, model: str, status: str, seconds: float, trace_id: str | None = None) -> None:
+        """A call is over. ``status`` is one of :data:`STATUSES`; ``trace_id``, of a sampled trace, becomes
+        the exemplar.
+        """
+        exemplar = None if trace_id is None else {"trace_id": trace_id}
         self._requests[status].inc()
-        self._duration.observe(seconds)
-        self._of(model).duration.observe(seconds)
+        self._duration.observe(seconds, exemplar)
+        self._of(model).duration.observe(seconds, exemplar)
 
     def used(self, model: str, prompt: int, completion: int, price: Price | None) -> None:
         """What an answer has used."""

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, Exemplar, HistogramMetricFamily, Metric
 
 SECONDS_BUCKETS = (
     0.001,
@@ -44,10 +44,11 @@ SECONDS_BUCKETS = (
 class Tally:
     """Things that end in one of a few words after some seconds. ``buckets`` are not cumulative."""
 
-    __slots__ = ("buckets", "ends", "seconds")
+    __slots__ = ("buckets", "ends", "examples", "seconds")
 
     def __init__(self) -> None:
         self.ends: defaultdict[str, int] = defaultdict(int)
+        self.examples: dict[int, Exemplar] = {}
         self.buckets = [0] * (len(SECONDS_BUCKETS) + 1)
         self.seconds = 0.0
 
@@ -56,6 +57,10 @@ class Tally:
         self.ends[end] += 1
         self.buckets[bisect_left(SECONDS_BUCKETS, seconds)] += 1
         self.seconds += seconds
+
+    def example(self, trace_id: str, seconds: float, unix: float) -> None:
+        """The trace of one that was added, shown beside its bucket until the next one of that bucket."""
+        self.examples[bisect_left(SECONDS_BUCKETS, seconds)] = Exemplar({"trace_id": trace_id}, seconds, unix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,12 @@ class Family:
                 counter.add_metric((key, end), count)
             seconds, buckets = tally.seconds, accumulate(tuple(tally.buckets))
             bounds = (*map(str, SECONDS_BUCKETS), "+Inf")
-            histogram.add_metric((key,), list(zip(bounds, buckets, strict=True)), seconds)
+            examples = tally.examples.copy()
+            rows = [
+                (bound, count, examples[index]) if index in examples else (bound, count)
+                for index, (bound, count) in enumerate(zip(bounds, buckets, strict=True))
+            ]
+            histogram.add_metric((key,), rows, seconds)
         return counter, histogram
 
 

@@ -137,6 +137,17 @@ class Telemetry:
         """Everything counted since the start, as the admin subject tells it."""
         return traffic_of(self._doors, self._steps, self._policies, snapshot)
 
+    def example_of_door(self, door: str, trace_id: str, seconds: float) -> None:
+        """The trace of a request that :meth:`request` was told of."""
+        self._doors[door].example(trace_id, seconds, self._wall())
+
+    def example_of_step(self, extension_id: str, extension_type: str, trace_id: str, seconds: float) -> None:
+        """The trace of a step that :meth:`step` was told of."""
+        kept = [self._steps, self._providers] if extension_type == "provider" else [self._steps]
+        for tallies in kept:
+            if extension_id in tallies:  # it may have left the registry meanwhile
+                tallies[extension_id].example(trace_id, seconds, self._wall())
+
     def reloaded(self, seconds: float, sizes: dict[tuple[str, str], int], revision: int) -> None:
         """A new table serves. ``sizes``: (type, "true" or "false" for enabled) to how many there are."""
         self._reload_seconds.observe(seconds)
