@@ -27,7 +27,6 @@ from typing import Any, Final
 
 import structlog
 from nats.aio.client import Client
-from prometheus_client import Counter
 
 from beamline_contract import __version__
 from beamline_registry.port import RegistryError, SchemaError
@@ -143,14 +142,10 @@ class _Router:
         self._settled = False  # NATS was reached, or has been waited for long enough
         self._tasks: list[asyncio.Task[None]] = []
         self._telemetry = Telemetry()
-        self._access_log = AccessLog(enabled=settings.logs_requests)
+        self._access_log = AccessLog(enabled=settings.logs_requests, share=settings.access_log_share)
         fast = settings.transport == "fast"
-        late = Counter(
-            "router_late_replies_total",
-            "Replies of extensions that came when nobody waited any more, or a second time; dropped.",
-            registry=self._telemetry.registry,
-        )
-        self._transport = FastTransport(on_late=late.inc) if fast else NatsTransport(on_late=late.inc)
+        late = self._telemetry.late_reply
+        self._transport = FastTransport(on_late=late) if fast else NatsTransport(on_late=late)
         self._streams = NatsStreams()
         self._runtime = Runtime(time.monotonic, rng, self._telemetry)
         self._pipeline = Pipeline(

@@ -91,14 +91,14 @@ class ApiFigures:
         names = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
         self._gen_ai_duration = Histogram(
             "gen_ai_client_operation_duration_seconds",
-            "gen_ai.client.operation.duration",
+            "gen_ai.client.operation.duration: time of a call of the model API, by model.",
             names,
             buckets=SECONDS,
             registry=registry,
         )
         self._gen_ai_usage = Histogram(
             "gen_ai_client_token_usage",
-            "gen_ai.client.token.usage",
+            "gen_ai.client.token.usage: tokens of one answer, by model.",
             (*names, "gen_ai_token_type"),
             buckets=TOKENS,
             registry=registry,

@@ -307,7 +307,7 @@ class Serving:
                 None if isinstance(result, Failure) else result.provider_id,
                 result.error if isinstance(result, Failure) else None,
             )
-        if self._access_log.enabled:
+        if self._access_log.wants(isinstance(result, Failure)):
             self._write_line(door, envelope, request, result, seconds)
         if request is None:
             return Served(envelope, result)

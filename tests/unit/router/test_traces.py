@@ -232,6 +232,7 @@ def test_a_kept_trace_is_the_exemplar_of_its_histograms_in_openmetrics_alone() -
         ("router_request_duration_seconds_bucket", True),
         ("extension_request_duration_seconds_bucket", True),
         ("provider_latency_seconds_bucket", True),
+        ("gen_ai_client_operation_duration_seconds_bucket", True),
     }
     assert {example.split(" ")[0] for _, example in shown} == {f'{{trace_id="{envelope.trace_id}"}}'}
     plain, _ = exposition.render(world.telemetry.registry, "text/plain")
