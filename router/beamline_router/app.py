@@ -52,6 +52,7 @@ from .edges.reports import Reporter
 from .edges.serving import Serving
 from .edges.telemetry import Telemetry
 from .edges.traces import traces_of
+from .edges.traffic import with_state
 from .edges.trails import Trails
 from .settings import RouterSettings
 
@@ -144,8 +145,7 @@ class _Router:
         self._telemetry = Telemetry()
         self._access_log = AccessLog(enabled=settings.logs_requests, share=settings.access_log_share)
         fast = settings.transport == "fast"
-        late = self._telemetry.late_reply
-        self._transport = FastTransport(on_late=late) if fast else NatsTransport(on_late=late)
+        self._transport = (FastTransport if fast else NatsTransport)(on_late=self._telemetry.late_reply)
         self._streams = NatsStreams()
         self._runtime = Runtime(time.monotonic, rng, self._telemetry)
         self._pipeline = Pipeline(
@@ -184,7 +184,6 @@ class _Router:
         self._traces = traces_of(
             self._telemetry,
             settings.instance,
-            __version__,
             rng.getrandbits,
             tail=settings.trace_tail,
             slow_ms=settings.trace_slow_ms,
@@ -373,8 +372,10 @@ class _Router:
 
     def _traffic(self) -> dict[str, Any]:
         """What the admin subject's verb of that name answers."""
-        age_s = time.monotonic() - self._began
-        return {"age_s": round(age_s, 3), **self._telemetry.traffic(self._refresher.snapshot)}
+        snapshot = self._refresher.snapshot
+        now = {"age_s": round(time.monotonic() - self._began, 3), "in_flight": self._serving.in_flight}
+        counts = self._telemetry.traffic(snapshot)
+        return with_state(counts, snapshot, self._runtime, revision=self._refresher.revision, **now)
 
     async def _shut_down(self, http: HttpServer) -> None:
         started = time.monotonic()

@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from beamline_contract import __version__
 from beamline_contract.errors import HTTP_STATUS, WireError
 from beamline_contract.names import HEADER_TRACEPARENT
 from beamline_sdk.tracing import TRACER, end, provider_of
@@ -291,14 +292,9 @@ class Traces:
 
 
 def traces_of(
-    telemetry: Telemetry,
-    instance: str,
-    version: str,
-    bits: Callable[[int], int],
-    *,
-    tail: bool,
-    slow_ms: float,
+    telemetry: Telemetry, instance: str, bits: Callable[[int], int], *, tail: bool, slow_ms: float
 ) -> Traces | None:
     """Traces as the environment asks for them; None where it does not."""
-    provider = provider_of("beamline-router", {"service.version": version, "service.instance.id": instance})
+    named = {"service.version": __version__, "service.instance.id": instance}
+    provider = provider_of("beamline-router", named)
     return None if provider is None else Traces(provider, telemetry, bits=bits, tail=tail, slow_ms=slow_ms)
