@@ -22,6 +22,8 @@ from .conftest import RouterProcess, Site, eventually, extension, policy, provid
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARENT = {"traceparent": f"00-{TRACE}-{CALLER}-01"}
 CANARY = "canary Jane.Doe@example.com"
+STARTING_S = 90.0
+"""Four interpreters at once, on a machine that does other things too."""
 STEPS = [
     {"action": "extension_pre", "extension_id": "normalize_text"},
     {"action": "extension_validator", "extension_id": "pii_guard"},
@@ -50,28 +52,44 @@ def collector() -> Iterator[Collector]:
 
 
 @asynccontextmanager
-async def process(site: Site, folder: Path, extension_id: str, **env: str) -> AsyncIterator[None]:
-    """A shipped extension as a process of its own, which ends, and so sends its spans, with the block."""
-    log = folder / f"{extension_id}.log"
-    environment = {
-        **os.environ,
-        "NATS_URL": site.nats_url,
-        "BEAMLINE_EXTENSION_ID": extension_id,
-        "NATS_SUBJECT": next(record.subject for record in _records() if record.id == extension_id),
-        "METRICS_PORT": "0",
-        **env,
-    }
-    name = "openai" if extension_id == "openai_gpt4" else extension_id
-    with log.open("wb") as out:
-        started = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "beamline_extensions", name, env=environment, stderr=out
-        )
+async def processes(
+    site: Site, folder: Path, more: dict[str, dict[str, str]], **env: str
+) -> AsyncIterator[None]:
+    """The shipped extensions as processes of their own, which end, and so send their spans, with the block."""
+    subjects = {record.id: record.subject for record in _records()}
+    logs = {name: folder / f"{name}.log" for name in KINDS}
+    running: list[asyncio.subprocess.Process] = []
     try:
-        await eventually(lambda: b'"extension.ready"' in log.read_bytes(), f"{extension_id} is ready")
+        for name, log in logs.items():
+            environment = {
+                **os.environ,
+                "NATS_URL": site.nats_url,
+                "BEAMLINE_EXTENSION_ID": name,
+                "NATS_SUBJECT": subjects[name],
+                "METRICS_PORT": "0",
+                **env,
+                **more.get(name, {}),
+            }
+            built_in = "openai" if name == "openai_gpt4" else name
+            with log.open("wb") as out:
+                running.append(
+                    await asyncio.create_subprocess_exec(
+                        sys.executable, "-m", "beamline_extensions", built_in, env=environment, stderr=out
+                    )
+                )
+        async with asyncio.timeout(STARTING_S):
+            for log in logs.values():
+                while b'"extension.ready"' not in log.read_bytes():  # noqa: ASYNC110 -- another process
+                    await asyncio.sleep(0.05)
         yield
+        for process in running:
+            process.terminate()
+        assert [await asyncio.wait_for(process.wait(), 30) for process in running] == [0] * len(running)
     finally:
-        started.terminate()
-        assert await asyncio.wait_for(started.wait(), 30) == 0
+        for process in running:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
 
 
 def _records() -> list[Any]:
@@ -97,9 +115,7 @@ async def test_one_trace_goes_through_the_door_over_nats_into_every_extension_an
         api = await stack.enter_async_context(fake_api())
         api.script.append(error(503, "Server Error", "canary of the upstream"))
         of_api = {"OPENAI_API_KEY": "sk-canary-0123456789", "OPENAI_BASE_URL": f"{api.url}/v1"}
-        for name in KINDS:
-            more = of_api if name == "openai_gpt4" else {}
-            await stack.enter_async_context(process(site, tmp_path, name, **asked, **more))
+        await stack.enter_async_context(processes(site, tmp_path, {"openai_gpt4": of_api}, **asked))
         router = start_router(**asked)
         url = await router.start()
         await eventually(lambda: router.line("router.ready"), "the router is ready")
