@@ -55,7 +55,7 @@ def collector() -> Iterator[Collector]:
 async def processes(
     site: Site, folder: Path, more: dict[str, dict[str, str]], **env: str
 ) -> AsyncIterator[None]:
-    """The shipped extensions as processes of their own, which end, and so send their spans, with the block."""
+    """The shipped extensions as processes; they end, and so send their spans, with the block."""
     subjects = {record.id: record.subject for record in _records()}
     logs = {name: folder / f"{name}.log" for name in KINDS}
     running: list[asyncio.subprocess.Process] = []
