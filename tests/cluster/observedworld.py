@@ -27,6 +27,8 @@ BUILT_IN = {
     "pii-guard": "pii_guard",
     "mask-sensitive-data": "mask_sensitive_data",
 }
+STARTING_S = 120.0
+"""Many interpreters at once, on a machine that does other things too."""
 ADMIN_TOKEN = "observed-admin-token-0123456789"
 GHOST = [
     {
@@ -74,9 +76,9 @@ class Observed:
         self._port = 0
 
     def start(self) -> Observed:
-        self.router.start()
-        self.operator.start()
-        self.admin.start()
+        for process in (self.router, self.operator, self.admin):
+            process.start(wait=False)
+        eventually(self.operator.ready, "the operator is ready", STARTING_S)
         quickstart = ROOT / "examples" / "quickstart"
         self.kubectl("apply", "-f", str(quickstart))
         self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(GHOST))
@@ -87,8 +89,9 @@ class Observed:
             self.jobs["extension"].append(self.world.extension(name, env))
             self.jobs["extension"][-1].start(wait=False)
         for process in self.jobs["extension"]:
-            eventually(lambda process=process: self.text(process), f"metrics of {process.name}")
-        eventually(lambda: self._post({"prompt": "Hi"}) == 200, "the first answer")
+            eventually(lambda process=process: self.text(process), f"metrics of {process.name}", STARTING_S)
+        eventually(self.admin.ready, "the admin process is ready", STARTING_S)
+        eventually(lambda: self._post({"prompt": "Hi"}) == 200, "the first answer", STARTING_S)
         self._load.start()
         return self
 
@@ -182,7 +185,7 @@ class Observed:
         made: Any = eventually(deployment, f"deployment {name}")
         container = made["spec"]["template"]["spec"]["containers"][0]
         env = {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
-        return self.world.extension(built_in, env, name=name).start()
+        return self.world.extension(built_in, env, name=name).start(wait=False)
 
     def _ask(self) -> None:
         """A little of everything that users do, until the end."""
