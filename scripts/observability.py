@@ -15,7 +15,8 @@ from typing import Final
 
 from observing import alerts, slo
 from observing.alerts import Alert
-from observing.dashboards import DASHBOARDS, as_json
+from observing.dashboards import DASHBOARDS
+from observing.panels import as_json
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS: Final = (ROOT / "deploy" / "observability", ROOT / "charts" / "beamline" / "files")
@@ -49,7 +50,7 @@ def files() -> dict[str, str]:
     """Name to text of everything that is written."""
     return {
         "alerts.yaml": rules(),
-        **{f"{dashboard.uid}.json": as_json(dashboard) for dashboard in DASHBOARDS},
+        **{f"{dashboard.uid}.json": as_json(dashboard, DASHBOARDS) for dashboard in DASHBOARDS},
     }
 
 

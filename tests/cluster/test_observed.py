@@ -17,7 +17,8 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from metrics_page import PROCESS, Metric, catalogue
 from observability import ALERTS
 from observing import slo
-from observing.dashboards import DASHBOARDS, Panel
+from observing.dashboards import DASHBOARDS
+from observing.panels import Panel
 
 pytestmark = [pytest.mark.xdist_group("observed"), pytest.mark.timeout(240)]
 

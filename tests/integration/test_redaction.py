@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -25,6 +24,7 @@ import yaml
 from nats.aio.msg import Msg
 
 from beamline_sdk import link
+from harness.canaries import leaks
 from harness.laptop import ROOT, Up
 from harness.model_api import FakeApi, error, events, fake_api, gpt_chunk, raw, whole
 from harness.otlp import Collector
@@ -358,17 +358,6 @@ def logs(site: Site) -> dict[str, str]:
         str(path.name): path.read_text(errors="replace") for path in (site.up.state / "logs").rglob("*.log")
     }
     return {**found, "beamline up": site.up.said}
-
-
-def leaks(places: dict[str, str], words: dict[str, str]) -> list[str]:
-    """``where: what`` of each canary that was found, however its blanks were written."""
-    found = []
-    for where, text in places.items():
-        plain = re.sub(r"[ \-]", "", text).lower()
-        found += [
-            f"{where}: {what}" for what, word in words.items() if re.sub(r"[ \-]", "", word).lower() in plain
-        ]
-    return found
 
 
 @pytest.mark.timeout(240)
