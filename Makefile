@@ -4,10 +4,10 @@ OTHER ?= python3.13
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 .DEFAULT_GOAL := help
-.PHONY: help env up test e2e e2e-kind e2e-local test-tools test-rights test-other test-fast check lint types imports generated lock-fresh docs-sync format crds lock image chart sbom audit bench clean test-rust
+.PHONY: help env up test test-load test-chaos e2e e2e-kind e2e-local test-tools test-rights test-other test-fast check lint types imports generated lock-fresh docs-sync format crds lock image chart sbom audit bench clean test-rust
 
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/.synced: pyproject.toml uv.lock
 	@$(PYTHON) scripts/bootstrap.py
@@ -19,6 +19,12 @@ up: env ## Run the quickstart on this machine, without a cluster
 
 test: env ## The whole suite, with every real part, and coverage
 	@$(BIN)/python scripts/run_tests.py
+
+test-load: env ## Load profiles steady, burst, ramp and soak, before a release (minutes)
+	@$(PYTEST) tests/load -q -s -n 0
+
+test-chaos: env ## Faults on purpose under load, before a release (minutes)
+	@$(PYTEST) tests/chaos -q -s -n 0
 
 test-tools: ## Chromium and Prometheus for the tests that drive them (Debian, root)
 	@scripts/test_tools.sh

@@ -41,7 +41,7 @@ def run(*, rounds: int, seconds: float) -> tuple[list[Row], dict[str, Any]]:
         calls, memory = _calls(made), resident_mb(_pid(made.operator))
         routers = [resident_mb(_pid(router)) for router in made.routers]
         made.operator.stop()
-        made.operator.start()
+        made.operator.start(wait=False)
         settled = _until(lambda: _settled(made))
         restarted_calls = _calls(made)
     objects = EXTENSIONS + POLICIES

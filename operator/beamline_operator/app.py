@@ -1,5 +1,8 @@
 """The operator process: settings, what is started in which order, and how it ends.
 
+An operator that is fenced while the Lease is still its own is one of two that write the same registry under
+two Leases. They would take it from each other for ever, so it ends, with a sentence.
+
 Start: check the cluster and the schema (a refusal is one sentence and exit code 78), then health server and
 NATS, then compete for the Lease. Leading means: a new epoch of the registry, a full list into the cache,
 kopf's watches, the controller. Losing the Lease, or the registry to a newer epoch, or the watch, ends leading
@@ -184,6 +187,11 @@ class Operator:
             stack.push_async_callback(_cancel, folding)
             _log.info("operator.leading", epoch=self.epoch, identity=self.settings.own_identity)
             await _unless(stop, over.wait())
+            if controller.fenced is not None and self.lease.valid:
+                raise Refusal(
+                    f"another operator writes this registry under another Lease ({controller.fenced}): "
+                    "stop one, or give both the same BEAMLINE_LEASE_NAMESPACE and BEAMLINE_LEASE_NAME"
+                )
 
     async def _new_epoch(self, over: asyncio.Event) -> int:
         """Waits for PostgreSQL where it is away: nothing can be decided without it being fenced first."""

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from .core.controller import RESYNC_S
 from .core.settings import ReconcileSettings
 from .edges.kopf_edge import SILENCE_S
+from .edges.lease import DURATION_S, RENEW_S, RETRY_S
 
 PATIENCE_S: Final = 0.5
 """Routers that are well report a change within a fraction of this (docs/performance.md)."""
@@ -37,9 +38,9 @@ class OperatorSettings(BaseSettings):
     lease_namespace: str | None = None
     """Default: the operator's own namespace, else the first that it serves, else ``default``."""
     lease_name: str = "beamline-operator"
-    lease_duration_s: Annotated[float, Field(gt=0)] = 15.0
-    lease_renew_s: Annotated[float, Field(gt=0)] = 10.0
-    lease_retry_s: Annotated[float, Field(gt=0)] = 2.0
+    lease_duration_s: Annotated[float, Field(gt=0)] = DURATION_S
+    lease_renew_s: Annotated[float, Field(gt=0)] = RENEW_S
+    lease_retry_s: Annotated[float, Field(gt=0)] = RETRY_S
     workers: Annotated[int, Field(ge=1, le=256)] = 16
     resync_s: Annotated[float, Field(gt=0)] = RESYNC_S
     watch_silence_s: Annotated[float, Field(gt=0)] = SILENCE_S

@@ -244,6 +244,12 @@ class MemoryHints:
     alive: dict[str, RouterStatus] = field(default_factory=dict)
     schemas: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    listening: float = 0.0
+    """Seconds until :attr:`alive` are all."""
+
+    def unheard(self) -> float:
+        return self.listening
+
     def config_schema(self, subject: str) -> Mapping[str, Any] | None:
         return self.schemas.get(subject)
 

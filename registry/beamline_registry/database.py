@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 DEFAULT_TIMEOUT_S: Final = 5.0
 """For one operation, all in all. A delta takes milliseconds; routers bound a whole reload by 10 s."""
 IDLE_TRANSACTION_S: Final = 10.0
-"""After this long the server ends a transaction whose client says nothing; less than a lease of 15 s."""
+"""After this long the server ends a transaction whose client says nothing; less than an operator's lease."""
 
 
 _SCHEMES: Final = ("postgresql://", "postgres://")

@@ -167,7 +167,7 @@ class PostgresRegistry(PostgresReader):
                 "SELECT revision, audit_rows, audit_head FROM registry_revision FOR UPDATE"
             )
             newest = await connection.fetchrow(
-                "SELECT epoch, clock_timestamp() AS now FROM operator_epoch FOR SHARE"
+                "SELECT epoch, holder, clock_timestamp() AS now FROM operator_epoch FOR SHARE"
             )
             if row is None or newest is None:
                 raise SchemaError(
@@ -175,7 +175,10 @@ class PostgresRegistry(PostgresReader):
                     "or run `beamline migrate` on an empty one"
                 )
             if newest["epoch"] != epoch:
-                raise FencedError(f"epoch {epoch} may not write: the registry is at epoch {newest['epoch']}")
+                raise FencedError(
+                    f"epoch {epoch} may not write: the registry is at epoch {newest['epoch']}, "
+                    f"which {newest['holder'] or 'another operator'} holds"
+                )
             yield (
                 connection,
                 _Counter(row["revision"], Head(row["audit_rows"], row["audit_head"]), newest["now"]),

@@ -33,7 +33,9 @@ class Seen:
 
 
 class FaultyApi:
-    """The server; what it passes on, it sends with the login of ``kubeconfig``. ``fault`` may be set at any time; open watches heed :meth:`cut` and :meth:`mute`."""
+    """The server; what it passes on, it sends with the login of ``kubeconfig``. ``fault`` may be set at any
+    time; open watches heed :meth:`cut` and :meth:`mute`.
+    """
 
     def __init__(self, kubeconfig: Path) -> None:
         self.fault: Fault | None = None

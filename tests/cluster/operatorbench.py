@@ -41,6 +41,8 @@ class Bench:
         self.registry = registry
         self.settings = settings
         self.namespace = namespace
+        self.patience_s = 30.0
+        """For how long :meth:`until` waits."""
         self._running: list[tuple[asyncio.Task[None], asyncio.Event]] = []
 
     async def start(self, **changed: Any) -> None:
@@ -112,8 +114,10 @@ class Bench:
 
         return await self.until(there, f"{what}={status} ({reason}) of {kind} {name}")
 
-    async def until(self, probe: Callable[[], Awaitable[Any]], what: str) -> Any:
-        end = time.monotonic() + 30
+    async def until(
+        self, probe: Callable[[], Awaitable[Any]], what: str, *, seconds: float | None = None
+    ) -> Any:
+        end = time.monotonic() + (self.patience_s if seconds is None else seconds)
         while time.monotonic() < end:
             if found := await probe():
                 return found

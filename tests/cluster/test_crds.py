@@ -15,7 +15,7 @@ from crdcases.bounds import BoundCase, bound_cases, nodes, spec_schema
 from crdcases.objects import full, small
 from crdcases.rules import ACCEPTED, RULE_CASES, RuleCase
 
-from beamline_contract.crd import crd
+from beamline_contract.crd import UNSEEN_STATUS, crd
 from beamline_contract.model import Fault, InvalidObjectError
 from beamline_contract.objects import KINDS, Kind, parse_object
 
@@ -157,9 +157,21 @@ def test_generation_counts_changes_of_the_spec_only(rest: Rest, namespace: str) 
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_new_object_says_at_once_that_nobody_has_looked_at_it(
+    kind: Kind, rest: Rest, namespace: str
+) -> None:
+    rest.create(namespace, full(kind))
+    path = rest.path(namespace, kind, "full")
+    seen = rest.request("GET", path).body
+    (ready,) = seen["status"]["conditions"]
+    assert (ready["type"], ready["status"], ready["reason"]) == ("Ready", "Unknown", "Pending")
+    assert seen["status"]["observedGeneration"] < seen["metadata"]["generation"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_spec_and_status_are_written_apart(kind: Kind, rest: Rest, namespace: str) -> None:
     document = full(kind)
-    assert "status" not in rest.create(namespace, {**document, "status": {"id": "forged"}}).body
+    assert rest.create(namespace, {**document, "status": {"id": "forged"}}).body["status"] == UNSEEN_STATUS
     path, merge = rest.path(namespace, kind, "full"), "application/merge-patch+json"
     both: dict[str, Any] = {"status": {"id": "full"}, "spec": {"suspend": True}}
     written = rest.request("PATCH", f"{path}/status", both, merge).body

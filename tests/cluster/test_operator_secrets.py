@@ -1,4 +1,4 @@
-"""What an operator that rolls on rotation asks the API server about Secrets: their metadata, and nothing else."""
+"""What an operator that rolls on rotation asks about Secrets: their metadata, and nothing else."""
 
 from __future__ import annotations
 
@@ -40,9 +40,7 @@ async def put(bench: Bench, value: str, **labels: str) -> None:
         "metadata": {"name": "keys", "labels": labels},
         "stringData": {"key": value},
     }
-    await bench.api.apply(
-        f"/api/v1/namespaces/{bench.namespace}/secrets/keys", secret, field_manager="test"
-    )
+    await bench.api.apply(f"/api/v1/namespaces/{bench.namespace}/secrets/keys", secret, field_manager="test")
 
 
 async def test_lists_and_watches_ask_for_metadata_also_after_the_watch_broke(
@@ -95,6 +93,4 @@ async def test_the_log_of_the_api_server_tells_content_from_metadata(
     assert more_than_metadata(folder) == []
     await api.request("GET", path)
     await api.close()
-    assert more_than_metadata(folder) == [
-        f"system:serviceaccount:default:beamline-operator: list {path}"
-    ]
+    assert more_than_metadata(folder) == [f"system:serviceaccount:default:beamline-operator: list {path}"]

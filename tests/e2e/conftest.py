@@ -61,6 +61,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     world = getattr(item, "funcargs", {}).get("world")
     if report.failed and call.when in {"setup", "call"} and world is not None:
         report.sections.append(("state of the cluster", state(world.kube)))
+        terminal = item.config.pluginmanager.get_plugin("terminalreporter")
+        if terminal is not None and call.excinfo is not None:  # whoever watches need not wait for the end
+            terminal.write_line(f"\n{item.name}: {str(call.excinfo.value)[:2000]}")
 
 
 @pytest.fixture(scope="session")

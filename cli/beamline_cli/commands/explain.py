@@ -77,7 +77,8 @@ def explain(
     wanted = read_request(orjson.dumps(document), headers, envelope, now=0.0, unix_ms=0.0)
     if isinstance(wanted, WireError):
         raise CliError(f"{wanted.code}: {wanted.message}")
-    answer = explained(wanted, _snapshot(policies))
+    snapshot, conflicted = _snapshot(policies)
+    answer = {**explained(wanted, snapshot), "conflicted": conflicted}
     _print(answer, answer, output)
     if answer["policy"] is None:
         raise CliError("NOT_FOUND: no policy takes this request")
@@ -139,15 +140,31 @@ def _headers(stated: list[str]) -> dict[str, str]:
     return headers
 
 
-def _snapshot(folder: Path) -> Any:
-    """The manifests of a folder, compiled as a router would."""
+def _snapshot(folder: Path) -> tuple[Any, list[dict[str, str]]]:
+    """The manifests of a folder, compiled as a router would, and the objects that the operator keeps from it
+    because another one holds their id or subject.
+    """
     from dataclasses import replace
 
     from beamline_contract.objects import Extension
     from beamline_contract.projection import extension_record, policy_record
+    from beamline_contract.references import rivals
     from beamline_router.core.snapshot import compile_snapshot
 
     objects = _objects(folder)
+    lost = rivals({one.key: one for one in objects})
+    conflicted = [
+        {
+            "object": str(key),
+            "reason": "Conflicted",
+            "message": f"the {rival.claim} {rival.value} belongs to {rival.key}",
+            "other": str(rival.key),
+        }
+        for key, rival in lost.items()
+    ]
+    for one in conflicted:
+        complain(paint(f"{one['object']}: {one['reason']}: {one['message']}", "red", sys.stderr))
+    objects = [one for one in objects if one.key not in lost]
     records = [extension_record(one) for one in objects if isinstance(one, Extension)]
     routes = [policy_record(one) for one in objects if not isinstance(one, Extension)]
     done = compile_snapshot(
@@ -160,7 +177,7 @@ def _snapshot(folder: Path) -> Any:
         complain(paint(f"{refused.kind} {refused.id}: {refused.field}: {refused.reason}", "red", sys.stderr))
     for notice in done.notices:
         complain(paint(f"{notice.kind} {notice.id}: {notice.reason}: {notice.message}", "yellow", sys.stderr))
-    return done.snapshot
+    return done.snapshot, conflicted
 
 
 def _objects(folder: Path) -> list[BeamlineObject]:
@@ -185,6 +202,8 @@ def _show(answer: dict[str, Any]) -> None:
         )
         for hint in policy["hints"]:
             say(f"hint: {hint}")
+        for remark in policy.get("remarks", ()):  # a router of an earlier version has none
+            say(f"remark: {_remark(remark)}")
         rows: list[tuple[str, ...]] = []
         for step in answer["steps"]:
             if step["action"] == "select_provider":
@@ -198,9 +217,17 @@ def _show(answer: dict[str, Any]) -> None:
     if answer["others"]:
         say()
         for line in table(
-            ("OTHER POLICY", "WHY NOT"), [(one["policy"], one["because"]) for one in answer["others"]]
+            ("OTHER POLICY", "WHY NOT"), [(one["policy"], _why_not(one)) for one in answer["others"]]
         ):
             say(line)
+
+
+def _why_not(other: dict[str, Any]) -> str:
+    return "; ".join([other["because"], *map(_remark, other.get("remarks", ()))])
+
+
+def _remark(remark: dict[str, Any]) -> str:
+    return f"{remark['reason']}: {remark['message']}"
 
 
 def _provider_rows(step: dict[str, Any]) -> list[tuple[str, ...]]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 from beamline_contract.crd import crd
+from beamline_contract.crd_fields import fields_of, schema_of
 from beamline_contract.names import GROUP, VERSION
 from beamline_contract.objects import KINDS, PLURAL
 from beamline_operator.edges.preflight import APPLY_CRDS
@@ -61,7 +61,8 @@ async def crds_fresh(patient: Patient) -> Finding:
     for kind, found in (await patient.crds()).items():
         if found is None:
             return skipped(f"there is no CRD of {kind}")
-        lacking = sorted(fields_of(crd(kind)) - fields_of(found))  # type: ignore[arg-type]  # keys are KINDS
+        ours = schema_of(crd(kind))  # type: ignore[arg-type]  # keys are KINDS
+        lacking = sorted(fields_of(ours) - fields_of(schema_of(found)))
         if lacking:
             older.append(f"{kind} lacks {first(lacking, 3)}")
     if older:
@@ -150,19 +151,3 @@ async def clock(patient: Patient) -> Finding:
     """The API server's clock and ours agree; its answers are stamped to the second."""
     ours = patient.now
     return skew("the API server's clock", await patient.server_clock() - ours, grain=timedelta(seconds=1))
-
-
-def fields_of(document: Mapping[str, Any]) -> set[str]:
-    """Paths of every field of the schemas of our version, without values."""
-    versions = [one for one in document["spec"]["versions"] if one["name"] == VERSION]
-    found: set[str] = set()
-    pending = [("", one["schema"]["openAPIV3Schema"]) for one in versions]
-    while pending:
-        at, node = pending.pop()
-        for name, child in (node.get("properties") or {}).items():
-            path = f"{at}.{name}".lstrip(".")
-            found.add(path)
-            pending.append((path, child))
-        inner = (node.get(name) for name in ("items", "additionalProperties"))
-        pending.extend((at, child) for child in inner if isinstance(child, Mapping))
-    return found

@@ -6,16 +6,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .progress import Progress
+from .summary import remark_of
 
 if TYPE_CHECKING:
     from beamline_contract.objects import ObjectKey
+    from beamline_operator.core.ports import Event
     from beamline_operator.edges.files import Changes, FileStore
     from beamline_operator.edges.manifests import FileFault
     from beamline_sdk.deployment.process import ProcessDeployments, ProcessInfo
     from beamline_sdk.deployment.supervisor import ProcessHealth
+
+_EVENTS: Final = {
+    "Adopted": "adopted",
+    "BreakerOpened": "breaker",
+    "BreakerClosed": "breaker",
+    "WorkloadRolledBack": "rolled back",
+    "CanaryStep": "canary",
+    "CanaryPaused": "canary",
+    "CanaryPromoted": "canary",
+    "CanaryRolledBack": "canary",
+    "CanaryAborted": "canary",
+}
+"""Events that become a line, and its first word."""
 
 
 class Follower:
@@ -85,8 +100,20 @@ class Follower:
             if self._troubles.get(key) != message:
                 self._troubles[key] = message
                 self._progress.line("not ready", f"{key}: {message}", "yellow")
-        elif ready.get("status") == "True" and self._troubles.pop(key, None) is not None:
-            self._progress.line("ready", str(key), "green")
+        elif ready.get("status") == "True":
+            remark = remark_of(ready) and f"{remark_of(ready)}: {message}"
+            if remark and self._troubles.get(key) != remark:
+                self._troubles[key] = remark
+                self._progress.line("ready", f"{key}, but {remark}", "yellow")
+            elif not remark and self._troubles.pop(key, None) is not None:
+                self._progress.line("ready", str(key), "green")
+
+    def event(self, key: ObjectKey, event: Event) -> None:
+        """The core told of a transition. What other lines tell anyway is left out."""
+        if word := _EVENTS.get(event.reason.value):
+            self._progress.line(
+                word, f"{key}: {event.message}", "yellow" if event.type == "Warning" else "green"
+            )
 
     def workload(self, namespace: str, name: str) -> None:
         """A process of an extension changed."""

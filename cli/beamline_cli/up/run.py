@@ -22,7 +22,7 @@ from beamline_cli.output import say
 from .plan import Plan, prepared, with_port
 from .progress import Progress
 from .state import Lock, RunningUp, publish, withdraw
-from .summary import ready_condition, show_summary, stored_objects
+from .summary import ready_condition, remark_of, show_summary, stored_objects
 from .world import DATABASE, World
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ READY_S: Final = 60.0
 FORCED: Final = 130
 _SETTLED: Final = frozenset(
     {"WorkloadNotRunnable", "WorkloadFailed", "CredentialsMissing", "Invalid", "Conflicted", "RefNotFound",
-     "RefNotPermitted", "RefWrongType", "RefNotAccepted", "Refused", "Suspended"}
+     "RefNotPermitted", "RefWrongType", "RefNotAccepted", "RefDisabled", "Refused", "Suspended",
+     "ConfigInvalid", "WorkloadRolledBack", "CanaryWaiting", "CanaryProgressing", "CanaryPaused",
+     "CanaryRolledBack", "CanaryAborted"}
 )  # fmt: skip
 """Reasons for which waiting does not help."""
 
@@ -91,6 +93,7 @@ class _Run:
         assert world.loaded is not None
         follower.loaded(world.loaded)
         world.on_workload, world.on_router = follower.workload, follower.router
+        store.on_event = follower.event
         publish(
             RunningUp(
                 pid=os.getpid(),
@@ -121,10 +124,10 @@ class _Run:
                 self._progress.line("router", f"ready on {self._world.url}", "green")
             if router is not None and router.health.state == "failed":
                 raise CliError(f"the router does not start: {router.health.message}", ExitCode.UNAVAILABLE)
-            for key, reason, ready in self._conditions():
+            for key, reason, ready, remark in self._conditions():
                 if ready and key not in told:
                     told.add(key)
-                    self._progress.line("ready", key, "green")
+                    self._progress.line("ready", f"{key}{remark}", "yellow" if remark else "green")
                 waiting = waiting or not (ready or reason in _SETTLED)
             admin = self._world.admin
             waiting = waiting or (admin is not None and admin.process.health.state not in {"ready", "failed"})
@@ -132,8 +135,8 @@ class _Run:
                 return
             await asyncio.sleep(0.02)
 
-    def _conditions(self) -> Iterator[tuple[str, str, bool]]:
-        """Every object with the reason and the verdict of its Ready condition.
+    def _conditions(self) -> Iterator[tuple[str, str, bool, str]]:
+        """Every object with the reason and the verdict of its Ready condition, and what there is to remark.
 
         What the last run left there says nothing: it counts from the first report of a router of this run.
         """
@@ -143,9 +146,10 @@ class _Run:
         for stored in stored_objects(store):
             ready = ready_condition(stored)
             if fresh and ready.get("observedGeneration") == stored.metadata.generation:
-                yield str(stored.key), str(ready["reason"]), ready["status"] == "True"
+                remark = f", but {found}: {ready['message']}" if (found := remark_of(ready)) else ""
+                yield str(stored.key), str(ready["reason"]), ready["status"] == "True", remark
             else:
-                yield str(stored.key), "", False
+                yield str(stored.key), "", False, ""
 
     async def _follow(self) -> None:
         world = self._world

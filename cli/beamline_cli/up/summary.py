@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from beamline_cli.output import say
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from beamline_operator.edges.files import FileStore
 
 _HEADER: Final = ("WHAT", "STATE", "WHERE", "PROCESS", "LOG")
+_COLOURS: Final = {"ready": None, "Overridden": "yellow", "MatchesNothing": "yellow", "Disabled": "dim"}
+"""What is well, but not as its author may think, is neither plain nor red."""
 _EXAMPLE: Final = "  Mail   ME at jane.doe@example.com "
 
 
@@ -23,7 +25,7 @@ def show_summary(world: World, progress: Progress) -> None:
     plan = world.plan
     rows = [*_servers(world), *_processes(world), *_others(world)]
     say()
-    progress.table(_HEADER, rows, [None if row[1] == "ready" else "red" for row in rows])
+    progress.table(_HEADER, rows, [_COLOURS.get(row[1], "red") for row in rows])
     say()
     progress.line("ready", f"in {progress.seconds:.1f} s; state in {plan.state_folder}", "bold")
     say()
@@ -55,6 +57,12 @@ def ready_condition(stored: StoredObject) -> dict[str, Any]:
         if condition["type"] == "Ready":
             return dict(condition)
     return {}
+
+
+def remark_of(ready: Mapping[str, Any]) -> str:
+    """The reason why an object is ready and yet not as its author may think; empty where there is none."""
+    reason = str(ready.get("reason", ""))
+    return "" if ready.get("status") != "True" or reason == "Ready" else reason
 
 
 def _servers(world: World) -> Iterator[tuple[str, ...]]:
@@ -92,8 +100,10 @@ def _others(world: World) -> Iterator[tuple[str, ...]]:
         well = ready.get("status") == "True"
         if stored.kind == "Extension" and (stored.metadata.namespace, stored.metadata.name) in running:
             continue
-        where = (
-            "policy in the router" if stored.kind == "RoutingPolicy" and well else ready.get("message", "-")
-        )
-        state = "ready" if well else str(ready.get("reason", "unknown"))
+        remark = remark_of(ready)
+        if stored.kind == "RoutingPolicy" and well and not remark:
+            where = "policy in the router"
+        else:
+            where = ready.get("message", "-")
+        state = (remark or "ready") if well else str(ready.get("reason", "unknown"))
         yield stored.metadata.name, state, str(where), "-", "-"

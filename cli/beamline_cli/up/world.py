@@ -17,6 +17,7 @@ import shutil
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +30,7 @@ from .plan import Plan
 from .progress import Progress
 
 if TYPE_CHECKING:
+    from beamline_contract.reports import RouterHealth
     from beamline_operator.core.controller import Controller
     from beamline_operator.edges.files import Changes, FileStore
     from beamline_operator.edges.nats_hints import NatsHints
@@ -166,7 +168,7 @@ class World:
         self.controller = Controller(reconciler, self.store, self.hints, self._registry)
         self.hints.on_report = self.controller.on_router_report
         fold = HealthFold(self._registry, lambda: epoch)
-        self.hints.on_health = fold.add
+        self.hints.on_health = partial(_both, fold.add, self.controller.on_health)
         self.hints.schemas.on_change = self.controller.enqueue_listeners
         self._fold = asyncio.create_task(fold.run(), name="health-fold")
         await self.hints.start()
@@ -290,6 +292,13 @@ class World:
             raise CliError(f"the registry can't be prepared: {error}", ExitCode.CONFIGURATION) from error
         applied = f"schema created by {len(done)} migrations" if done else "schema up to date"
         self.progress.line("registry", applied)
+
+
+def _both(
+    first: Callable[[RouterHealth], None], then: Callable[[RouterHealth], None], report: RouterHealth
+) -> None:
+    first(report)
+    then(report)
 
 
 def _ignore(*_: object) -> None:

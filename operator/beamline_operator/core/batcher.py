@@ -1,8 +1,10 @@
 """Registry writes that arrive together become one transaction and one hint.
 
-A write waits while another batch is in flight, and at most a couple of milliseconds otherwise. Each caller
-gets the result of its own write. A batch that fails for a reason other than an unreachable database or a lost
-lease is written one by one, so that one poisoned record can't keep its neighbours out.
+A write waits while another batch is in flight, and at most a couple of milliseconds otherwise; in a stream of
+writes until :data:`PACE_S` after the last batch began. A transaction takes a dozen statements however many
+rows it writes, so at a hundred writes a second that halves what they cost. Each caller gets the result of its
+own write. A batch that fails for a reason other than an unreachable database or a lost lease is written one
+by one, so that one poisoned record can't keep its neighbours out.
 
 The batcher owns one task, started by the first write and ended by :meth:`Batcher.stop`, which waits for what
 is in flight. Cancelling a caller does not cancel its write: whether it was written is unknown, and writing
@@ -31,6 +33,7 @@ from .ports import Hints
 
 MAX_BATCH: Final = 500
 LINGER_S: Final = 0.002
+PACE_S: Final = 0.025
 
 _log = structlog.get_logger()
 
@@ -49,6 +52,7 @@ class Batcher:
         """Why the last transaction did not reach the registry; None while it answers."""
         self._epoch = epoch
         self._linger_s = linger_s
+        self._began = float("-inf")
         self._waiting: list[_Waiting] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -68,8 +72,10 @@ class Batcher:
             await asyncio.wait({self._task})
 
     async def _drain(self) -> None:
-        await asyncio.sleep(self._linger_s)
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(self._linger_s, min(PACE_S, self._began + PACE_S - loop.time())))
         while self._waiting:
+            self._began = loop.time()
             batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
             await self._write(batch)
 

@@ -87,6 +87,8 @@ class Controller:
         self._fenced = False
         self.queue = WorkQueue(clock, jitter=jitter)
         self.drift_repairs = 0
+        self.fenced: str | None = None
+        """What the registry said when it turned out that another operator writes."""
         reconciler.notify = self._enqueue_later
         reconciler.crowded = lambda: len(self.queue) > CROWD
 
@@ -264,6 +266,10 @@ class Controller:
         for key in chosen:
             self.queue.add_after(key, window * self._jitter())
 
+    def pause_s(self) -> float:
+        """Until the next full compare: no two operators, and no two turns, keep step."""
+        return self._resync_s * (0.8 + 0.4 * self._jitter())
+
     async def _resync(self) -> None:
         """A sweep first: an object may have gone, without a finalizer yet, while nobody watched."""
         work = self.sweep
@@ -272,12 +278,12 @@ class Controller:
                 await work()
             except StoreError as error:
                 _log.warning("drift.refresh_failed", error=str(error))
-            except FencedError:
-                self._lose()
+            except FencedError as error:
+                self._lose(error)
             except (RegistryError, DeploymentError) as error:
                 _log.warning("drift.compare_failed", error=str(error))
             work = self._compare_afresh
-            await asyncio.sleep(self._resync_s * (0.8 + 0.4 * self._jitter()))
+            await asyncio.sleep(self.pause_s())
 
     async def _compare_afresh(self) -> int:
         if self._refresh is not None:
@@ -313,8 +319,8 @@ class Controller:
             delay = self.queue.retry(key)
             _log.info("reconcile.later", object=str(key), reason=str(error), delay_s=round(delay, 2))
             return "retry"
-        except FencedError:
-            self._lose()
+        except FencedError as error:
+            self._lose(error)
             return "fenced"
         except Exception:  # noqa: BLE001 -- one object must never stop the others; it is logged and retried
             _log.exception("reconcile.crashed", object=str(key))
@@ -325,10 +331,11 @@ class Controller:
             self.queue.add_after(key, wake)
         return "ok"
 
-    def _lose(self) -> None:
+    def _lose(self, error: FencedError) -> None:
         if not self._fenced:
             self._fenced = True
-            _log.warning("controller.fenced")
+            self.fenced = str(error)
+            _log.warning("controller.fenced", reason=self.fenced)
             if self._on_fenced is not None:
                 self._on_fenced()
 

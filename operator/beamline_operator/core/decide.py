@@ -20,7 +20,7 @@ from .checks import judge
 from .checks.synced import is_acceptable
 from .plan import Plan
 from .settings import ReconcileSettings
-from .status import assemble, events
+from .status import assemble, conditions_of, events
 from .view import Decided, View
 from .workload import released
 
@@ -63,12 +63,23 @@ def _wants_finalizer(view: View, acceptable: bool, deploy: DeploymentRequest | N
 
 
 def _wait(view: View, decided: Decided) -> float:
-    """Only the routers are missing, and the row is so new that they can't have reported it yet."""
+    """Only the routers are missing: the row is so new that they can't have reported it yet, or this process
+    is so new that it has not heard of all of them, and what was said of this generation stands.
+    """
+    if _failure(view) is not None:
+        return 0.0
+    if view.unheard > 0 and view.object.status.get("observedGeneration") == view.generation and _told(view):
+        return view.unheard
     programmed = decided.get(ConditionType.PROGRAMMED)
     under_way = programmed is not None and programmed.reason is Reason.PROGRAMMING
-    if not under_way or view.canary is not None or view.rollback is not None or _failure(view) is not None:
+    if not under_way or view.canary is not None or view.rollback is not None:
         return 0.0
     return view.patience
+
+
+def _told(view: View) -> bool:
+    """Whether more was said than that the object was seen."""
+    return ConditionType.PROGRAMMED in conditions_of(view.object.status)
 
 
 def _remember(view: View) -> dict[str, object]:
@@ -92,6 +103,8 @@ def _requeue(view: View, decided: Decided, settings: ReconcileSettings) -> float
         waits.append(settings.workload_poll_s)
     if view.canary is not None and view.canary.state not in OVER:
         waits.append(settings.canary_poll_s)
+    if view.unheard > 0:
+        waits.append(view.unheard)
     if waits:
         return min(waits)
     in_the_way = view.attempts.write is not None and view.attempts.write.outcome is Outcome.CONFLICT

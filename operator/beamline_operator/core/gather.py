@@ -93,6 +93,7 @@ class Gatherer:
             desired=work.desired,
             workload=work.observed,
             routers=routers,
+            unheard=self._hints.unheard(),
             attempts=attempts,
             allowed_images=self._settings.allowed_images,
             health=self._health.read(object_id(key.name), self._clock()) if key.kind == "Extension" else None,
@@ -166,6 +167,7 @@ class Gatherer:
                     abort=notes.get(ABORT, "")[:MAX_ANNOTATION],
                 )
                 canary = advance(spec.canary, canary.revision, known, facts)
+                self._samples.since(extension.id, canary.mark)  # a step that begins is counted from now on
         return weigh(record, extension, family, canary), canary
 
     def _not_divided(self, extension: Extension, family: Family, canary: CanaryStatus) -> str | None:

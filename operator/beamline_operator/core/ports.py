@@ -82,6 +82,10 @@ class Hints(Protocol):
         """The last report of every router that is alive."""
         ...
 
+    def unheard(self) -> float:
+        """Seconds until every router that is alive has had the time to report; 0 from then on."""
+        ...
+
     def config_schema(self, subject: str) -> Mapping[str, Any] | None:
         """The JSON Schema that the extension on ``subject`` publishes; None where none is known."""
         ...

@@ -109,6 +109,8 @@ class WorkQueue:
         base = min(BACKOFF_FIRST_S * 2.0 ** min(failures, 16), BACKOFF_CAP_S)
         delay = base * (1 + JITTER * self._jitter())
         self._not_before[key] = self._time() + BACKOFF_FIRST_S
+        if self._dirty.pop(key, None) is not None:  # woken while it was worked on: a second early, too
+            delay = min(delay, BACKOFF_FIRST_S)
         self.add_after(key, delay)
         return delay
 

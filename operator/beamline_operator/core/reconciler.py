@@ -176,11 +176,7 @@ class Reconciler:
         if view is None:
             await self._bury(key)
             return None
-        if view.unseen and not view.object.metadata.deleting and not self.crowded():
-            await self._store.write_status(key, first_sight(view))
-        if view.forced and not view.suspended:
-            self.ledger.forget(key)
-            view = replace(view, row=None)
+        view = await self._begun(key, view)
         for _ in range(MAX_STEPS):
             plan = decide(view, self._settings)
             if plan.idle:
@@ -206,6 +202,17 @@ class Reconciler:
         if plan.failed is not None:
             raise RetryLater(plan.failed)
         return plan.requeue
+
+    async def _begun(self, key: ObjectKey, view: View) -> View:
+        """First sight is told at once, but not to a crowd, whose objects say ``Pending`` of themselves; a
+        forced pass takes nothing as known.
+        """
+        if view.unseen and not view.object.metadata.deleting and not self.crowded():
+            await self._store.write_status(key, first_sight(view))
+        if view.forced and not view.suspended:
+            self.ledger.forget(key)
+            return replace(view, row=None)
+        return view
 
     async def _bury(self, key: ObjectKey) -> None:
         """An object that is gone without having said good-bye: a file that was removed, a finalizer torn off

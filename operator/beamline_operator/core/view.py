@@ -94,6 +94,8 @@ class View:
     """What the running extension publishes; None where none runs."""
     overrides: tuple[Override, ...] = ()
     """What a policy's steps lay over extensions whose schema is known."""
+    unheard: float = 0.0
+    """Seconds until ``routers`` are all that are alive: a process that has just started does not know."""
     patience: float = 0.0
     """Seconds for which routers may still be about to report the row that was written last."""
 

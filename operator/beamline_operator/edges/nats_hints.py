@@ -38,6 +38,8 @@ from beamline_sdk.link import LinkSettings
 from .schemas import PublishedSchemas
 
 SWEEP_S: Final = 1.0
+LISTEN_S: Final = 1.0
+"""Routers answer a probe at once: whoever was asked so long ago and is alive has reported."""
 HINT_PER_OBJECT_S: Final = 100e-6
 """Between two hints, for each object that there is: each makes every router build its table anew, which takes
 as long as the table is large. So a change among few is told at once, one after a pause among thousands too,
@@ -73,6 +75,8 @@ class NatsHints:
         self._revision = 0
         self._told_at = float("-inf")
         self._trailing: asyncio.TimerHandle | None = None
+        self._known_at = float("inf")
+        """When every router that is alive has had the time to report."""
         self._nc: Client | None = None
         self._subscriptions: list[Subscription] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -85,6 +89,7 @@ class NatsHints:
 
     async def start(self) -> None:
         """Starts connecting; never waits and never fails because NATS is away."""
+        self._known_at = self._clock() + STATUS_TTL_S
         self._tasks = [
             asyncio.create_task(self._connect(), name="nats-connect"),
             asyncio.create_task(self._sweep(), name="router-ttl"),
@@ -135,6 +140,10 @@ class NatsHints:
         """What the extension on ``subject`` publishes; None where none runs, or it publishes none."""
         return self.schemas.get(subject)
 
+    def unheard(self) -> float:
+        """Seconds until every router that is alive has had the time to report; 0 from then on."""
+        return max(0.0, self._known_at - self._clock())
+
     async def probe(self, instance: str | None = None) -> None:
         """Asks one router, or every one, to report now, with the breakers that are not closed."""
         await self._publish(
@@ -184,6 +193,7 @@ class NatsHints:
         if self._revision:
             await self._tell()
         await self.probe()
+        self._known_at = min(self._known_at, self._clock() + LISTEN_S)
 
     async def _on_status(self, message: Msg) -> None:
         known = set(self._routers)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from beamline_contract.crd import crd
+from beamline_contract.crd_fields import fields_of, schema_of
 from beamline_contract.names import GROUP, VERSION
 from beamline_contract.objects import PLURAL
 from beamline_registry import migrate
@@ -49,7 +51,31 @@ async def check_cluster(api: KubeApi, namespaces: Sequence[str]) -> None:
     for plural in PLURAL.values():
         if missing := {plural, f"{plural}/status"} - served:
             raise Refusal(f"the API server does not serve {', '.join(sorted(missing))}: run `{APPLY_CRDS}`")
+    await _check_fields(api)
     await _check_rights(api, namespaces)
+
+
+async def _check_fields(api: KubeApi) -> None:
+    """A CRD that lacks a field drops it silently. What is served is in the OpenAPI document, which everybody
+    may read; the CRDs themselves are not the operator's to read.
+    """
+    try:
+        served = await api.request("GET", f"/openapi/v3/apis/{GROUP}/{VERSION}")
+    except KubeError as error:
+        if error.retryable:
+            raise
+        return  # a server without that document: what is wrong will be seen in the objects
+    schemas = {
+        name.rpartition(".")[2]: one for name, one in served.get("components", {}).get("schemas", {}).items()
+    }
+    for kind in PLURAL:
+        if kind not in schemas:
+            continue
+        if lacking := sorted(fields_of(schema_of(crd(kind))) - fields_of(schemas[kind])):
+            raise Refusal(
+                f"the CRDs are older than this operator, {kind} lacks {', '.join(lacking[:3])}: "
+                f"run `{APPLY_CRDS}`"
+            )
 
 
 async def _check_rights(api: KubeApi, namespaces: Sequence[str]) -> None:

@@ -10,7 +10,6 @@ Every request is bounded (:data:`TIMEOUT_S`) and never retried here: whoever ask
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from urllib.parse import urlencode, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+import orjson
 from kubernetes.aio import client, config
 
 TIMEOUT_S: Final = 10.0
@@ -284,7 +284,7 @@ def proxy_for(host: str) -> str | None:
 
 def _parse(text: bytes | str) -> dict[str, Any]:
     try:
-        document = json.loads(text) if text else {}
+        document = orjson.loads(text) if text else {}
     except ValueError:
         document = {"message": text[:200].decode(errors="replace") if isinstance(text, bytes) else text[:200]}
     return document if isinstance(document, dict) else {"message": str(document)[:200]}

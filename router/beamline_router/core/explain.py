@@ -16,7 +16,7 @@ from . import selection
 from .explain_settings import origins
 from .hints import hints_of
 from .keys import key_of, within
-from .matching import Matcher, Rule, mismatch, specificity
+from .matching import Matcher, Rule, mismatch, notices_of, specificity
 from .request import Request
 from .route import Call, Canary, CompiledPolicy, ProviderStep, Step
 from .score import Score
@@ -38,7 +38,12 @@ def explain(request: Request, snapshot: Snapshot, runtime: Runtime | None = None
         "revision": snapshot.revision,
         "policy": None if chosen is None else _policy(chosen, request, snapshot.matcher),
         "others": [
-            {"policy": rule.policy.id, "because": _because(rule, request)} for rule in others[:MAX_OTHERS]
+            {
+                "policy": rule.policy.id,
+                "because": _because(rule, request),
+                "remarks": _remarks(rule, snapshot.matcher),
+            }
+            for rule in others[:MAX_OTHERS]
         ],
         "others_total": len(others),
     }
@@ -58,20 +63,29 @@ def explain(request: Request, snapshot: Snapshot, runtime: Runtime | None = None
 
 
 def _policy(policy: CompiledPolicy, request: Request, matcher: Matcher) -> dict[str, Any]:
-    rank = next(rule.rank for rule in matcher.rules if rule.policy.id == policy.id)
+    rule = next(rule for rule in matcher.rules if rule.policy.id == policy.id)
     criteria = policy.criteria
     return {
         "id": policy.id,
         "because": "the request names it"
         if request.policy is not None
         else "of those that match it has the best rank",
-        "rank": rank,
+        "rank": rule.rank,
         "priority": policy.priority,
         "specificity": list(specificity(criteria)),
         "percent_key": key_of(criteria.sticky_key, request) if criteria.percent < 100 else None,
         "complexity": policy.complexity,
         "hints": [notice.message for notice in hints_of(policy)],
+        "remarks": _remarks(rule, matcher),
     }
+
+
+def _remarks(rule: Rule, matcher: Matcher) -> list[dict[str, Any]]:
+    """That a policy takes nothing, or that another always takes over, whatever the request."""
+    return [
+        {"reason": notice.reason, "message": notice.message, "other": notice.other_id}
+        for notice in notices_of(rule, matcher)
+    ]
 
 
 def _because(rule: Rule, request: Request) -> str:

@@ -4,9 +4,9 @@ It is one bare ASGI callable over a dictionary of paths: a few fixed paths need 
 is where every request of every user passes. uvicorn with httptools speaks HTTP itself.
 
 Per request: the body is read up to its limit and not a byte further; then the request runs in this task,
-while a second one listens for the client's leaving and cancels the first. Shutdown is uvicorn's: stop
-listening, let answers finish, close. Signals are the application's business, so uvicorn's own handlers stay
-off.
+while a second one listens for the client's leaving and cancels the first. Shutdown is uvicorn's, after kept
+connections were asked to go: stop listening, let answers finish, close. Signals are the application's
+business, so uvicorn's own handlers stay off.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from math import ceil
 from typing import Any, Final
 
 import uvicorn
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from beamline_contract.errors import ErrorCode, WireError
 from beamline_contract.wire import MAX_BODY_BYTES
+from beamline_sdk import exposition
 
 from ..core.api_keys import without_keys
 from ..core.intake import too_large
 from .http_replies import NO_STORE, Receive, Scope, Send, send_json, send_whole
+from .http_shed import GOODBYE
 from .openai_chat import ChatFormat, error_body, send_error, send_models
 from .route_format import Format, RouteFormat
 from .serving import Serving
@@ -41,6 +42,9 @@ Endpoint = Callable[[Scope, Receive, Send], Awaitable[None]]
 _BACKLOG: Final = 2048
 _LINGER_BYTES: Final = 4 * 1024 * 1024
 _LINGER_S: Final = 1.0
+LEAVE_S: Final = 1.0
+"""How long kept connections are asked to go before they are closed: longer than a client at work pauses."""
+_LOOK_EVERY_S: Final = 0.02
 
 
 class ListenError(RuntimeError):
@@ -155,10 +159,11 @@ class HttpDoor:
         ready, body = self._readiness()
         await send_json(send, 200 if ready else 503, body)
 
-    async def _metrics(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+    async def _metrics(self, scope: Scope, _receive: Receive, send: Send) -> None:
         # In a thread: thousands of series take longer to render than a request may be kept waiting.
-        text = await asyncio.to_thread(generate_latest, self._telemetry.registry)
-        await send_whole(send, 200, text, [(b"content-type", CONTENT_TYPE_LATEST.encode()), NO_STORE])
+        accept = _headers(scope).get("accept")
+        text, kind = await asyncio.to_thread(exposition.render, self._telemetry.registry, accept)
+        await send_whole(send, 200, text, [(b"content-type", kind.encode()), NO_STORE])
 
 
 class _Watch:
@@ -215,13 +220,33 @@ class HttpServer:
         self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="http")
 
     async def stop(self, grace_s: float) -> None:
-        """Stops accepting, waits for answers under way (at most ``grace_s`` seconds), closes."""
+        """Lets clients leave, stops accepting, waits for answers under way (at most ``grace_s`` seconds),
+        closes.
+
+        A kept connection that is closed just when its client sends the next request costs that request. So
+        for :data:`LEAVE_S` every answer says ``connection: close``, and clients that are at work go elsewhere
+        of their own accord; what is idle then is closed.
+        """
+        await self._leave(min(LEAVE_S, grace_s))
         self._server.config.timeout_graceful_shutdown = max(1, ceil(grace_s))
         self._server.should_exit = True
         task, self._task = self._task, None
         if task is not None:
             await task
         self._socket.close()
+
+    async def _leave(self, limit_s: float) -> None:
+        state = self._server.server_state
+        self._server.config.encoded_headers.append(GOODBYE)  # uvicorn renews what follows from it
+        state.default_headers = [*state.default_headers, GOODBYE]
+        for connection in tuple(state.connections):
+            cycle = getattr(connection, "cycle", None)
+            if cycle is not None:  # its answer has not begun, or ends without a word
+                cycle.keep_alive = False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                while state.connections:  # noqa: ASYNC110 -- uvicorn tells nobody when one goes
+                    await asyncio.sleep(_LOOK_EVERY_S)
 
 
 class _Quiet(uvicorn.Server):

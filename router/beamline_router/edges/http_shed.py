@@ -26,6 +26,8 @@ _HEAD: Final = (
     b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\n"
     b"retry-after: 1\r\nx-request-id: %b\r\nconnection: %b\r\ncontent-length: %d\r\n\r\n%b"
 )
+GOODBYE: Final = (b"connection", b"close")
+"""Among the server's own headers while it stops: clients that keep their connection leave with the answer."""
 _CHAT: Final = b"/v1/chat/completions"
 _PATHS: Final = frozenset({_CHAT, b"/v1/route"})
 
@@ -67,7 +69,8 @@ def shedding(shed: Shed, id_of: Callable[[Mapping[str, str]], bytes]) -> type[Ht
         def _refuse(self, refusal: Refusal, *, chat: bool) -> None:
             request_id = id_of(_request_id_header(self.headers))
             body = (_chat(refusal) if chat else refusal.plain) % request_id
-            keep = self.parser.should_keep_alive() and _short(self.headers)
+            stays = GOODBYE not in self.server_state.default_headers
+            keep = stays and self.parser.should_keep_alive() and _short(self.headers)
             state = b"keep-alive" if keep else b"close"
             self.transport.write(_HEAD % (request_id, state, len(body), body))
             self.cycle: Any = _ANSWERED

@@ -9,8 +9,9 @@ A read is bounded. When it fails the last good table serves on, for ever if need
 again after a back-off with jitter: at first within a second, so that a restart of PostgreSQL goes
 unnoticed, later every ten.
 
-Two registries may follow each other under one address (a restored backup). A revision that is lower than
-ours says so: then, and at the first read after a start from a file, everything is read anew.
+Two registries may follow each other under one address (a restored backup, an empty database). A revision that
+is lower than ours says so: then, and at the first read after a start from a file, everything is read anew.
+The table gives way to it once it is filled (:mod:`..core.going_back`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from beamline_contract.projection import ExtensionRecord, PolicyRecord
 from beamline_contract.reports import Notice, Refused
 from beamline_registry.port import Delta, RegistryError, RegistryReader, SchemaError, SchemaPendingError
 
+from ..core.going_back import LOOK_AGAIN_S, GoingBack
 from ..core.slices import Sliced, batches
 from ..core.snapshot import Compilation, Snapshot, compile_in_slices, compile_snapshot
 from . import snapshot_file
@@ -97,6 +99,7 @@ class Refresher:
         self._wanted = 0
         self._failures = 0
         self._read_all = False
+        self._going_back = GoingBack()
         self._unsaved = False
         self._saved_at = -SAVE_EVERY_S
         self.snapshot: Snapshot | None = None
@@ -185,6 +188,8 @@ class Refresher:
         if self._failures:
             ceiling = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(self._failures - 1, 10))
             return ceiling * (0.5 + jitter / 2)
+        if self._going_back.under_way:
+            return LOOK_AGAIN_S
         if self._wanted > self.revision:
             # The hint was faster than a replica, or lied: ask again soon, but only this once.
             self._wanted = 0
@@ -216,8 +221,10 @@ class Refresher:
         if self._failures:
             log.info("registry.answers_again", failures=self._failures)
         self._failures = 0
-        self._current_at = self._clock()
         self.stats.load_count += 1
+        if self._holds(delta):
+            return
+        self._current_at = self._clock()
         self.stats.last_reload = self._wall()
         self.from_file = False
         if self.snapshot is not None and not _news(delta, self.revision):
@@ -225,12 +232,22 @@ class Refresher:
         await in_turns(self._apply(delta))
         await self._swap(delta.revision, started)
 
+    def _holds(self, delta: Delta) -> bool:
+        """Whether the table serves on although the registry, which went back, says something else."""
+        if self.snapshot is None or not delta.full:
+            return False
+        known = self._going_back.under_way
+        empty = not (delta.extensions or delta.policies)
+        held = self._going_back.holds(self.revision, delta.revision, empty=empty, now=self._clock())
+        if held and not known:
+            log.warning("registry.went_back", ours=self.revision, revision=delta.revision, empty=empty)
+        return held
+
     async def _read(self) -> Delta:
-        since = 0 if self._read_all else self.revision
+        since = 0 if self._read_all or self._going_back.under_way else self.revision
         async with asyncio.timeout(READ_LIMIT_S):
             delta = await self._reader.read(since)
             if not delta.full and delta.revision < since:
-                log.warning("registry.went_back", ours=since, revision=delta.revision)
                 delta = await self._reader.read(0)
         self._read_all = False
         return delta

@@ -1,4 +1,4 @@
-"""What the API server of the tests writes down: every answer about Secrets and ConfigMaps to a ServiceAccount.
+"""What the API server of the tests writes down: each answer about Secrets and ConfigMaps to an account.
 
 The operator has no right to either as it comes, and asks for metadata alone where it has one. The log holds
 the kind of each answer, so one look at the end of a run tells whether any operator of any test was ever given

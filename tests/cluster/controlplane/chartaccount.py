@@ -4,6 +4,9 @@
 as it comes) or ``roles`` (the chart with ``operator.namespaces``, which needs no ClusterRole). Unset: as
 administrator. What Helm renders is applied to the real API server, and the token is one that it gave to the
 ServiceAccount; the tests' own requests stay the administrator's.
+
+Every operator of the suite runs under it, behind a scripted API server too, but for those of
+:data:`OTHER_RIGHTS`.
 """
 
 from __future__ import annotations
@@ -19,6 +22,10 @@ import yaml
 
 from .binaries import CHART_TOOLS, HELM, HOW_TO_GET_CHART_TOOLS, find_or_build
 
+OTHER_RIGHTS = {
+    "test_operator_rights.py": "grants an account what `beamline_operator.rbac` declares, or less, itself",
+}
+"""Files whose operators do not run under the chart's account, and why."""
 MODE = "BEAMLINE_TEST_ACCOUNT"
 MODES = ("cluster-role", "roles")
 RELEASE = "beamline"

@@ -71,6 +71,18 @@ def test_every_object_is_one_that_kubernetes_knows_field_by_field(
     assert "Skipped: 0" in done.stdout
 
 
+@pytest.mark.parametrize("overlay", ["production", "trial"])
+def test_what_kustomize_makes_of_an_overlay_is_what_kubernetes_knows(
+    kubectl: str, kubeconform: str, schemas: Path, overlay: str
+) -> None:
+    command = [kubectl, "kustomize", str(ROOT / "deploy" / "kustomize" / "overlays" / overlay)]
+    built = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    done = _check(kubeconform, schemas, built)
+    assert done.returncode == 0, done.stdout
+    assert "Skipped: 0" in done.stdout
+    assert _check(kubeconform, schemas, built.replace("replicas:", "replica:")).returncode != 0
+
+
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_example_is_valid_by_the_schema_of_our_own_resources(
     kubeconform: str, schemas: Path, example: Path

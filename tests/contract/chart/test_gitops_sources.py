@@ -88,6 +88,8 @@ def test_argo_cd_brings_definitions_before_the_chart_before_the_objects() -> Non
     assert apps[1]["spec"]["source"]["helm"]["valuesObject"]["crds"] == {"enabled": False}
     assert apps[0]["spec"]["syncPolicy"]["automated"]["prune"] is False
     assert all("ServerSideApply=true" in app["spec"]["syncPolicy"]["syncOptions"] for app in apps)
+    options = {app["metadata"]["annotations"]["argocd.argoproj.io/compare-options"] for app in apps}
+    assert options == {"ServerSideDiff=true"}, "without it defaults inside lists differ for ever"
     root = next(_documents(DEPLOY / "argocd" / "root.yaml"))
     assert (ROOT / root["spec"]["source"]["path"]) == APPS[0].parent
 

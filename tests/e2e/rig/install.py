@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .clients import MIXED, Clients, Load, namespace_object
-from .kube import Kube, until
+from .kube import CommandError, Kube, until
 from .settings import CHART, Settings, named
 
 RELEASE = "beamline"
@@ -104,7 +104,11 @@ class Installation:
         """The release, if it is there, and the namespace."""
         listed = json.loads(self.kube.must("helm", "list", "--all", "-n", self.namespace, "-o", "json"))
         if any(entry["name"] == self.release for entry in listed):
-            self.uninstall()
+            try:
+                self.uninstall()
+            except CommandError:  # the hook needs a cluster that works; what follows frees the objects
+                words = ["helm", "uninstall", self.release, "-n", self.namespace, "--no-hooks", "--wait"]
+                self.kube.must(*words, "--timeout", "120s")
         self.kube.kubectl("delete", "namespace", self.namespace, "--ignore-not-found", "--timeout=120s")
 
     def ask(self, request: dict[str, Any], *, door: str = "http") -> tuple[int, Any]:

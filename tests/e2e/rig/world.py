@@ -28,7 +28,7 @@ class World:
         if there and not self.settings.adopt:
             raise SetupError(
                 f"the cluster already has {', '.join(there)}. The suite deletes them, and with them every "
-                "Extension and RoutingPolicy: take another cluster, or set BEAMLINE_E2E_ADOPT=1 if you mean it"
+                "Extension and RoutingPolicy: take another cluster, or set BEAMLINE_E2E_ADOPT=1"
             )
         self.clients.start()
 
@@ -67,9 +67,15 @@ class World:
         return made
 
     def clear(self) -> None:
-        """No release, no definition, no object."""
+        """No release, no definition, no object, also after a case that failed half-way."""
         for made in self._made:
             made.remove()
         self._made, self._common = [], None
+        for kind in CRDS:
+            for found in self.kube.items(kind):
+                if found["metadata"].get("finalizers"):
+                    where = ["-n", found["metadata"]["namespace"], "--type=merge"]
+                    free = '{"metadata":{"finalizers":null}}'
+                    self.kube.command("kubectl", "patch", kind, found["metadata"]["name"], *where, "-p", free)
         for name in CRDS:
             self.kube.kubectl("delete", "crd", name, "--ignore-not-found", "--timeout=120s")

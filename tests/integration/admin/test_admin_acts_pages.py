@@ -98,3 +98,13 @@ async def test_a_form_out_of_bounds_is_refused(body: str, status: int) -> None:
     async with World(None) as world:
         answer = await world.client.post("/extensions/mock_next/disable", content=body)
     assert answer.status_code == status
+
+
+@pytest.mark.parametrize(
+    "path", ["/extensions/mock_next", "/requests", "/playground", "/extensions", "/routers"]
+)
+async def test_a_page_is_there_also_where_nobody_can_ask_the_routers(path: str) -> None:
+    async with World({"state": "Progressing", "weight": 25, "step": 2}) as world:
+        answer = await world.client.get(path)
+    assert answer.status_code == 200, answer.text
+    assert ("/extensions/mock_next/promote" in answer.text) == (path == "/extensions/mock_next")

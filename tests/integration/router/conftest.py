@@ -231,12 +231,12 @@ async def running(settings: RouterSettings) -> AsyncIterator[Served]:
     if task.done():
         await task
     router = ready.result()
-    async with httpx2.AsyncClient(base_url=router.http_url, timeout=PATIENCE) as http:
-        try:
+    try:
+        async with httpx2.AsyncClient(base_url=router.http_url, timeout=PATIENCE) as http:
             yield Served(router, http, stop, task)
-        finally:
-            stop.set()
-            await asyncio.wait_for(task, PATIENCE)
+    finally:  # after the client, whose kept connections a router that stops asks to go first
+        stop.set()
+        await asyncio.wait_for(task, PATIENCE)
 
 
 class RouterProcess:

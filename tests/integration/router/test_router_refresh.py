@@ -298,3 +298,33 @@ async def test_a_registry_that_went_back_in_time_is_read_anew(site: Site) -> Non
             lambda: served.router.refresher.stats.total_extensions == 4, "the restored table serves"
         )
         assert await served.answers()
+
+
+async def test_a_registry_that_lost_everything_takes_nothing_away_until_it_is_filled_again(
+    site: Site,
+) -> None:
+    async with running(site.settings(poll_seconds=3600)) as served:
+        await site.put(extension("extra", "provider"))
+        await eventually(
+            lambda: served.router.refresher.stats.total_extensions == 5, "the extra one is there"
+        )
+        loads = served.router.refresher.stats.load_count
+        connection = await asyncpg.connect(site.database_url)
+        await connection.execute(
+            "DELETE FROM extensions; DELETE FROM routing_policies; DELETE FROM tombstones"
+        )
+        await connection.execute("UPDATE registry_revision SET revision = 0, horizon = 0")
+        served.router.refresher.wake()
+        await eventually(
+            lambda: served.router.refresher.stats.load_count > loads + 1, "the empty registry was read twice"
+        )
+        assert await served.answers()
+        assert (await served.readiness())["revision"] > 1
+        for record in (policy("default", PIPELINE), *RECORDS):
+            await site.put(record)
+            assert await served.answers()
+        await connection.close()
+        await eventually(
+            lambda: served.router.refresher.stats.total_extensions == 4, "the table that was filled serves"
+        )
+        assert await served.answers()

@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[3]
 QUICKSTART = str(ROOT / "examples" / "quickstart")
 COMMANDS = frozenset(
     (
-        "up status get logs diff suspend resume check doctor invoke keys isolate reset trace validate explain "
-        + "crds migrate audit new conformance operator router admin extension"
+        "up status get logs diff suspend resume check doctor invoke keys isolate reset trace validate "
+        + "explain top crds migrate audit new conformance operator router admin extension"
     ).split()
 )
 

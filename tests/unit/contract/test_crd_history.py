@@ -8,13 +8,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from beamline_contract.crd import crd
+from beamline_contract.extension import ExtensionSpec
+from beamline_contract.model import Model
 from beamline_contract.objects import KINDS
+from beamline_contract.policy import RoutingPolicySpec
 
 RELEASED = sorted((Path(__file__).resolve().parent / "released").glob("*.yaml"))
 _UPPER = ("maximum", "maxLength", "maxItems", "maxProperties")
@@ -113,3 +116,62 @@ def test_a_new_field_with_a_default_breaks_nothing() -> None:
     new["properties"]["spec"]["properties"]["colour"] = {"type": "string", "default": "red"}
     new["properties"]["spec"]["required"] = [*new["properties"]["spec"]["required"], "colour"]
     assert list(breaks(old, new)) == []
+
+
+FIRST = sorted((Path(__file__).resolve().parent / "firstform").glob("*.yaml"))
+MODELS: dict[str, type[Model]] = {"Extension": ExtensionSpec, "RoutingPolicy": RoutingPolicySpec}
+
+
+def added(old: Mapping[str, Any], new: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, bool, Any]]:
+    """(path, whether it is required, schema) of every field that ``old`` did not have."""
+    before = old.get("properties", {})
+    for name, child in new.get("properties", {}).items():
+        if name in before:
+            yield from added(before[name], child, f"{at}.{name}")
+        else:
+            yield f"{at}.{name}", name in new.get("required", ()), child
+    for inner in ("items", "additionalProperties"):
+        if isinstance(old.get(inner), Mapping) and isinstance(new.get(inner), Mapping):
+            yield from added(old[inner], new[inner], f"{at}[]")
+
+
+def model_default(model: Any, path: str) -> Any:
+    """What a reader of this version takes an absent field for."""
+    *way, last = path.strip(".").replace("[]", "").split(".")
+    for name in way:
+        (annotation,) = (
+            info.annotation for field, info in model.model_fields.items() if (info.alias or field) == name
+        )
+        model = next(found for found in models_in(annotation))
+    (info,) = (info for field, info in model.model_fields.items() if (info.alias or field) == last)
+    return info.get_default(call_default_factory=True)
+
+
+def models_in(annotation: Any) -> Iterator[Any]:
+    if isinstance(annotation, type) and issubclass(annotation, Model):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from models_in(inner)
+
+
+@pytest.mark.parametrize("path", FIRST, ids=lambda path: path.stem)
+def test_every_field_that_was_added_since_the_first_form_has_a_default(path: Path) -> None:
+    """In the schema, so that the API server fills it in when it reads; or to be absent is what it means."""
+    old = yaml.safe_load(path.read_text())
+    kind = old["spec"]["names"]["kind"]
+    first, present = (schemas(form)["v1alpha1"]["properties"]["spec"] for form in (old, crd(kind)))
+    found = list(added(first, present))
+    assert found
+    for at, required, schema in found:
+        assert not required, f"{at} is required"
+        if "default" not in schema:
+            assert model_default(MODELS[kind], at) in (None, (), {}), f"{at} means something while absent"
+
+
+@pytest.mark.parametrize("path", FIRST, ids=lambda path: path.stem)
+def test_nothing_of_the_first_form_is_gone_or_of_another_type(path: Path) -> None:
+    old = yaml.safe_load(path.read_text())
+    faults = list(breaks(schemas(old)["v1alpha1"], schemas(crd(old["spec"]["names"]["kind"]))["v1alpha1"]))
+    # A quantity was a string only; a number is taken beside it now, which has no type of its own.
+    grave = [fault for fault in faults if not fault.endswith("is None")]
+    assert [fault for fault in grave if "is gone" in fault or " was " in fault or "required" in fault] == []

@@ -76,6 +76,29 @@ async def test_a_router_that_leaves_no_longer_counts(world: Any) -> None:
     assert world.message(key, "Programmed") == "1/1 routers at generation 1."
 
 
+async def test_a_process_that_has_just_started_leaves_what_was_said_until_it_knows_the_routers(
+    world: Any,
+) -> None:
+    key = world.extension()
+    await world.settle()
+    for instance in ("r1", "r2"):
+        world.report(instance)
+    await world.settle()
+    writes, router = world.store.writes, world.hints.alive.pop("r2")
+    world.hints.listening = 1.0
+    world.restart()
+    await world.settle()
+    assert world.store.writes == writes
+    new = world.extension("new")
+    await world.settle()
+    assert world.message(new, "Programmed") == "0/1 routers at generation 1."
+    world.hints.listening = 0.0
+    world.hints.alive["r2"] = router
+    await world.advance(1)
+    assert world.message(key, "Programmed") == "2/2 routers at generation 1."
+    assert world.message(new, "Programmed") == "0/2 routers at generation 1."
+
+
 async def test_a_broken_object_names_every_fault_and_leaves_the_row(world: Any) -> None:
     key = world.extension(timeoutMs=100)
     await world.settle()

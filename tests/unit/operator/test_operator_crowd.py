@@ -67,6 +67,25 @@ async def test_a_key_that_failed_waits_a_second_whatever_wakes_it() -> None:
     assert await order(queue) == ["a"]
 
 
+async def test_a_key_that_was_woken_while_it_failed_waits_as_well() -> None:
+    clock = ManualClock()
+    queue = WorkQueue(clock, jitter=lambda: 0.0)
+    for _ in range(3):  # two failures before: it would come back after three seconds
+        queue.add(key("a"))
+        clock.advance(5)
+        taken = await queue.get()
+        queue.retry(taken)
+        if queue.failures(taken) == 3:
+            queue.add(taken)
+            queue.retry(taken)
+        queue.done(taken)
+    assert len(queue) == 0
+    clock.advance(0.9)
+    assert len(queue) == 0
+    clock.advance(0.2)
+    assert await order(queue) == ["a"], "a second after the failure, for something happened meanwhile"
+
+
 def test_the_ledger_finds_the_rows_of_a_span_of_revisions() -> None:
     ledger, record = Ledger(), object()
     for name, revision in (("a", 1), ("b", 2), ("c", 2), ("d", 9)):

@@ -1,16 +1,21 @@
 """Killed at every await point of a reconcile, and started again: the same world as without the kill.
 
 A dry run counts the points at which a reconcile waits for something outside. Then each of them is played: the
-call takes effect, its answer never arrives, the process is gone, and a new one finds what there is.
+call takes effect, its answer never arrives, the process is gone, and a new one finds what there is. That no
+await of the code is missing among these points is a test of its own.
 """
 
 from __future__ import annotations
 
+import ast
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from beamline_operator.core import reconciler
 
 WORKLOAD = {"image": "x:1"}
 
@@ -72,8 +77,8 @@ def without_workload(world: Any) -> None:
     world.extension("guard")
 
 
-def deleted(world: Any) -> None:
-    world.store.delete(next(s.key for s in world.store.list("Extension")))
+def deleted(world: Any, kind: str = "Extension") -> None:
+    world.store.delete(next(s.key for s in world.store.list(kind)))
 
 
 SCENARIOS: dict[str, tuple[Callable[[Any], None], ...]] = {
@@ -85,9 +90,14 @@ SCENARIOS: dict[str, tuple[Callable[[Any], None], ...]] = {
 
 
 async def play(
-    make: Callable[[], Any], steps: tuple[Callable[[Any], None], ...], at: int | None
+    make: Callable[[], Any],
+    steps: tuple[Callable[[Any], None], ...],
+    at: int | None,
+    meanwhile: Callable[[Any], None] = lambda world: None,
 ) -> tuple[Any, list[str]]:
-    """A world after ``steps``, killed at the ``at``-th point of the last one; and the points of that step."""
+    """A world after ``steps``, killed at the ``at``-th point of the last one; and the points of that step.
+    ``meanwhile`` happens before the next process starts.
+    """
     world = make()
     wire = Tripwire()
     for name in ("store", "deployments", "hints", "registry"):
@@ -108,8 +118,10 @@ async def play(
         await asyncio.gather(task, return_exceptions=True)
     if at is not None:
         wire.arm(None)
+        meanwhile(world)
         world.epoch = await world.registry.acquire_epoch("next")
         world.restart()
+        await world.controller.sweep()
         await world.settle()
         await world.advance(10)
     return world, points
@@ -145,3 +157,49 @@ async def test_a_kill_at_any_point_leaves_no_trace(scenario: str, worlds: Callab
                 if "workloadHash" in stored.status:
                     request = world.deployments.running[stored.metadata.namespace, stored.metadata.name]
                     assert stored.status["workloadHash"] == request.hash
+
+
+async def test_what_is_deleted_while_nobody_runs_leaves_no_row_behind(worlds: Callable[[], Any]) -> None:
+    _, points = await play(worlds, SCENARIOS["created"], None)
+    for at, point in enumerate(points, start=1):
+        world, _ = await play(worlds, SCENARIOS["created"], at, lambda world: deleted(world, "RoutingPolicy"))
+        assert set(await world.rows()) == {"guard"}, f"killed after {point}, the {at}. of {len(points)}"
+        assert len(world.store.list("RoutingPolicy")) == 0
+
+
+CORE = Path(reconciler.__file__).parent
+PASS = ("reconciler", "gather", "act", "batcher")
+"""The modules in which a reconcile waits."""
+PORTS = {"_store", "_deployments", "_registry", "_hints"}
+WITHIN = {"asyncio.sleep", "asyncio.wait", "future"}
+"""Waits for nothing outside: what is under way then is one of the calls above."""
+
+
+def awaited() -> Iterator[tuple[str, str]]:
+    """(file and line, what is awaited) for each await of a reconcile."""
+    for module in PASS:
+        for node in ast.walk(ast.parse((CORE / f"{module}.py").read_text())):
+            if isinstance(node, ast.Await):
+                what = node.value.func if isinstance(node.value, ast.Call) else node.value
+                yield f"{module}.py:{node.lineno}", ast.unparse(what).removeprefix("self.")
+
+
+async def test_every_await_of_a_reconcile_is_a_point_at_which_it_is_killed(
+    worlds: Callable[[], Any],
+) -> None:
+    hooked = set()
+    for steps in SCENARIOS.values():
+        _, points = await play(worlds, steps, None)
+        hooked |= {point.partition(".")[2] for point in points}
+    own = {
+        node.name
+        for module in PASS
+        for node in ast.walk(ast.parse((CORE / f"{module}.py").read_text()))
+        if isinstance(node, ast.AsyncFunctionDef)
+    }
+    for where, what in awaited():
+        owner, _, method = what.rpartition(".")
+        if owner in PORTS:
+            assert method in hooked, f"{where} waits for {what}, and no scenario is killed there"
+        else:
+            assert method in own or what in WITHIN, f"{where} waits for {what}, which no tripwire sees"

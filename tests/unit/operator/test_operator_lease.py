@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from beamline_operator.edges.lease import Lease
+from beamline_operator.edges.lease import DURATION_S, RENEW_S, RETRY_S, Lease
 from beamline_sdk.deployment.kube_api import KubeError
 
 
@@ -67,9 +67,9 @@ async def test_a_holder_that_is_silent_for_the_duration_loses_it(server: OneLeas
     first, second = candidate(server, "first", time), candidate(server, "second", time)
     await first.acquire()
     assert not await second._try()
-    time.now = 14.9
+    time.now = DURATION_S - 0.1
     assert not await second._try(), "counted from when this candidate saw the last renewal"
-    time.now = 15.0
+    time.now = DURATION_S
     assert await second._try()
     assert server.stored is not None
     assert server.stored["spec"]["leaseTransitions"] == 1
@@ -81,19 +81,24 @@ async def test_a_holder_that_renews_keeps_it(server: OneLease, time: Time) -> No
     first, second = candidate(server, "first", time), candidate(server, "second", time)
     await first.acquire()
     for _ in range(20):
-        time.now += 2
+        time.now += RETRY_S
         assert await first._try()
         assert not await second._try()
     assert first.valid
 
 
-async def test_a_leader_stops_five_seconds_before_anybody_may_take_over(server: OneLease, time: Time) -> None:
+def test_a_leader_that_vanishes_is_replaced_within_15_seconds() -> None:
+    assert DURATION_S + 2 * RETRY_S <= 14, "seen late by one look, taken late by another, a second to begin"
+    assert DURATION_S - RENEW_S >= 3, "the old one stops before the new one begins"
+
+
+async def test_a_leader_stops_seconds_before_anybody_may_take_over(server: OneLease, time: Time) -> None:
     first = candidate(server, "first", time)
     await first.acquire()
     server.away = True
-    time.now = 9.9
+    time.now = RENEW_S - 0.1
     assert first.valid
-    time.now = 10.0
+    time.now = RENEW_S
     assert not first.valid, "frozen or cut off makes no difference"
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from beamline_contract.crd import crd
+from beamline_contract.crd_fields import schema_of
 from beamline_operator.config import OperatorSettings
 from beamline_operator.edges.preflight import Refusal, check_cluster
 from beamline_sdk.deployment.kube_api import KubeError
@@ -17,15 +20,19 @@ SERVED = ("extensions", "extensions/status", "routingpolicies", "routingpolicies
 class Api:
     """An API server that serves ``resources`` and allows everything but ``denied``."""
 
-    def __init__(self, resources: tuple[str, ...] | None = SERVED, denied: str = "", fault: int = 0) -> None:
+    def __init__(self, resources: tuple[str, ...] | None = SERVED, denied: str = "", fault: int = 0,
+                 schemas: dict[str, Any] | None = None) -> None:  # fmt: skip
         self.resources = resources
         self.denied = denied
         self.fault = fault
+        self.schemas = {"components": {"schemas": schemas or {}}}
         self.namespaces: set[str] = set()
 
     async def request(self, method: str, path: str, *, body: Any = None) -> dict[str, Any]:
         if self.fault:
             raise KubeError(self.fault, "X", "the server said no")
+        if path.startswith("/openapi/"):
+            return self.schemas
         if method == "GET":
             if self.resources is None:
                 raise KubeError(404, "NotFound", "the server could not find the requested resource")
@@ -35,12 +42,29 @@ class Api:
         return {"status": {"allowed": asked["resource"] != self.denied}}
 
 
+def older() -> Any:
+    """The schema of an Extension before it had ``retry``."""
+    schema = deepcopy(schema_of(crd("Extension")))
+    del schema["properties"]["spec"]["properties"]["retry"]
+    return schema
+
+
+async def test_the_schema_of_today_is_accepted() -> None:
+    api = Api(schemas={"io.beamline.v1alpha1.Extension": schema_of(crd("Extension"))})
+    await check_cluster(api, ())  # type: ignore[arg-type]  # as below
+
+
 @pytest.mark.parametrize(
     ("api", "says"),
     [
         pytest.param(Api(resources=None), "kubectl apply -f crds/", id="no CRD at all"),
         pytest.param(Api(resources=SERVED[:2]), "routingpolicies", id="one CRD missing"),
         pytest.param(Api(resources=SERVED[:3]), "routingpolicies/status", id="an old CRD without status"),
+        pytest.param(
+            Api(schemas={"io.beamline.v1alpha1.Extension": older()}),
+            "older than this operator, Extension lacks spec.retry: run `kubectl apply -f crds/`",
+            id="a CRD without a field",
+        ),
         pytest.param(Api(denied="services"), "create services", id="a right missing"),
         pytest.param(Api(denied="deployments"), "list deployments.apps", id="several rights missing"),
         pytest.param(Api(fault=401), "credentials", id="credentials refused"),

@@ -8,6 +8,7 @@ import pytest
 
 from beamline_contract.names import FINALIZER
 from beamline_contract.objects import ObjectKey
+from beamline_operator.core.controller import RESYNC_S, Controller
 from beamline_operator.core.ports import StoreError
 from beamline_operator.core.workload import desired_workload
 from beamline_registry.port import RegistryUnavailableError, Remove
@@ -284,3 +285,14 @@ def test_a_workload_gets_what_the_contract_says(world: Any) -> None:
         "LOG_LEVEL": "info",
         "LOG_SILENT": "1",
     }
+
+
+@pytest.mark.parametrize(("drawn", "share"), [(0.0, 0.8), (0.5, 1.0), (1.0, 1.2)])
+def test_full_compares_are_a_few_minutes_apart_and_never_in_step(
+    world: Any, drawn: float, share: float
+) -> None:
+    jittered = Controller(
+        world.reconciler, world.store, world.hints, world.registry, jitter=lambda: drawn, clock=world.clock
+    )
+    assert jittered.pause_s() == pytest.approx(RESYNC_S * share)
+    assert 120 <= RESYNC_S <= 600

@@ -1,0 +1,189 @@
+"""The operator's promises in numbers, on a real API server: who takes over and when, what an idle cluster
+costs, how soon an outage is over, and what two operators without a common Lease do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import kmock
+import pytest
+from faultyapi import FaultyApi
+from operatorbench import WORKLOAD, Bench
+
+from beamline_cli.local.nats import LocalNats
+from beamline_cli.local.postgres import LocalPostgres
+from beamline_contract.reports import HealthDelta, RouterHealth, RouterStatus
+from beamline_operator.edges.preflight import Refusal
+from beamline_registry.migrate import migrate
+from beamline_registry.postgres import PostgresRegistry
+from beamline_sdk.deployment.kube_api import KubeApi
+
+TAKEOVER_S = 15.0
+OUTAGE_OVER_S = 10.0
+SLACK = 2.0
+"""The machine that runs the tests may be busy."""
+IDLE_S = 6.0
+
+
+async def a_process(bench: Bench, identity: str) -> asyncio.subprocess.Process:
+    environment = {
+        **os.environ,
+        "KUBECONFIG": bench.settings["kubeconfig"],
+        "BEAMLINE_DATABASE_URL": bench.settings["database_url"],
+        "BEAMLINE_NAMESPACES": bench.namespace,
+        "BEAMLINE_IDENTITY": identity,
+        "NATS_URL": bench.settings["nats_url"],
+        "METRICS_PORT": "0",
+    }
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "beamline_operator", env=environment, stderr=asyncio.subprocess.DEVNULL
+    )
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+async def test_a_standby_takes_over_within_15_seconds(bench: Bench, how: signal.Signals) -> None:
+    bench.patience_s = 90  # a process takes its time to start on a busy machine
+    leader = await a_process(bench, "leader")
+    try:
+        await bench.extension("a", workload=None)
+        await bench.wait("Extension", "a", "Synced", "True")
+        await bench.start(identity="standby", lease_retry_s=1.5)
+        await asyncio.sleep(2)  # it has seen the leader's Lease
+        leader.send_signal(how)
+        gone = time.monotonic()
+        await bench.extension("b", workload=None)
+        await bench.wait("Extension", "b", "Synced", "True")
+        took = time.monotonic() - gone
+        print(f"taken over after {took:.1f} s")  # for who measures: pytest -rP
+        assert took < TAKEOVER_S * SLACK
+        lease = f"/apis/coordination.k8s.io/v1/namespaces/{bench.namespace}/leases/beamline-operator"
+        assert (await bench.api.request("GET", lease))["spec"]["holderIdentity"] == "standby"
+        if how is signal.SIGSTOP:
+            versions, audit = await bench.versions(), await bench.audit()
+            leader.send_signal(signal.SIGCONT)
+            await asyncio.sleep(2)
+            assert await bench.versions() == versions
+            assert await bench.audit() == audit
+    finally:
+        if leader.returncode is None:
+            leader.kill()
+        await leader.wait()
+
+
+async def test_of_two_operators_under_two_leases_one_refuses_to_go_on(bench: Bench) -> None:
+    await bench.start(identity="first", lease_name="one")
+    await bench.extension("a", workload=None)
+    await bench.wait("Extension", "a", "Synced", "True")
+    await bench.start(identity="second", lease_name="two")
+
+    async def never() -> bool:
+        await bench.extension("a", workload=None, timeoutMs=int(time.monotonic() * 1000) % 1000 + 1)
+        return False
+
+    with pytest.raises(Refusal, match=r"another operator.*second.*BEAMLINE_LEASE_NAME") as refused:
+        await bench.until(never, "somebody gives up")
+    assert "\n" not in str(refused.value)
+    del bench._running[0]
+
+
+@pytest.fixture
+async def counted(bench: Bench) -> AsyncIterator[FaultyApi]:
+    """In front of the API server: counts what it is asked."""
+    async with FaultyApi(Path(bench.settings["kubeconfig"])) as server:
+        yield server
+
+
+async def test_an_idle_cluster_writes_nothing(
+    counted: FaultyApi, bench: Bench, nats_server: Any, tmp_path: Path
+) -> None:
+    from nats import connect
+
+    await bench.start(kubeconfig=counted.kubeconfig(tmp_path / "kubeconfig"), resync_s=0.5)
+    await bench.extension("guard", workload=WORKLOAD)
+    steps = [{"action": "select_provider", "providers": [{"extensionRef": {"name": "guard"}}]}]
+    await bench.apply("RoutingPolicy", "default", {"steps": steps})
+    nc = await connect(nats_server.url)
+
+    async def report(sequence: int) -> None:
+        """A router that serves everything and has calls to tell of, none of them news."""
+        status = RouterStatus(instance="r1", revision=1_000_000, started_at="2030-01-01T00:00:00Z")
+        delta = HealthDelta(extension_id="guard", success=10, failure=0, breaker="closed")
+        health = RouterHealth(instance="r1", sequence=sequence, deltas=[delta])
+        for subject, message in (("status", status), ("health", health)):
+            await nc.publish(f"beamline.router.v1.{subject}", message.model_dump_json().encode())
+        await nc.flush()
+
+    await report(1)
+    await bench.wait("RoutingPolicy", "default", "Programmed", "True")
+    await bench.wait("Extension", "guard", "Programmed", "True")
+
+    def written() -> list[str]:
+        return [
+            f"{seen.request.method.value} {seen.request.url.path}"
+            for seen in counted.seen
+            if seen.request.method != kmock.method.GET
+            and "/leases/" not in seen.request.url.path
+            and "/selfsubjectaccessreviews" not in seen.request.url.path
+        ]
+
+    quiet = time.monotonic()
+    before = len(written())
+    for sequence in range(2, 1000):  # until what the objects' first day brings is over
+        await report(sequence)
+        await asyncio.sleep(0.2)
+        if len(written()) != before:
+            before, quiet = len(written()), time.monotonic()
+        if time.monotonic() - quiet > 2:
+            break
+    reads, audit = len(counted.seen), await bench.audit()
+    for more in range(round(IDLE_S / 0.2)):
+        await report(1000 + more)
+        await asyncio.sleep(0.2)
+    await nc.close()
+    assert written()[before:] == []
+    assert await bench.audit() == audit
+    assert len(counted.seen) > reads, "the full compare went on meanwhile"
+
+
+async def test_changes_made_while_the_database_or_nats_is_away_are_there_soon_after(
+    cluster: Any, namespace: str, own_postgres: LocalPostgres, own_nats: LocalNats
+) -> None:
+    await migrate(own_postgres.url())
+    api = await KubeApi.connect(str(cluster.kubeconfig))
+    registry = await PostgresRegistry.connect(own_postgres.url())
+    settings = {
+        "kubeconfig": str(cluster.operator_kubeconfig(namespace)), "namespaces": namespace,
+        "database_url": own_postgres.url(), "nats_url": own_nats.url, "metrics_port": 0,
+        "metrics_host": "127.0.0.1",
+    }  # fmt: skip
+    bench = Bench(api, registry, settings, namespace)
+    try:
+        await bench.start()
+        await bench.extension("before", workload=None)
+        await bench.wait("Extension", "before", "Synced", "True")
+        own_nats.stop()
+        own_postgres.stop()
+        await bench.extension("before", workload=None, timeoutMs=77)
+        await bench.wait("Extension", "before", "Synced", "False", "RegistryUnavailable")
+        await asyncio.sleep(3)  # long enough for pauses between attempts to have grown
+        await bench.extension("during", workload=None)
+        own_nats.start()
+        own_postgres.start()
+        back = time.monotonic()
+        for name in ("before", "during"):
+            await bench.wait("Extension", name, "Synced", "True")
+        assert time.monotonic() - back < OUTAGE_OVER_S * SLACK
+        assert (await bench.rows())["before"].timeout_ms == 77
+    finally:
+        await bench.stop()
+        await registry.close()
+        await api.close()

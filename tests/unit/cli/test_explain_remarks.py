@@ -1,0 +1,64 @@
+"""``explain`` names the policy that takes the requests of another, and the object that holds its id."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from beamline_cli.main import main
+
+
+def document(kind: str, name: str, namespace: str = "default", **spec: Any) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": namespace}
+    return {"apiVersion": "beamline.io/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}
+
+
+def policy(name: str, namespace: str = "default", **spec: Any) -> dict[str, Any]:
+    steps = [{"action": "select_provider", "providers": [{"extensionRef": {"name": "gpt"}}]}]
+    return document("RoutingPolicy", name, namespace, steps=steps, **spec)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    objects = [
+        document("Extension", "gpt", type="provider"),
+        policy("wide", priority=5),
+        policy("small", match={"models": ["gpt-4"]}),
+        policy("nothing", match={"percent": 0}),
+        policy("wide", "other", priority=9),
+    ]
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump_all(objects))
+    return tmp_path
+
+
+def test_the_table_says_who_overrides_whom_and_what_is_left_out(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", "hi", "--model", "gpt-4", "--policies", str(folder)]) == 0
+    out, err = capsys.readouterr()
+    (small,) = (line for line in out.splitlines() if line.startswith("small"))
+    assert "it matches, but ranks lower; Overridden: " in small
+    assert "taken by wide" in small
+    (nothing,) = (line for line in out.splitlines() if line.startswith("nothing"))
+    assert "MatchesNothing: match.percent is 0" in nothing
+    assert "RoutingPolicy other/wide: Conflicted: the id wide belongs to RoutingPolicy default/wide" in err
+    assert out.startswith("policy wide: ")
+
+
+def test_programs_read_the_same(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["explain", "hi", "--model", "gpt-4", "--policy", "small", "--policies", str(folder)]
+    assert main([*command, "-o", "json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    (remark,) = answer["policy"]["remarks"]
+    assert (remark["reason"], remark["other"]) == ("Overridden", "wide")
+    others = {one["policy"]: one["remarks"] for one in answer["others"]}
+    assert [found["reason"] for found in others["nothing"]] == ["MatchesNothing"]
+    assert others["wide"] == []
+    (lost,) = answer["conflicted"]
+    assert (lost["object"], lost["other"]) == ("RoutingPolicy other/wide", "RoutingPolicy default/wide")
+    assert main(command) == 0
+    assert "remark: Overridden: " in capsys.readouterr().out
