@@ -25,12 +25,16 @@ PAGES = (
     "docs/extensions/first.md",
     "docs/extensions/wire.md",
     "docs/invocation-flow.md",
+    "docs/metrics.md",
+    "docs/observability.md",
     "docs/provider-development-guide.md",
     "docs/cli.md",
     "docs/registry-operations.md",
     "docs/registry-schema.md",
     "docs/routing-policy.md",
     "docs/routing-strategy.md",
+    "docs/runbook.md",
+    "docs/slo.md",
     "docs/wire-contract.md",
 )
 CI_FILES = (".github/workflows/ci.yml", ".gitlab-ci.yml")

@@ -38,6 +38,11 @@ GENERATORS: tuple[tuple[str, list[str], list[str]], ...] = (
         [PYTHON, "scripts/argocd_config.py", "--check"],
     ),
     (
+        "docs/metrics.md",
+        [PYTHON, "scripts/metrics_page.py"],
+        [PYTHON, "scripts/metrics_page.py", "--check"],
+    ),
+    (
         "deploy/observability/*, charts/beamline/files/*",
         [PYTHON, "scripts/observability.py"],
         [PYTHON, "scripts/observability.py", "--check"],

@@ -9,20 +9,19 @@ closed.
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlencode
 
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Match
 
 from beamline_contract import __version__
 from beamline_contract.errors import ErrorCode
@@ -284,22 +283,28 @@ def web(
             problem = ProblemError(ErrorCode.INVALID_ARGUMENT, str(error.detail), status=error.status_code)
         response = answer(request, problem)
         response.headers.update(error.headers or {})
-        if error.status_code == 405:
-            response.headers["allow"] = ", ".join(allowed(app, request))
+        if error.status_code == 405 and (methods := allowed(app, request.url.path)):
+            response.headers["allow"] = ", ".join(methods)
         return response
 
     return app
 
 
-def allowed(app: FastAPI, request: Request) -> list[str]:
-    """The methods of a path. Where one route names the very path, those that only fit it do not count."""
-    fitting = [
-        route
-        for route in app.routes
-        if isinstance(route, APIRoute) and route.matches(request.scope)[0] is not Match.NONE
-    ]
-    exact = [route for route in fitting if route.path == request.url.path]
-    return sorted({method for route in exact or fitting for method in route.methods or ()})
+def allowed(app: FastAPI, path: str) -> list[str]:
+    """The methods of ``path`` by the OpenAPI document; none for a page. A path that is named there as it is
+    goes before those that only fit it.
+    """
+    paths: dict[str, Any] = app.openapi()["paths"]
+    if path in paths:
+        return sorted(method.upper() for method in paths[path])
+    return sorted(
+        {
+            method.upper()
+            for template, methods in paths.items()
+            if re.fullmatch(re.sub(r"{[a-z_]+}", "[^/]+", template), path)
+            for method in methods
+        }
+    )
 
 
 def _authority(host: str) -> str:

@@ -77,6 +77,8 @@ class Gate:
                 body = await _body(scope, receive)
                 if body is None:
                     refusal = problem_answer(_too_large(), answer.request_id)
+                elif body and not _is_json(scope):
+                    refusal = problem_answer(_not_json(), answer.request_id)
                 else:
                     receive = _again(body, receive)
             await (refusal or self._app)(scope, receive, answer.send)
@@ -192,6 +194,20 @@ def _again(body: bytes, receive: Receive) -> Receive:
 def _too_large() -> ProblemError:
     what = f"the body may have at most {MAX_BODY} bytes"
     return ProblemError(ErrorCode.INVALID_ARGUMENT, what, status=413)
+
+
+def _is_json(scope: Scope) -> bool:
+    kinds = [value for name, value in scope["headers"] if name == b"content-type"]
+    return len(kinds) == 1 and kinds[0].partition(b";")[0].strip().lower() == b"application/json"
+
+
+def _not_json() -> ProblemError:
+    return ProblemError(
+        ErrorCode.INVALID_ARGUMENT,
+        "the body must be JSON and say so",
+        hint="send 'Content-Type: application/json'",
+        status=415,
+    )
 
 
 def problem_answer(error: ProblemError, request_id: str, *, retry_after_s: float = 1.0) -> Response:

@@ -33,6 +33,7 @@ from .commands import (
     look,
     new,
     suspend,
+    top,
     trace,
     up,
 )
@@ -68,6 +69,7 @@ def _options(
 up.add_to(app)
 look.add_to(app)
 logs.add_to(app)
+top.add_to(app)
 invoke.add_to(app)
 check.add_to(app)
 new.add_to(app)

@@ -309,7 +309,8 @@ class Calls:
     def _ended(
         self, status: str, seconds: float, tokens: tuple[int, int] | None, error: WireError | None
     ) -> None:
-        self._metrics.executed(status, seconds, tokens)
+        trace_id = None if self._tracing is None else self._tracing.trace_id()
+        self._metrics.executed(status, seconds, tokens, trace_id)
         if self._tracing is not None:
             self._tracing.ended(status, None if error is None else error.code.value, tokens)
 

@@ -21,7 +21,9 @@ from typing import Final
 
 import orjson
 import structlog
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry
+
+from . import exposition
 
 log = structlog.get_logger()
 
@@ -125,7 +127,7 @@ class HealthServer:
         elif words[0] not in {"GET", "HEAD"}:
             status, kind, body = 405, _JSON, _reason("only GET and HEAD are served")
         else:
-            status, kind, body = self._answer(words[1].partition("?")[0])
+            status, kind, body = self._answer(words[1].partition("?")[0], _accept(head))
         lines = [
             f"HTTP/1.1 {status} {_REASON_PHRASES[status]}",
             f"Content-Type: {kind}",
@@ -138,11 +140,12 @@ class HealthServer:
             writer.write(body)
         await writer.drain()
 
-    def _answer(self, path: str) -> tuple[int, str, bytes]:
+    def _answer(self, path: str, accept: str) -> tuple[int, str, bytes]:
         try:
             match path:
                 case "/metrics":
-                    return 200, CONTENT_TYPE_LATEST, generate_latest(self._registry)
+                    text, kind = exposition.render(self._registry, accept)
+                    return 200, kind, text
                 case "/healthz":
                     return _probe_answer(self._live())
                 case "/readyz":
@@ -152,6 +155,12 @@ class HealthServer:
         except Exception as error:  # a broken probe or collector is an answer
             log.exception("health.probe_failed", path=path)
             return 500, _JSON, _reason(f"the check itself failed: {type(error).__name__}")
+
+
+def _accept(head: bytes) -> str:
+    """The Accept headers of a request, joined."""
+    lines = (line.partition(b":") for line in head.split(b"\r\n")[1:])
+    return ",".join(value.decode("latin-1") for name, _, value in lines if name.strip().lower() == b"accept")
 
 
 def _probe_answer(reason: str | None) -> tuple[int, str, bytes]:

@@ -68,14 +68,17 @@ class RuntimeMetrics:
         """A request answered with an error before any work; ``reason`` is one of :data:`REFUSALS`."""
         self._refused[reason].inc()
 
-    def executed(self, status: str, seconds: float, tokens: tuple[int, int] | None) -> None:
+    def executed(
+        self, status: str, seconds: float, tokens: tuple[int, int] | None, trace_id: str | None = None
+    ) -> None:
         """A request that ran. ``status`` is ok, rejected or error; ``tokens`` are a provider's, prompt and
-        completion.
+        completion; ``trace_id`` is that of a sampled trace and becomes the exemplar.
         """
+        exemplar = None if trace_id is None else {"trace_id": trace_id}
         {"ok": self._ok, "rejected": self._rejected}.get(status, self._error).inc()
-        self._duration.observe(seconds)
+        self._duration.observe(seconds, exemplar)
         if self._provider is not None:
-            self._provider.executed(status, seconds, tokens)
+            self._provider.executed(status, seconds, tokens, exemplar)
 
 
 class _ProviderMetrics:
@@ -104,9 +107,11 @@ class _ProviderMetrics:
         self._prompt = tokens.labels(provider_id, "prompt")
         self._completion = tokens.labels(provider_id, "completion")
 
-    def executed(self, status: str, seconds: float, tokens: tuple[int, int] | None) -> None:
+    def executed(
+        self, status: str, seconds: float, tokens: tuple[int, int] | None, exemplar: dict[str, str] | None
+    ) -> None:
         (self._success if status == "ok" else self._error).inc()
-        self._latency.observe(seconds)
+        self._latency.observe(seconds, exemplar)
         if tokens is not None:
             self._prompt.inc(tokens[0])
             self._completion.inc(tokens[1])

@@ -52,6 +52,9 @@ class Tracing(Protocol):
     def ended(self, status: str, error: str | None, tokens: tuple[int, int] | None) -> None:
         """The outcome of the request whose span is current; ``error`` is a code of the closed list."""
 
+    def trace_id(self) -> str | None:
+        """The trace of the request whose span is current, where it is sampled: for exemplars."""
+
     async def close(self) -> None:
         """Sends what is left, bounded. Never raises."""
 
@@ -70,6 +73,18 @@ def configure(
     kind: ExtensionType, extension_id: str, version: str, environ: Mapping[str, str] | None = None
 ) -> Tracing | None:
     """Spans as the environment asks for them; None where it does not, or where OpenTelemetry is missing."""
+    named = {"service.version": version, "beamline.extension_id": extension_id}
+    provider = provider_of(f"beamline-{extension_id}", named, environ)
+    return None if provider is None else _Spans(provider, kind)
+
+
+def provider_of(
+    service: str, attributes: Mapping[str, str], environ: Mapping[str, str] | None = None
+) -> TracerProvider | None:
+    """The tracer provider of a process as the environment asks for it; None as for :func:`configure`.
+
+    ``service`` is the ``service.name`` where the environment gives none.
+    """
     environ = os.environ if environ is None else environ
     if not wanted(environ):
         return None
@@ -77,14 +92,13 @@ def configure(
         log.warning("tracing.unavailable", error="install 'beamline[tracing]' to send the spans asked for")
         return None
     try:
-        provider = _provider(extension_id, version, environ)
-    except Exception as error:  # noqa: BLE001 -- a wrong OTEL_* variable must not stop an extension
+        return _provider(service, attributes, environ)
+    except Exception as error:  # noqa: BLE001 -- a wrong OTEL_* variable must not stop a process
         log.warning("tracing.unavailable", error=type(error).__name__)
         return None
-    return _Spans(provider, kind)
 
 
-def _provider(extension_id: str, version: str, environ: Mapping[str, str]) -> TracerProvider:
+def _provider(service: str, attributes: Mapping[str, str], environ: Mapping[str, str]) -> TracerProvider:
     # Imported here: without OTEL_* nobody shall pay for it.
     from opentelemetry import trace  # noqa: PLC0415
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
@@ -102,11 +116,11 @@ def _provider(extension_id: str, version: str, environ: Mapping[str, str]) -> Tr
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
 
         exporter = OTLPSpanExporter()
-    named = {"service.version": version, "beamline.extension_id": extension_id}
+    named = dict(attributes)
     if not environ.get("OTEL_SERVICE_NAME") and "service.name=" not in environ.get(
         "OTEL_RESOURCE_ATTRIBUTES", ""
     ):
-        named["service.name"] = f"beamline-{extension_id}"
+        named["service.name"] = service
     provider = TracerProvider(
         resource=Resource.create(named),
         span_limits=SpanLimits(max_attributes=64, max_attribute_length=1024),
@@ -167,22 +181,31 @@ class _Spans:
             span.set_attribute("error.type", error)
             span.set_status(self._trace.StatusCode.ERROR, error)
 
+    def trace_id(self) -> str | None:
+        context = self._trace.get_current_span().get_span_context()
+        return f"{context.trace_id:032x}" if context.is_valid and context.trace_flags.sampled else None
+
     async def close(self) -> None:
-        loop = asyncio.get_running_loop()
-        ended = asyncio.Event()
+        await end(self._provider)
 
-        def end() -> None:
-            try:
-                self._provider.shutdown()  # sends what is left
-            finally:
-                with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                    loop.call_soon_threadsafe(ended.set)
 
-        # A thread of its own and not `to_thread`: the loop's end would wait for that, and an exporter whose
-        # collector is away tries for many seconds.
-        threading.Thread(target=end, name="end of tracing", daemon=True).start()
+async def end(provider: TracerProvider) -> None:
+    """Sends what is left, bounded by two seconds. Never raises."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+
+    def send() -> None:
         try:
-            async with asyncio.timeout(_END_SECONDS):
-                await ended.wait()
-        except TimeoutError:
-            log.warning("tracing.incomplete", error="the collector did not take the last spans in time")
+            provider.shutdown()  # sends what is left
+        finally:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(ended.set)
+
+    # A thread of its own and not `to_thread`: the loop's end would wait for that, and an exporter whose
+    # collector is away tries for many seconds.
+    threading.Thread(target=send, name="end of tracing", daemon=True).start()
+    try:
+        async with asyncio.timeout(_END_SECONDS):
+            await ended.wait()
+    except TimeoutError:
+        log.warning("tracing.incomplete", error="the collector did not take the last spans in time")

@@ -27,7 +27,6 @@ from typing import Any, Final
 
 import structlog
 from nats.aio.client import Client
-from prometheus_client import Counter
 
 from beamline_contract import __version__
 from beamline_registry.port import RegistryError, SchemaError
@@ -52,6 +51,8 @@ from .edges.registry import Registry
 from .edges.reports import Reporter
 from .edges.serving import Serving
 from .edges.telemetry import Telemetry
+from .edges.traces import traces_of
+from .edges.traffic import with_state
 from .edges.trails import Trails
 from .settings import RouterSettings
 
@@ -142,14 +143,9 @@ class _Router:
         self._settled = False  # NATS was reached, or has been waited for long enough
         self._tasks: list[asyncio.Task[None]] = []
         self._telemetry = Telemetry()
-        self._access_log = AccessLog(enabled=settings.logs_requests)
+        self._access_log = AccessLog(enabled=settings.logs_requests, share=settings.access_log_share)
         fast = settings.transport == "fast"
-        late = Counter(
-            "router_late_replies_total",
-            "Replies of extensions that came when nobody waited any more, or a second time; dropped.",
-            registry=self._telemetry.registry,
-        )
-        self._transport = FastTransport(on_late=late.inc) if fast else NatsTransport(on_late=late.inc)
+        self._transport = (FastTransport if fast else NatsTransport)(on_late=self._telemetry.late_reply)
         self._streams = NatsStreams()
         self._runtime = Runtime(time.monotonic, rng, self._telemetry)
         self._pipeline = Pipeline(
@@ -185,6 +181,13 @@ class _Router:
             kept=settings.trails,
             content=settings.trail_content,
         )
+        self._traces = traces_of(
+            self._telemetry,
+            settings.instance,
+            rng.getrandbits,
+            tail=settings.trace_tail,
+            slow_ms=settings.trace_slow_ms,
+        )
         self._serving = Serving(
             run=self._pipeline.run,
             snapshot=lambda: self._refresher.snapshot,
@@ -193,6 +196,7 @@ class _Router:
             bits=rng.getrandbits,
             gate=self._gate,
             trails=self._trails,
+            traces=self._traces,
         )
         self._reporter = Reporter(
             self._refresher,
@@ -368,8 +372,10 @@ class _Router:
 
     def _traffic(self) -> dict[str, Any]:
         """What the admin subject's verb of that name answers."""
-        age_s = time.monotonic() - self._began
-        return {"age_s": round(age_s, 3), **self._telemetry.traffic(self._refresher.snapshot)}
+        snapshot = self._refresher.snapshot
+        now = {"age_s": round(time.monotonic() - self._began, 3), "in_flight": self._serving.in_flight}
+        counts = self._telemetry.traffic(snapshot)
+        return with_state(counts, snapshot, self._runtime, revision=self._refresher.revision, **now)
 
     async def _shut_down(self, http: HttpServer) -> None:
         started = time.monotonic()
@@ -388,5 +394,7 @@ class _Router:
         if self._nc is not None:
             await link.close(self._nc, subscriptions=self._reporter.subscriptions, grace_s=_DRAIN_S)
         await self._registry.close()
+        if self._traces is not None:
+            await self._traces.close()
         self._access_log.flush()
         log.info("router.stopped", seconds=round(time.monotonic() - started, 3))

@@ -75,6 +75,12 @@ class RouterSettings(BaseSettings):
     """
     trail_content: bool = False
     """Let a watch of the admin API see prompts and answers, for as long as it lasts."""
+    access_log_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of the requests that have a line; errors always have one."""
+    trace_tail: bool = True
+    """Where traces are on: keep the trace of a request that failed or was slow, whatever the sampler says."""
+    trace_slow_ms: Annotated[float, Field(gt=0, le=3_600_000)] = 10_000.0
+    """From here on a request is slow for ``trace_tail``."""
     grace_seconds: Annotated[float, Field(gt=0, le=600)] = 25.0
     """How long a shutdown waits for requests under way. Kubernetes kills after 30 s by default."""
     instance: str = Field(default_factory=new_instance, min_length=1, max_length=128)

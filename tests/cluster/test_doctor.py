@@ -40,8 +40,14 @@ async def test_objects_are_let_go_with_the_operator_gone(bench: Bench, cluster: 
     kept = await bench.get("Extension", "kept")
     assert kept is not None
     assert kept["metadata"]["finalizers"]
-    gone = f"--stop-operator={bench.namespace}/no-such-operator"
+    leases = f"/apis/coordination.k8s.io/v1/namespaces/{bench.namespace}/leases"
+    for lease in ("some-operator", "another"):
+        await bench.api.request("POST", leases, body={"metadata": {"name": lease}})
+    gone = f"--stop-operator={bench.namespace}/some-operator"  # the Deployment is gone, its Lease is not
     done = doctor(cluster, "-n", bench.namespace, "--release-finalizers", "--every-object", gone)
     assert done.returncode == 0, done.stderr
+    left = {found["metadata"]["name"] for found in (await bench.api.request("GET", leases))["items"]}
+    assert "another" in left
+    assert "some-operator" not in left
     await bench.delete("Extension", "kept")
     await bench.gone("Extension", "kept")

@@ -40,7 +40,10 @@ def tracked(bench: Bench, manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 async def difference(bench: Bench, manifest: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What Argo CD's server-side diff shows: (live, as a dry run of its apply would leave it), by part."""
+    """What Argo CD's server-side diff shows: (live, as a dry run of its apply would leave it), by part.
+
+    Without the status, which Argo CD ignores by default, and which goes on changing between the two.
+    """
     path = bench.path(manifest["kind"], manifest["metadata"]["name"])
     live, predicted = {"metadata": {"resourceVersion": ""}}, {"metadata": {"resourceVersion": "?"}}
     while live["metadata"]["resourceVersion"] != predicted["metadata"]["resourceVersion"]:
@@ -56,7 +59,7 @@ async def difference(bench: Bench, manifest: dict[str, Any]) -> dict[str, tuple[
         found["metadata"] = {field: value for field, value in found["metadata"].items() if field not in OURS}
     return {
         part: (live.get(part), predicted.get(part))
-        for part in live.keys() | predicted.keys()
+        for part in (live.keys() | predicted.keys()) - {"status"}
         if live.get(part) != predicted.get(part)
     }
 

@@ -110,7 +110,8 @@ async def test_the_first_word_is_unknown_and_a_flapping_breaker_is_seldom_writte
     async with Watch(bench) as watch:
         await bench.extension("guard", workload=None)
         await bench.wait("Extension", "guard", "Ready", "True", "Ready")
-        first = next(seen["status"] for seen in watch.seen if seen.get("status"))
+        # Before that the API server itself says Unknown, of generation 0.
+        first = next(seen["status"] for seen in watch.seen if seen["status"].get("observedGeneration"))
         (ready,) = first["conditions"]
         assert (first["observedGeneration"], ready["type"], ready["status"]) == (1, "Ready", "Unknown")
         assert ready["observedGeneration"] == 1

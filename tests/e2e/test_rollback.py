@@ -14,7 +14,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "an image that can't be pulled": ({"image": NO_SUCH_IMAGE}, NO_SUCH_IMAGE),
     "an image that crashes": (
         {"command": ["beamline", "extension", "run", "no_such_extension"]},
-        "CrashLoopBackOff",
+        "exits again and again (code 2)",
     ),
 }
 

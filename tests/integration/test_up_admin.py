@@ -3,6 +3,7 @@ it."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,3 +119,38 @@ def _spec(up: Up, name: str) -> dict[str, Any]:
             if document and document["metadata"]["name"] == name:
                 return dict(document["spec"])
     raise AssertionError(name)
+
+
+def test_a_watched_request_is_told_as_it_happens_and_remembered_afterwards(
+    up: Up, api: httpx2.Client
+) -> None:
+    secret = "a-word-that-nobody-else-says"
+    good(api.post("/trail/watch", json={"seconds": 60}))
+    heard = []
+    with api.stream("GET", "/events", params={"topics": "trail", "seconds": 30}) as stream:
+        lines = stream.iter_lines()
+        assert next(lines) == "retry: 2000"
+        _, reply = up.route(f"hello {secret}")
+        for line in lines:
+            heard.append(line)
+            if line.startswith("data: ") and reply["request_id"] in line:
+                break
+    told = json.loads(heard[-1].removeprefix("data: "))
+    assert (told["policy"], told["provider"], told["reason"]) == ("default", "mock_provider", "ordered")
+    kept = good(api.get(f"/requests/{reply['request_id']}"))
+    assert [step["name"] for step in kept["steps"]] == [step["step"] for step in reply["steps"]]
+    listed = good(api.get("/requests", params={"extension": "mock_provider", "limit": 5}))
+    assert reply["request_id"] in {one["request_id"] for one in listed["items"]}
+    assert secret not in json.dumps([told, kept, listed])
+    assert api.get("/requests/unknown").status_code == 404
+    denied = api.post("/trail/watch", json={"content": True})
+    assert (denied.status_code, denied.json()["field"]) == (403, "content")
+
+
+def test_the_playground_compares_two_ways_through_a_real_router(api: httpx2.Client) -> None:
+    body = {"request": {"prompt": "hello"}, "policy": "default", "compare": "nobody"}
+    one, other = good(api.post("/playground", json=body))["answers"]
+    assert (one["policy"], one["status"]) == ("default", "ok")
+    assert one["answer"]["output"].startswith("Mock response to: hello")
+    assert one["trail"]["request_id"] == one["request_id"]
+    assert (other["status"], other["error"]["code"]) == ("error", "NOT_FOUND")

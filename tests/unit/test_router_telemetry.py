@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from beamline_contract.errors import ErrorCode, WireError
-from beamline_router.core.request import Answer, Failure
+from beamline_router.core.request import Answer, Failure, StepTrace
 from beamline_router.edges.access_log import AccessLog
 from beamline_router.edges.telemetry import Telemetry
 
@@ -155,6 +155,38 @@ async def test_a_disabled_access_log_writes_nothing_and_a_closed_stream_stops_no
         access.write(a=1)
         access.flush()
     await asyncio.sleep(0)
+
+
+def test_of_a_share_of_the_requests_lines_are_evenly_spread_and_errors_always_have_one() -> None:
+    quarter = AccessLog(share=0.25)
+    assert [quarter.wants(False) for _ in range(8)] == [False, False, False, True] * 2
+    assert all(quarter.wants(True) for _ in range(8))
+    assert [AccessLog(share=0.0).wants(failed) for failed in (False, True)] == [False, True]
+    assert [AccessLog(enabled=False).wants(failed) for failed in (False, True)] == [False, False]
+
+
+def test_a_requests_own_time_is_without_its_provider(telemetry: Telemetry) -> None:
+    trail = [
+        StepTrace("guard", "extension_validator", "guard", "ok", 5.0),
+        StepTrace("first", "select_provider", "gpt", "error", 300.0),
+        StepTrace("first", "select_provider", "claude", "ok", 600.0),
+    ]
+    telemetry.request("http", Answer("claude", "", {}, {}, trail, "default"), 0.920)
+    telemetry.request("http", Failure(WireError.of(ErrorCode.UNAVAILABLE, "no"), []), 9.0)
+    assert sample(telemetry, "router_overhead_seconds_sum", door="http") == pytest.approx(0.020)
+    assert sample(telemetry, "router_overhead_seconds_bucket", door="http", le="0.025") == 1
+
+
+def test_opentelemetrys_names_stand_beside_ours(telemetry: Telemetry) -> None:
+    telemetry.step("gpt", "provider", "ok", None, 0.3)
+    telemetry.request("http", answer(prompt_tokens=5, completion_tokens=2000), 0.4)
+    chat = {"gen_ai_operation_name": "chat", "gen_ai_provider_name": "gpt"}
+    assert sample(telemetry, "gen_ai_client_operation_duration_seconds_count", **chat) == 1
+    for kind, bound, total in (("input", "16.0", 5), ("output", "4096.0", 2000)):
+        labels = {**chat, "gen_ai_token_type": kind}
+        assert sample(telemetry, "gen_ai_client_token_usage_sum", **labels) == total
+        assert sample(telemetry, "gen_ai_client_token_usage_bucket", **labels, le=bound) == 1
+        assert sample(telemetry, "gen_ai_client_token_usage_bucket", **labels, le="4.0") == 0
 
 
 def test_a_duration_on_a_bound_is_in_its_bucket_and_every_bucket_holds_those_before_it(

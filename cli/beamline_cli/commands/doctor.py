@@ -219,7 +219,7 @@ def _as_operator(url: str) -> str:
 async def _release(
     place: Place, namespaces: tuple[str, ...], everything: bool, operator: str | None
 ) -> list[str]:
-    from beamline_cli.doctor.finalizers import release, release_for_good, stop_operator
+    from beamline_cli.doctor.finalizers import forget_lease, release, release_for_good, stop_operator
     from beamline_sdk.deployment.kube_api import KubeError
 
     api = await place.connect()
@@ -228,7 +228,10 @@ async def _release(
             if operator is not None:
                 await stop_operator(api, operator)
             if everything:
-                return await release_for_good(api, namespaces)
+                released = await release_for_good(api, namespaces)
+                if operator is not None:
+                    await forget_lease(api, operator)
+                return released
             return await release(api, namespaces, everything=False)
         finally:
             await api.close()

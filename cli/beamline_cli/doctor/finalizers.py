@@ -93,6 +93,19 @@ async def stop_operator(api: KubeApi, deployment: str) -> None:
             raise
 
 
+async def forget_lease(api: KubeApi, deployment: str) -> None:
+    """Deletes the Lease of a stopped operator, which bears its Deployment's name. One that is gone is fine,
+    and so is a release whose hook may not do it: then the Lease stays. Raises ``KubeError`` for all else.
+    """
+    namespace, _, name = deployment.partition("/")
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{name}"
+    try:
+        await api.request("DELETE", path)
+    except KubeError as error:
+        if error.status not in {403, 404}:
+            raise
+
+
 def name_of(item: dict[str, Any]) -> str:
     """``Kind namespace/name``."""
     return f"{item['kind']} {item['metadata']['namespace']}/{item['metadata']['name']}"

@@ -112,13 +112,14 @@ type server struct {
 	control  string
 	senders  sync.Map
 	last     atomic.Int64
+	tracer   *tracer
 }
 
 func run(id, kind, subject, schema string, handle handler, stream streamer) {
 	slog.SetDefault(slog.New(slog.NewJSONHandler(os.Stderr, nil)))
 	id, subject = env("BEAMLINE_EXTENSION_ID", id), env("NATS_SUBJECT", subject)
 	s := &server{id: id, kind: kind, handle: handle, stream: stream, places: make(chan struct{}, concurrency),
-		fallback: json.RawMessage(env("BEAMLINE_CONFIG", "{}"))}
+		fallback: json.RawMessage(env("BEAMLINE_CONFIG", "{}")), tracer: newTracer(id, kind)}
 	if err := s.serve(subject, schema); err != nil {
 		slog.Error("extension.failed", "extension_id", id, "error", err.Error())
 		os.Exit(1)
@@ -193,6 +194,7 @@ func (s *server) leave(service micro.Service, controls *nats.Subscription) error
 	case <-time.After(time.Until(over)):
 	}
 	_ = controls.Unsubscribe()
+	s.tracer.close()
 	return s.nc.FlushTimeout(2 * time.Second)
 }
 
@@ -218,27 +220,37 @@ func (s *server) accept(message micro.Request) {
 }
 
 func (s *server) answer(message micro.Request) {
+	span := s.tracer.begin(message.Headers())
+	if err := s.attempt(message, span); err != nil {
+		span.failed(err)
+		s.fail(message, err)
+	}
+	s.tracer.end(span)
+}
+
+// attempt answers, or says why it can't.
+func (s *server) attempt(message micro.Request, span *span) (failed error) {
 	defer func() {
 		if fault := recover(); fault != nil {
 			slog.Error("extension.failed", "extension_id", s.id, "error", fmt.Sprintf("%T", fault))
-			s.fail(message, &Failure{"INTERNAL", s.id + " failed", true, 0})
+			failed = &Failure{"INTERNAL", s.id + " failed", true, 0}
 		}
 	}()
 	left, err := remaining(message.Headers())
 	if err != nil {
-		s.fail(message, err)
-		return
+		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), left)
 	defer cancel()
 	if ctx.Err() != nil {
-		s.fail(message, &Failure{"DEADLINE_EXCEEDED", "the deadline had passed before " + s.id + " could start", false, 0})
-		return
+		return &Failure{"DEADLINE_EXCEEDED", "the deadline had passed before " + s.id + " could start", false, 0}
 	}
 	request, err := s.decode(message.Data())
 	if err != nil {
-		s.fail(message, err)
-		return
+		return err
+	}
+	if span != nil {
+		span.request = request
 	}
 	raw := request.Config
 	if len(raw) == 0 || string(raw) == "null" {
@@ -246,24 +258,22 @@ func (s *server) answer(message micro.Request) {
 	}
 	config, err := readConfig(raw)
 	if err != nil {
-		s.fail(message, &Failure{"INTERNAL", "the configuration of " + s.id + " is not valid: " + fieldOf(err), true, 0})
-		return
+		return &Failure{"INTERNAL", "the configuration of " + s.id + " is not valid: " + fieldOf(err), true, 0}
 	}
 	if s.stream != nil && message.Headers().Get("Beamline-Stream") == "1" {
-		s.streamed(ctx, cancel, message, request, config)
-		return
+		span.failed(s.streamed(ctx, cancel, message, request, config))
+		return nil
 	}
 	result, err := s.handle(ctx, request, config)
 	if err != nil {
-		s.fail(message, err)
-		return
+		return err
 	}
 	reply, err := encode(result)
 	if err != nil {
-		s.fail(message, err)
-		return
+		return err
 	}
 	s.respond(message, reply)
+	return nil
 }
 
 func (s *server) decode(data []byte) (*Request, error) {
@@ -310,7 +320,7 @@ func (s *server) probes() {
 	http.HandleFunc("/healthz", answer(func() bool { return true }))
 	http.HandleFunc("/readyz", answer(func() bool { return s.ready.Load() && s.nc.IsConnected() }))
 	http.HandleFunc("/metrics", func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintf(w, "# TYPE extension_requests_total counter\nextension_requests_total{extension_id=%q} %d\n",
+		fmt.Fprintf(w, "# TYPE beamline_runtime_requests_total counter\nbeamline_runtime_requests_total{extension_id=%q} %d\n",
 			s.id, s.requests.Load())
 	})
 	if err := http.ListenAndServe(":"+env("METRICS_PORT", "9090"), nil); err != nil {

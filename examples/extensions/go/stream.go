@@ -63,7 +63,7 @@ func (s *Sender) message(body []byte, more map[string]string) error {
 	return s.server.nc.PublishMsg(&nats.Msg{Subject: s.reply, Data: body, Header: header})
 }
 
-func (s *server) streamed(ctx context.Context, cancel context.CancelFunc, message micro.Request, request *Request, config Config) {
+func (s *server) streamed(ctx context.Context, cancel context.CancelFunc, message micro.Request, request *Request, config Config) error {
 	window, _ := strconv.Atoi(message.Headers().Get("Beamline-Stream-Window"))
 	control := fmt.Sprintf("%s.%d", s.control, s.last.Add(1))
 	sender := &Sender{server: s, reply: message.Reply(), trace: traceOf(message.Headers()), window: window,
@@ -82,6 +82,7 @@ func (s *server) streamed(ctx context.Context, cancel context.CancelFunc, messag
 		}
 	}
 	_ = sender.message(end, map[string]string{"Beamline-Stream-End": "1"})
+	return err
 }
 
 // heard takes what a reader says: how many chunks it has read, or that it has left.

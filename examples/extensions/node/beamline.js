@@ -7,6 +7,7 @@ import { createServer } from "node:http";
 import { connect, createInbox, credsAuthenticator, headers as newHeaders } from "nats";
 import { readFileSync } from "node:fs";
 import { Streams } from "./stream.js";
+import { tracerOf } from "./trace.js";
 
 const CONCURRENCY = 256;
 const BACKLOG = 1024;
@@ -57,6 +58,7 @@ export async function run(extension) {
   const id = env.BEAMLINE_EXTENSION_ID || extension.id;
   const subject = env.NATS_SUBJECT || extension.subject;
   const state = { extension, id, requests: 0, working: new Set(), waiting: [], ready: false };
+  state.tracer = tracerOf(id, extension.kind);
   state.fallback = JSON.parse(env.BEAMLINE_CONFIG || "{}");
   const stopped = new Promise((resolve) => ["SIGTERM", "SIGINT"].forEach((name) => process.once(name, resolve)));
   const http = probes(state);
@@ -94,6 +96,7 @@ export async function run(extension) {
   await service.stop(); // drains: every message that the server has sent was handed over
   while (state.working.size > 0) await Promise.allSettled(state.working);
   await nc.drain();
+  await state.tracer?.close();
   clearTimeout(giveUp);
   http.close();
   http.closeAllConnections();
@@ -118,24 +121,29 @@ function accept(state, message) {
 
 async function answer(state, message) {
   const leaving = new AbortController();
+  const span = state.tracer?.begin(message.headers);
   let timer;
+  let failed;
   try {
     const left = remaining(message.headers);
     if (left <= 0) throw new Failure("DEADLINE_EXCEEDED", `the deadline had passed before ${state.id} could start`);
     timer = setTimeout(() => leaving.abort(new Failure("DEADLINE_EXCEEDED", "not done in time", { retryable: true })), left);
     const request = decode(message.data, state.extension.kind);
+    if (span) span.request = request;
     const config = checked(state.extension.configSchema, request.config ?? state.fallback);
     if (state.extension.stream && message.headers?.get("Beamline-Stream") === "1") {
       const parts = state.extension.stream(request, config, leaving.signal);
-      await state.streams.send(message, parts, leaving, { trace: traceOf(message.headers), encode, failure });
+      failed = await state.streams.send(message, parts, leaving, { trace: traceOf(message.headers), encode, failure });
       return;
     }
     const result = await state.extension.handle(request, config, leaving.signal);
     send(state, message, encode(result));
   } catch (error) {
-    fail(state, message, leaving.signal.aborted ? leaving.signal.reason : error);
+    failed = leaving.signal.aborted ? leaving.signal.reason : error;
+    fail(state, message, failed);
   } finally {
     clearTimeout(timer);
+    state.tracer?.end(span, failed && (failed instanceof Failure || failed.code === "CANCELLED" ? failed.code : "INTERNAL"));
   }
 }
 
@@ -256,7 +264,7 @@ function malformed(message) {
 function probes(state) {
   const server = createServer((request, response) => {
     if (request.url === "/metrics") {
-      response.end(`# TYPE extension_requests_total counter\nextension_requests_total{extension_id="${state.id}"} ${state.requests}\n`);
+      response.end(`# TYPE beamline_runtime_requests_total counter\nbeamline_runtime_requests_total{extension_id="${state.id}"} ${state.requests}\n`);
       return;
     }
     const known = request.url === "/healthz" || request.url === "/readyz";

@@ -12,7 +12,8 @@ export class Streams {
     nc.subscribe(`${inbox}.*`, { callback: (error, message) => error === null && this.#heard(message) });
   }
 
-  // Sends every part of an async generator; what it returns goes, without `output`, into the end.
+  // Sends every part of an async generator; what it returns goes, without `output`, into the end. Resolves to the
+  // error that ended it, if one did.
   async send(message, parts, leaving, { trace, encode, failure }) {
     const window = Number.parseInt(message.headers.get("Beamline-Stream-Window") || "0", 10) || Infinity;
     const control = `${this.#inbox}.${(this.#last += 1)}`;
@@ -37,10 +38,12 @@ export class Streams {
       }
       const { output, ...end } = part.value;
       publish(encode(end), { End: "1" });
+      return undefined;
     } catch (error) {
       await parts.return().catch(() => {});
       const reason = leaving.signal.aborted ? leaving.signal.reason : error;
       publish(reason === CANCELLED ? CANCELLED : failure(reason), { End: "1" });
+      return reason === CANCELLED ? { code: "CANCELLED" } : reason;
     } finally {
       this.#open.delete(control);
     }

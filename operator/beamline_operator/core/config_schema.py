@@ -16,6 +16,7 @@ from referencing.exceptions import Unresolvable
 
 MAX_FAULTS: Final = 5
 _MAX_VALUE: Final = 60
+_HIDDEN: Final[dict[type, str]] = {str: "this text", list: "this list", dict: "this object"}
 
 
 def config_faults(
@@ -66,9 +67,13 @@ def _path(error: ValidationError, path: str) -> str:
 
 
 def _words(error: ValidationError) -> str:
+    """The fault with the value where that is a number, true, false or null: a text may be a key in the wrong
+    place, and what is said here goes into status, events and logs.
+    """
+    value = _HIDDEN.get(type(error.instance), repr(error.instance))
     if error.validator in {"anyOf", "oneOf", "not", "pattern"}:
-        return f"{_short(repr(error.instance))} is not one of the forms that it may have"
-    return _short(error.message, 4 * _MAX_VALUE)
+        return f"{value} is not one of the forms that it may have"
+    return _short(error.message.replace(repr(error.instance), value), 4 * _MAX_VALUE)
 
 
 def _short(text: str, most: int = _MAX_VALUE) -> str:

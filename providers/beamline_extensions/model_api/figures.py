@@ -91,14 +91,14 @@ class ApiFigures:
         names = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
         self._gen_ai_duration = Histogram(
             "gen_ai_client_operation_duration_seconds",
-            "gen_ai.client.operation.duration",
+            "gen_ai.client.operation.duration: time of a call of the model API, by model.",
             names,
             buckets=SECONDS,
             registry=registry,
         )
         self._gen_ai_usage = Histogram(
             "gen_ai_client_token_usage",
-            "gen_ai.client.token.usage",
+            "gen_ai.client.token.usage: tokens of one answer, by model.",
             (*names, "gen_ai_token_type"),
             buckets=TOKENS,
             registry=registry,
@@ -109,11 +109,14 @@ class ApiFigures:
         """Our own limit said no."""
         self._refused.inc()
 
-    def called(self, model: str, status: str, seconds: float) -> None:
-        """A call is over. ``status`` is one of :data:`STATUSES`."""
+    def called(self, model: str, status: str, seconds: float, trace_id: str | None = None) -> None:
+        """A call is over. ``status`` is one of :data:`STATUSES`; ``trace_id``, of a sampled trace, becomes
+        the exemplar.
+        """
+        exemplar = None if trace_id is None else {"trace_id": trace_id}
         self._requests[status].inc()
-        self._duration.observe(seconds)
-        self._of(model).duration.observe(seconds)
+        self._duration.observe(seconds, exemplar)
+        self._of(model).duration.observe(seconds, exemplar)
 
     def used(self, model: str, prompt: int, completion: int, price: Price | None) -> None:
         """What an answer has used."""

@@ -305,7 +305,7 @@ class ModelApiProvider(Provider[ConfigT]):
     def _succeeded(self, call: _Call, reply: ProviderReply, answer: httpx2.Response) -> None:
         figures = self._figures
         assert figures is not None
-        figures.called(call.model, "success", time.monotonic() - call.started)
+        figures.called(call.model, "success", time.monotonic() - call.started, call.span.trace_id)
         figures.used(call.model, reply.prompt_tokens, reply.completion_tokens, call.price)
         figures.headers(answer.headers)
         if call.ignored:
@@ -333,7 +333,7 @@ class ModelApiProvider(Provider[ConfigT]):
         if isinstance(fault, failures.UpstreamError):
             outcome, word, status = fault.outcome, fault.code.value, fault.status
         assert self._figures is not None
-        self._figures.called(call.model, outcome, time.monotonic() - call.started)
+        self._figures.called(call.model, outcome, time.monotonic() - call.started, call.span.trace_id)
         call.span.end(error=word, **({} if status is None else {"status": status}))
         self._log(call, word, status, fault)
         return fault

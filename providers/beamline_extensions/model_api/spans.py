@@ -23,6 +23,12 @@ class CallSpan:
     def __init__(self, span: Any | None) -> None:
         self._span = span
 
+    @property
+    def trace_id(self) -> str | None:
+        """The trace, where it is sampled."""
+        context = None if self._span is None else self._span.get_span_context()
+        return f"{context.trace_id:032x}" if context is not None and context.trace_flags.sampled else None
+
     def end(self, *, error: str | None = None, **attributes: str | int | float | Sequence[str]) -> None:
         """Ends it; attribute names have ``_`` for ``.`` after ``gen_ai``'s parts, as :data:`NAMES` says."""
         if self._span is None:

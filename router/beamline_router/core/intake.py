@@ -35,6 +35,7 @@ from beamline_contract.names import (
 from beamline_contract.wire import MAX_BODY_BYTES, MAX_JSON_DEPTH
 
 from .request import Request, Trace
+from .spans import Spans
 from .twice import REQUEST_FIELDS, says_twice
 
 DEFAULT_TENANT: Final = "default"
@@ -105,6 +106,8 @@ class Envelope:
     traceparent: str
     tracestate: str | None
     baggage: str | None
+    spans: Spans | None = None
+    """The request's trace, where traces are asked for."""
 
 
 def open_envelope(headers: Mapping[str, str], bits: Bits) -> Envelope:
@@ -224,6 +227,7 @@ def read_request(
         trace=Trace(envelope.trace_id, envelope.traceparent[-2:], envelope.tracestate, envelope.baggage),
         stream=data.get("stream") is True,
         stream_usage=data.get("stream_usage") is True,
+        spans=envelope.spans,
     )
 
 

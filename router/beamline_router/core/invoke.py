@@ -130,7 +130,7 @@ class Invoker:
         if (whose := guard.enter(call)) is not None:
             return _full(call.concurrency if whose == "extension" else call.gate_limit, whose)
         breaker, budget = guard.breaker, guard.budget
-        span = self._rng.getrandbits(64) or 1
+        spans = run.request.spans
         last: Invocation | None = None
         attempt = 0
         try:
@@ -143,6 +143,7 @@ class Invoker:
                 if permit is None:
                     return last or _refused_by(breaker, now)
                 attempt += 1
+                span = self._rng.getrandbits(64) or 1
                 headers = of_attempt(
                     run.opening, span, run.trace.flags, header_values(timeout_s, self._wall()), attempt
                 )
@@ -153,8 +154,14 @@ class Invoker:
                 except BaseException as error:
                     breaker.release(permit)
                     reason = ErrorCode.INTERNAL if isinstance(error, Exception) else ErrorCode.CANCELLED
-                    self._recorder.attempt(call.extension_id, False, reason.value, self._clock() - now)
+                    done = self._clock()
+                    self._recorder.attempt(call.extension_id, False, reason.value, done - now)
+                    if spans is not None:
+                        spans.call(span, call, attempt, now, done, reason.value)
                     raise
+                if spans is not None:
+                    failed = value.code.value if isinstance(value, WireError) else None
+                    spans.call(span, call, attempt, now, done, failed)
                 if not isinstance(value, WireError):
                     if self._watch is not None:
                         now += self._watch.after_first(done)  # a stream has answered with its first chunk

@@ -173,6 +173,17 @@ class ProviderChain:
             )
         )
         self._recorder.step(call.extension_id, "provider", outcome, reason, seconds)
+        if (spans := run.request.spans) is not None:
+            spans.step(
+                step.name,
+                call,
+                outcome,
+                reason=reason,
+                attempts=done.attempts,
+                why=why,
+                began=began,
+                seconds=seconds,
+            )
 
 
 def falls_back(call: Call, done: Invocation) -> bool:

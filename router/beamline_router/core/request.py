@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from beamline_contract.errors import WireError
+
+if TYPE_CHECKING:
+    from .spans import Spans
 
 
 @dataclass(slots=True)
@@ -52,6 +55,8 @@ class Request:
     stream: bool = False
     stream_usage: bool = False
     """The caller of a stream wants the usage at its end."""
+    spans: Spans | None = None
+    """Where the request's trace is written; None where nobody asked for traces."""
 
 
 @dataclass(slots=True)

@@ -160,6 +160,10 @@ class Runtime:
         for extension_id in gone:
             del self._loads[extension_id]
 
+    def in_flight(self) -> dict[str, int]:
+        """Calls that are under way, by extension; those without any are left out."""
+        return {name: load.in_flight for name, load in self._loads.items() if load.in_flight}
+
     def breaker_states(self) -> dict[str, str]:
         """The word of every breaker that has been used, by its key."""
         return {key: breaker.state for key, breaker in self._breakers.items()}

@@ -164,6 +164,17 @@ class StepRunner:
         seconds = self._clock() - began
         entry.ms, entry.reason = seconds * 1000, reason
         self._recorder.step(call.extension_id, call.type, outcome, reason, seconds)
+        if (spans := run.request.spans) is not None:
+            spans.step(
+                entry.step,
+                call,
+                outcome,
+                reason=reason,
+                attempts=entry.attempts,
+                why="shadow",
+                began=began,
+                seconds=seconds,
+            )
 
     def _note_broken(self, run: Run, step: Step, call: Call, fault: BaseException, began: float) -> None:
         code = ErrorCode.INTERNAL if isinstance(fault, Exception) else ErrorCode.CANCELLED
@@ -195,6 +206,17 @@ class StepRunner:
             )
         )
         self._recorder.step(call.extension_id, call.type, outcome, reason, seconds)
+        if (spans := run.request.spans) is not None:
+            spans.step(
+                step.name,
+                call,
+                outcome,
+                reason=reason,
+                attempts=done.attempts,
+                why=run.trail[-1].why,
+                began=began,
+                seconds=seconds,
+            )
 
 
 async def _first_error(tasks: list[asyncio.Task[StepResult | None]]) -> WireError | None:

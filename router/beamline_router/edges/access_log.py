@@ -28,17 +28,21 @@ def _stderr() -> BinaryIO | None:
 class AccessLog:
     """Writes lines to ``stream`` (default: stderr, looked up at each flush). Disabled, it costs nothing.
 
-    ``wall`` is Unix seconds.
+    ``share`` of the requests have a line, evenly spread; one that failed always has. ``wall`` is Unix
+    seconds.
     """
 
     def __init__(
         self,
         *,
         enabled: bool = True,
+        share: float = 1.0,
         stream: Callable[[], BinaryIO | None] = _stderr,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.enabled = enabled
+        self._share = share
+        self._due = 0.0
         self._stream = stream
         self._wall = wall
         self._lines: list[bytes] = []
@@ -46,6 +50,16 @@ class AccessLog:
         self._timer: asyncio.TimerHandle | None = None
         self._second = 0
         self._prefix = b""
+
+    def wants(self, failed: bool) -> bool:
+        """Whether the request that just ended has a line. Asked once for each request."""
+        if not self.enabled or self._share >= 1.0:
+            return self.enabled
+        self._due += self._share
+        if self._due >= 1.0:
+            self._due -= 1.0
+            return True
+        return failed
 
     def write(self, **fields: Any) -> None:
         """One line: ``fields``, of which there must be one, after timestamp, level, event and component."""

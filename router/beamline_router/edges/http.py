@@ -21,10 +21,10 @@ from math import ceil
 from typing import Any, Final
 
 import uvicorn
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from beamline_contract.errors import ErrorCode, WireError
 from beamline_contract.wire import MAX_BODY_BYTES
+from beamline_sdk import exposition
 
 from ..core.api_keys import without_keys
 from ..core.intake import too_large
@@ -159,10 +159,11 @@ class HttpDoor:
         ready, body = self._readiness()
         await send_json(send, 200 if ready else 503, body)
 
-    async def _metrics(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+    async def _metrics(self, scope: Scope, _receive: Receive, send: Send) -> None:
         # In a thread: thousands of series take longer to render than a request may be kept waiting.
-        text = await asyncio.to_thread(generate_latest, self._telemetry.registry)
-        await send_whole(send, 200, text, [(b"content-type", CONTENT_TYPE_LATEST.encode()), NO_STORE])
+        accept = _headers(scope).get("accept")
+        text, kind = await asyncio.to_thread(exposition.render, self._telemetry.registry, accept)
+        await send_whole(send, 200, text, [(b"content-type", kind.encode()), NO_STORE])
 
 
 class _Watch:

@@ -43,6 +43,7 @@ from .access_log import AccessLog
 from .gate import Gate, Taken
 from .refusal import Refusal
 from .telemetry import Telemetry
+from .traces import Traces
 from .trails import Trails
 
 SinkOf = Callable[[Request, Envelope], Sink | None]
@@ -118,6 +119,7 @@ class Serving:
         bits: Bits,
         gate: Gate,
         trails: Trails,
+        traces: Traces | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -130,6 +132,7 @@ class Serving:
         self._wall = wall
         self._gate = gate
         self._trails = trails
+        self._traces = traces
         self._warned_at = float("-inf")
         self._in_flight = 0
         self._ended = 0
@@ -208,7 +211,7 @@ class Serving:
         ``headers`` have lower-case names and hold no key any more; ``key`` is what :meth:`admit` found.
         """
         started = self._clock()
-        envelope = open_envelope(headers, self._bits)
+        envelope = self._open(headers)
         request: Request | None = None
         warnings: tuple[str, ...] = ()
         taken: Taken | WireError = ()
@@ -258,9 +261,15 @@ class Serving:
 
     def refuse(self, door: str, headers: Mapping[str, str], error: WireError) -> Served:
         """Records a request that its door itself refuses, such as for its content type."""
-        envelope = open_envelope(headers, self._bits)
+        envelope = self._open(headers)
         refused = Failure(error.at(request_id=envelope.request_id), [])
         return self._record(door, envelope, None, refused, self._clock())
+
+    def _open(self, headers: Mapping[str, str]) -> Envelope:
+        envelope = open_envelope(headers, self._bits)
+        if self._traces is not None:
+            self._traces.begin(envelope, headers)
+        return envelope
 
     def _warn(self, envelope: Envelope, request: Request, warnings: tuple[str, ...]) -> None:
         """At most one line per ``_WARN_EVERY_S``: a caller near a limit is near it with each request."""
@@ -290,7 +299,15 @@ class Serving:
         if isinstance(result, Failure) and result.error.request_id is None:
             result = Failure(result.error.at(request_id=envelope.request_id), result.trail, result.policy_id)
         self._trails.note(door, envelope, request, result, started=started, seconds=seconds)
-        if self._access_log.enabled:
+        if envelope.spans is not None:
+            envelope.spans.ended(
+                door,
+                None if request is None else request.tenant_id,
+                result.policy_id,
+                None if isinstance(result, Failure) else result.provider_id,
+                result.error if isinstance(result, Failure) else None,
+            )
+        if self._access_log.wants(isinstance(result, Failure)):
             self._write_line(door, envelope, request, result, seconds)
         if request is None:
             return Served(envelope, result)

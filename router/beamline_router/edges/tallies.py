@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, Exemplar, HistogramMetricFamily, Metric
 
 SECONDS_BUCKETS = (
     0.001,
@@ -44,10 +44,11 @@ SECONDS_BUCKETS = (
 class Tally:
     """Things that end in one of a few words after some seconds. ``buckets`` are not cumulative."""
 
-    __slots__ = ("buckets", "ends", "seconds")
+    __slots__ = ("buckets", "ends", "examples", "seconds")
 
     def __init__(self) -> None:
         self.ends: defaultdict[str, int] = defaultdict(int)
+        self.examples: dict[int, Exemplar] = {}
         self.buckets = [0] * (len(SECONDS_BUCKETS) + 1)
         self.seconds = 0.0
 
@@ -57,36 +58,73 @@ class Tally:
         self.buckets[bisect_left(SECONDS_BUCKETS, seconds)] += 1
         self.seconds += seconds
 
+    def example(self, trace_id: str, seconds: float, unix: float) -> None:
+        """The trace of one that was added, shown beside its bucket until the next one of that bucket."""
+        self.examples[bisect_left(SECONDS_BUCKETS, seconds)] = Exemplar({"trace_id": trace_id}, seconds, unix)
+
+
+TOKEN_BUCKETS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576)
+"""Of ``gen_ai.client.token.usage`` (OpenTelemetry semantic conventions), up to the largest contexts."""
+
+
+class Tokens:
+    """Tokens of one kind that answers of a provider stated. ``buckets`` are not cumulative."""
+
+    __slots__ = ("buckets", "total")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(TOKEN_BUCKETS) + 1)
+        self.total = 0
+
+    def add(self, count: int) -> None:
+        """One more answer."""
+        self.total += count
+        self.buckets[bisect_left(TOKEN_BUCKETS, count)] += 1
+
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """The two metrics of one kind of tally: ``counter`` by ``label`` and end, ``histogram`` by ``label``."""
+    """The metrics of one kind of tally: ``counter``, where it has one, by ``label`` and end, and
+    ``histogram`` by ``label``. ``constant`` labels stand before.
+    """
 
     tallies: Mapping[str, Tally]
     label: str
-    counter: str
-    counter_help: str
-    end: str
     histogram: str
     histogram_help: str
+    counter: str | None = None
+    counter_help: str = ""
+    end: str = ""
+    constant: tuple[tuple[str, str], ...] = ()
 
     def metrics(self) -> Iterable[Metric]:
-        """Both, as they are now."""
-        counter = CounterMetricFamily(self.counter, self.counter_help, labels=(self.label, self.end))
-        histogram = HistogramMetricFamily(self.histogram, self.histogram_help, labels=(self.label,))
-        for key, tally in tuple(self.tallies.items()):
-            for end, count in tuple(tally.ends.items()):
-                counter.add_metric((key, end), count)
+        """All of them, as they are now."""
+        names = tuple(name for name, _ in self.constant)
+        values = tuple(value for _, value in self.constant)
+        histogram = HistogramMetricFamily(self.histogram, self.histogram_help, labels=(*names, self.label))
+        tallies = tuple(self.tallies.items())
+        if self.counter is not None:
+            counter = CounterMetricFamily(self.counter, self.counter_help, labels=(self.label, self.end))
+            for key, tally in tallies:
+                for end, count in tuple(tally.ends.items()):
+                    counter.add_metric((key, end), count)
+            yield counter
+        for key, tally in tallies:
             seconds, buckets = tally.seconds, accumulate(tuple(tally.buckets))
             bounds = (*map(str, SECONDS_BUCKETS), "+Inf")
-            histogram.add_metric((key,), list(zip(bounds, buckets, strict=True)), seconds)
-        return counter, histogram
+            examples = tally.examples.copy()
+            rows = [
+                (bound, count, examples[index]) if index in examples else (bound, count)
+                for index, (bound, count) in enumerate(zip(bounds, buckets, strict=True))
+            ]
+            histogram.add_metric((*values, key), rows, seconds)
+        yield histogram
 
 
 class TallyCollector:
-    """The tallies of a process as a collector; also plain counts, by name, by (first label, second label)."""
+    """The tallies of a process as a collector; also the tokens of each provider, prompt and completion."""
 
-    def __init__(self, families: Iterable[Family], tokens: Mapping[str, list[int]]) -> None:
+    def __init__(self, families: Iterable[Family], tokens: Mapping[str, tuple[Tokens, Tokens]]) -> None:
         self._families = tuple(families)
         self._tokens = tokens
 
@@ -97,8 +135,18 @@ class TallyCollector:
         tokens = CounterMetricFamily(
             "provider_tokens_total", "Tokens as providers report them.", labels=("provider_id", "type")
         )
+        usage = HistogramMetricFamily(
+            "gen_ai_client_token_usage",
+            "gen_ai.client.token.usage: tokens of one answer, as its provider reports them.",
+            labels=("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_token_type"),
+        )
+        bounds = (*map(str, map(float, TOKEN_BUCKETS)), "+Inf")
         for provider_id, counts in tuple(self._tokens.items()):
-            for kind, count in zip(("prompt", "completion"), tuple(counts), strict=True):
-                if count:
-                    tokens.add_metric((provider_id, kind), count)
+            for kind, word, count in zip(("prompt", "completion"), ("input", "output"), counts, strict=True):
+                buckets = accumulate(tuple(count.buckets))
+                if count.total:
+                    tokens.add_metric((provider_id, kind), count.total)
+                    rows = list(zip(bounds, buckets, strict=True))
+                    usage.add_metric(("chat", provider_id, word), rows, count.total)
         yield tokens
+        yield usage

@@ -27,7 +27,7 @@ from beamline_contract.reports import HealthDelta
 
 from ..core.request import Answer, Failure
 from ..core.snapshot import Snapshot
-from .tallies import Family, Tally, TallyCollector
+from .tallies import Family, Tally, TallyCollector, Tokens
 from .traffic import PolicyTally, traffic_of
 
 BreakerWord = Literal["closed", "open", "half-open", "isolated"]
@@ -36,6 +36,7 @@ BREAKER_VALUES: Final[dict[str, int]] = {"closed": 0, "half-open": 1, "open": 2,
 
 _OK: Final = "ok"
 _CLOSED: Final = "closed"
+_PROVIDER_STEP: Final = "select_provider"
 _STATUSES: Final = frozenset({"ok", "rejected", "skipped", "error"})
 
 
@@ -68,7 +69,8 @@ class Telemetry:
         self._providers: defaultdict[str, Tally] = defaultdict(Tally)
         self._doors: defaultdict[str, Tally] = defaultdict(Tally)
         self._policies: defaultdict[str, PolicyTally] = defaultdict(PolicyTally)
-        self._tokens: dict[str, list[int]] = {}
+        self._own: defaultdict[str, Tally] = defaultdict(Tally)
+        self._tokens: dict[str, tuple[Tokens, Tokens]] = {}
         self._calls: dict[str, _Calls] = {}
         self._make_metrics()
 
@@ -124,9 +126,14 @@ class Telemetry:
             usage = result.usage
             tokens = self._tokens.get(result.provider_id)
             if tokens is None:
-                tokens = self._tokens[result.provider_id] = [0, 0]
-            tokens[0] += usage.get("prompt_tokens", 0)
-            tokens[1] += usage.get("completion_tokens", 0)
+                tokens = self._tokens[result.provider_id] = (Tokens(), Tokens())
+            tokens[0].add(usage.get("prompt_tokens", 0))
+            tokens[1].add(usage.get("completion_tokens", 0))
+            own = seconds
+            for step in result.trail:
+                if step.action == _PROVIDER_STEP:
+                    own -= step.ms / 1000.0
+            self._own[door].add(_OK, max(0.0, own))
         else:
             code = result.error.code.value.lower()
         self._doors[door].add(code, seconds)
@@ -136,6 +143,17 @@ class Telemetry:
     def traffic(self, snapshot: Snapshot | None) -> dict[str, object]:
         """Everything counted since the start, as the admin subject tells it."""
         return traffic_of(self._doors, self._steps, self._policies, snapshot)
+
+    def example_of_door(self, door: str, trace_id: str, seconds: float) -> None:
+        """The trace of a request that :meth:`request` was told of."""
+        self._doors[door].example(trace_id, seconds, self._wall())
+
+    def example_of_step(self, extension_id: str, extension_type: str, trace_id: str, seconds: float) -> None:
+        """The trace of a step that :meth:`step` was told of."""
+        kept = [self._steps, self._providers] if extension_type == "provider" else [self._steps]
+        for tallies in kept:
+            if extension_id in tallies:  # it may have left the registry meanwhile
+                tallies[extension_id].example(trace_id, seconds, self._wall())
 
     def reloaded(self, seconds: float, sizes: dict[tuple[str, str], int], revision: int) -> None:
         """A new table serves. ``sizes``: (type, "true" or "false" for enabled) to how many there are."""
@@ -152,6 +170,10 @@ class Telemetry:
     def table_age(self, age: Callable[[], float]) -> None:
         """``age``: seconds since the table was last known to be current."""
         self._age.set_function(age)
+
+    def late_reply(self) -> None:
+        """A reply came when nobody waited for it any more, or a second time."""
+        self._late.inc()
 
     def in_flight(self, count: Callable[[], float]) -> None:
         """``count``: requests that are being served."""
@@ -226,6 +248,11 @@ class Telemetry:
             ("extension_id", "what"),
             registry=into,
         )
+        self._late = Counter(
+            "router_late_replies_total",
+            "Replies of extensions that came when nobody waited any more, or a second time; dropped.",
+            registry=into,
+        )
         self._in_flight = Gauge("router_requests_in_flight", "Requests being served.", registry=into)
         self._by_extension: tuple[MetricWrapperBase, ...] = (self._failures, self._breakers, self._dropped)
         into.register(
@@ -234,29 +261,42 @@ class Telemetry:
                     Family(
                         self._steps,
                         "extension_id",
+                        "extension_request_duration_seconds",
+                        "Steps, all attempts included.",
                         "extension_requests_total",
                         "Steps by how they ended.",
                         "status",
-                        "extension_request_duration_seconds",
-                        "Steps, all attempts included.",
                     ),
                     Family(
                         self._providers,
                         "provider_id",
+                        "provider_latency_seconds",
+                        "Provider steps.",
                         "provider_requests_total",
                         "Provider steps by how they ended.",
                         "status",
-                        "provider_latency_seconds",
-                        "Provider steps.",
+                    ),
+                    Family(
+                        self._providers,
+                        "gen_ai_provider_name",
+                        "gen_ai_client_operation_duration_seconds",
+                        "gen_ai.client.operation.duration: provider steps, by the id of the provider.",
+                        constant=(("gen_ai_operation_name", "chat"),),
                     ),
                     Family(
                         self._doors,
                         "door",
+                        "router_request_duration_seconds",
+                        "Requests from the door and back.",
                         "router_requests_total",
                         "Requests by door and end.",
                         "code",
-                        "router_request_duration_seconds",
-                        "Requests from the door and back.",
+                    ),
+                    Family(
+                        self._own,
+                        "door",
+                        "router_overhead_seconds",
+                        "Answered requests without the time of the provider step.",
                     ),
                 ),
                 self._tokens,

@@ -15,12 +15,15 @@ from beamline_contract.errors import CLIENT_FAULTS
 
 from ..core.request import Answer, Failure
 from ..core.snapshot import Snapshot
+from ..core.state import Runtime
 from .tallies import SECONDS_BUCKETS, Tally
 
 MAX_LISTED: Final = 1_000
 """Extensions, and policies, in one answer: those with most calls, so that it stays below NATS' limit."""
 _FAILED_STEPS: Final = frozenset({"error", "skipped"})
 _CALLERS_FAULT: Final = frozenset(code.value.lower() for code in CLIENT_FAULTS)
+_STATES: Final = ("closed", "half-open", "open", "isolated")
+"""Of breakers, the worst last."""
 Item = TypeVar("Item")
 
 
@@ -86,6 +89,26 @@ def traffic_of(
             for name, tally in _busiest(policies.items(), lambda one: one.requests)
         },
     }
+
+
+def with_state(
+    traffic: dict[str, Any], snapshot: Snapshot | None, runtime: Runtime, **now: Any
+) -> dict[str, Any]:
+    """``traffic`` and ``now``, with what each of its extensions is and does now: type, calls in flight,
+    worst breaker.
+    """
+    known = {} if snapshot is None else snapshot.compiled_extensions
+    busy = runtime.in_flight()
+    breakers: dict[str, str] = {}
+    for key, state in runtime.breaker_states().items():
+        owner = key.partition("@")[0]
+        breakers[owner] = max(breakers.get(owner, _STATES[0]), state, key=_STATES.index)
+    for name, counts in traffic["extensions"].items():
+        extension = known.get(name)
+        counts["type"] = None if extension is None else extension.type
+        counts["in_flight"] = busy.get(name, 0)
+        counts["breaker"] = breakers.get(name, _STATES[0])
+    return {**now, **traffic}
 
 
 def _busiest(items: Iterable[tuple[str, Item]], count: Any) -> list[tuple[str, Item]]:

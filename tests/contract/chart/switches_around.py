@@ -168,15 +168,19 @@ AROUND: dict[str, tuple[dict[str, Any], Callable[[Rendered], bool]]] = {
             rule["annotations"]["runbook_url"] == f"https://wiki.example/beamline#{rule['alert'].lower()}"
             for group in r.one("PrometheusRule", "demo-beamline")["spec"]["groups"]
             for rule in group["rules"]
+            if "alert" in rule
         ),
     ),
-    "a dashboard for Grafana's sidecar": (
+    "dashboards for Grafana's sidecar": (
         {"monitoring": {"dashboard": {"enabled": True, "labels": {"folder": "x"}}}},
         lambda r: (
             r.one("ConfigMap", "demo-beamline-dashboard")["metadata"]["labels"].items()
             >= {"grafana_dashboard": "1", "folder": "x"}.items()
-            and json.loads(r.one("ConfigMap", "demo-beamline-dashboard")["data"]["beamline.json"])["title"]
-            == "Beamline"
+            and {
+                json.loads(text)["uid"]
+                for text in r.one("ConfigMap", "demo-beamline-dashboard")["data"].values()
+            }
+            == {"beamline", "beamline-extension", "beamline-router", "beamline-operator"}
         ),
     ),
 }

@@ -26,9 +26,14 @@ def test_it_may_list_and_patch_our_objects_and_stop_this_operator_and_nothing_el
     assert {(tuple(rule["resources"]), tuple(rule["verbs"])) for rule in rules} == {
         (("extensions", "routingpolicies"), ("list", "patch")),
         (("deployments/scale",), ("patch",)),
+        (("leases",), ("delete",)),
     }
-    (scale,) = (rule for rule in rules if rule["resources"] == ["deployments/scale"])
-    assert len(scale["resourceNames"]) == 1
+    names = [
+        rule["resourceNames"] for rule in rules if rule["resources"] != ["extensions", "routingpolicies"]
+    ]
+    assert len(names) == 2
+    assert names[0] == names[1]
+    assert len(names[0]) == 1
 
 
 def test_with_named_namespaces_it_needs_roles_only(chart: Chart) -> None:

@@ -152,6 +152,7 @@ async def test_a_role_may_what_it_should_and_nothing_else(
 FORGED: list[Any] = [
     pytest.param(lambda _: None, id="no token"),
     pytest.param(lambda provider: provider.token("admin", exp=int(time.time()) - 60), id="expired"),
+    pytest.param(lambda provider: provider.token("admin", nbf=int(time.time()) + 600), id="not yet valid"),
     pytest.param(lambda provider: provider.token("admin", aud="other"), id="wrong audience"),
     pytest.param(lambda provider: provider.token("admin", iss="https://evil.example"), id="wrong issuer"),
     pytest.param(lambda provider: provider.unsigned(), id="alg none"),

@@ -29,6 +29,7 @@ from beamline_contract.names import EXTENSION_TYPES, ExtensionType
 from beamline_sdk.conformance import Outcome, Target
 from harness.conformance_runs import checked
 from harness.laptop import Up
+from harness.otlp import ERROR, SERVER, Collector, attributes
 
 TOOLS: dict[Language, tuple[str, ...]] = {"python": (), "go": ("go",), "node": ("node", "npm")}
 SERVED: tuple[ExtensionType, ...] = ("provider", "validator")
@@ -190,8 +191,35 @@ def served(up: Up, language: str) -> tuple[int, dict[str, Any]]:
         time.sleep(0.1)
 
 
+def traced(collector: Collector, language: Language) -> None:
+    """The spans of a language's two extensions hang below the router's attempts and hold no content."""
+    attempts = {span.span_id: span for span in collector.named("router.extension.invoke")}
+    for kind in SERVED:
+        name = f"made_{language}_{kind}"
+        spans = [span for service, span in collector.by_service() if service == f"beamline-{name}"]
+        assert spans, f"{name} sent no span"
+        for span in spans:
+            assert (span.name, span.kind) == (f"router.extension.{kind}", SERVER)
+            above = attempts[span.parent_span_id]
+            assert above.trace_id == span.trace_id
+            assert (
+                attributes(above)["beamline.extension_id"]
+                == attributes(span)["beamline.extension_id"]
+                == name
+            )
+            assert span.start_time_unix_nano < span.end_time_unix_nano or language == "node"
+    late = [span for span in spans if span.status.code == ERROR]
+    assert {attributes(span)["error.type"] for span in late} <= {"DEADLINE_EXCEEDED", "CANCELLED"}
+    assert late, "the one that was too slow"
+    assert all(b"forbidden word" not in body and b"one two three" not in body for body in collector.bodies)
+
+
 @pytest.mark.xdist_group("toolchains")
-def test_their_own_manifests_put_them_behind_the_router(workshop: Workshop, place: Path) -> None:
+def test_their_own_manifests_put_them_behind_the_router_and_into_its_traces(
+    workshop: Workshop, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector = Collector()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
     there: list[Language] = [
         language for language in LANGUAGES if all(shutil.which(tool) for tool in TOOLS[language])
     ]
@@ -225,4 +253,7 @@ def test_their_own_manifests_put_them_behind_the_router(workshop: Workshop, plac
     finally:
         if up.process.poll() is None:
             up.stop()
+        collector.stop()
     assert up.left_behind() == []
+    for language in there:
+        traced(collector, language)

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
-    ExportTraceServiceResponse,
-)
 
 from beamline_cli.local.nats import LocalNats
 from beamline_sdk.tracing import MAX_CHARS, wanted
+from harness.otlp import Collector, attributes
 
 TRACE, ROUTER_SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARENT = {"traceparent": f"00-{TRACE}-{ROUTER_SPAN}-01", "tracestate": "vendor=1", "baggage": "team=red"}
@@ -41,70 +35,6 @@ run(traced)
 """
 
 
-class Collector:
-    """What an OTLP/HTTP endpoint has received. ``bodies`` are the raw requests, unpacked."""
-
-    def __init__(self) -> None:
-        collector = self
-        self.paths: list[str] = []
-        self.bodies: list[bytes] = []
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if self.headers.get("Content-Encoding") == "gzip":
-                    body = gzip.decompress(body)
-                collector.paths.append(self.path)
-                collector.bodies.append(body)
-                answer = ExportTraceServiceResponse().SerializeToString()
-                self.send_response(200)
-                self.send_header("Content-Type", "application/x-protobuf")
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever)
-        self.thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_address[1]}"
-
-    def resources(self) -> list[dict[str, Any]]:
-        return [
-            {one.key: one.value.string_value for one in resource.resource.attributes}
-            for resource in self._resource_spans()
-        ]
-
-    def spans(self) -> list[Any]:
-        return [
-            span
-            for resource in self._resource_spans()
-            for scope in resource.scope_spans
-            for span in scope.spans
-        ]
-
-    def named(self, name: str) -> list[Any]:
-        return [span for span in self.spans() if span.name == name]
-
-    def stop(self) -> None:
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
-
-    def _resource_spans(self) -> list[Any]:
-        found = []
-        for body in tuple(self.bodies):
-            request = ExportTraceServiceRequest()
-            request.ParseFromString(body)
-            found.extend(request.resource_spans)
-        return found
-
-
 @pytest.fixture
 def collector() -> Iterator[Collector]:
     made = Collector()
@@ -122,10 +52,6 @@ def traced(start: Any, nats_server: LocalNats, subject: str, tmp_path: Path) -> 
         return start("-u", str(path), NATS_URL=nats_server.url, NATS_SUBJECT=subject, **environment)
 
     return begin
-
-
-def attributes(span: Any) -> dict[str, Any]:
-    return {one.key: one.value.string_value or one.value.int_value for one in span.attributes}
 
 
 async def test_the_span_of_a_request_is_the_child_of_the_routers_and_the_parent_of_the_authors(

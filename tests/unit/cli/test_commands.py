@@ -20,7 +20,7 @@ QUICKSTART = str(ROOT / "examples" / "quickstart")
 COMMANDS = frozenset(
     (
         "up status get logs diff suspend resume check doctor invoke keys isolate reset trace validate "
-        + "explain crds migrate audit new conformance operator router admin extension"
+        + "explain top crds migrate audit new conformance operator router admin extension"
     ).split()
 )
 

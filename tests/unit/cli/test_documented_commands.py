@@ -124,6 +124,31 @@ def test_what_compose_and_the_manifests_start_can_be_started() -> None:
     assert [(path, fault(words)) for path, words in started if fault(words)] == []
 
 
+@pytest.mark.parametrize("values", ["bundled", "existing"])
+def test_what_the_chart_starts_can_be_started(values: str) -> None:
+    snapshot = ROOT / "tests" / "contract" / "chart" / "snapshots" / f"{values}.yaml"
+    started = {
+        container["name"]: [str(word) for word in container["args"]]
+        for document in yaml.safe_load_all(snapshot.read_text())
+        for container in containers(document)
+        if "beamline" in container["image"] and container.get("args")
+    }
+    assert {"operator", "router", "wait-for-migration", "test"} <= started.keys()
+    assert {name: fault(words) for name, words in started.items() if fault(words)} == {}
+
+
+def containers(document: Any) -> Iterator[dict[str, Any]]:
+    """Every container of a pod, wherever its template stands."""
+    if isinstance(document, dict):
+        for name, value in document.items():
+            if name in {"containers", "initContainers"}:
+                yield from value
+            yield from containers(value)
+    elif isinstance(document, list):
+        for value in document:
+            yield from containers(value)
+
+
 def test_every_value_that_a_page_sets_is_one_of_the_chart() -> None:
     unknown = []
     for page in PAGES:

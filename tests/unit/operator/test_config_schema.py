@@ -220,3 +220,51 @@ def test_a_canary_gets_the_steps_config_and_a_fallback_its_own_only() -> None:
     policy = parse_object({**kind, "metadata": {"name": "p"}, "spec": {"steps": [refs]}})
     assert isinstance(policy, RoutingPolicy)
     assert [ref.name for _, _, ref in overridden(policy)] == ["chosen", "tried"]
+
+
+SECRET = "sk-in-the-wrong-place"
+HOLDER: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "number": {"type": "integer", "minimum": 0},
+        "one_of": {"enum": ["a", "b"]},
+        "form": {"pattern": "^x$"},
+        "short": {"maxLength": 3},
+        "few": {"type": "array", "maxItems": 1, "uniqueItems": True},
+        "fixed": {"const": 1},
+    },
+    "additionalProperties": {"type": "boolean"},
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        pytest.param(
+            {"number": SECRET}, "spec.config.number: this text is not of type 'integer'", id="a text"
+        ),
+        pytest.param(
+            {"number": -1}, "spec.config.number: -1 is less than the minimum of 0", id="a number is shown"
+        ),
+        pytest.param(
+            {"one_of": SECRET}, "spec.config.one_of: this text is not one of ['a', 'b']", id="not listed"
+        ),
+        pytest.param(
+            {"form": SECRET}, "spec.config.form: this text is not one of the forms", id="no such form"
+        ),
+        pytest.param({"short": SECRET}, "spec.config.short: this text is too long", id="too long"),
+        pytest.param({"few": [SECRET, SECRET]}, "spec.config.few: this list", id="in a list"),
+        pytest.param(
+            {"few": {"a": SECRET}}, "spec.config.few: this object is not of type", id="in an object"
+        ),
+        pytest.param(
+            {"more": SECRET}, "spec.config.more: this text is not of type 'boolean'", id="a field of its own"
+        ),
+    ],
+)
+def test_a_fault_names_its_path_and_never_repeats_a_text_of_the_config(
+    config: dict[str, Any], told: str
+) -> None:
+    faults = config_faults(HOLDER, config)
+    assert faults[0].startswith(told)
+    assert SECRET not in " ".join(faults)

@@ -58,16 +58,6 @@ async def test_the_rows_follow_each_step_up_to_promotion(world: Any, canary: Obj
     assert told(world) == ["CanaryStep", "CanaryStep", "CanaryPromoted"]
 
 
-async def test_calls_count_from_the_moment_in_which_their_step_begins(world: Any, canary: ObjectKey) -> None:
-    """Also before anybody looks at the canary again: reports may be few."""
-    call(world, success=10)
-    await world.advance(40)
-    assert world.store.get(canary).status["canary"]["step"] == 2
-    call(world, success=10)
-    await world.advance(40)
-    assert world.verdict(canary, "Canary") == ("True", "CanaryPromoted")
-
-
 async def test_a_bad_version_loses_all_its_requests_and_stays_out(world: Any, canary: ObjectKey) -> None:
     call(world, success=5, failure=5)
     await world.advance(10)

@@ -347,7 +347,7 @@ async fn probes(
 impl Server {
     fn metrics(&self) -> String {
         format!(
-            "# TYPE extension_requests_total counter\nextension_requests_total{{extension_id=\"{}\"}} {}\n",
+            "# TYPE beamline_runtime_requests_total counter\nbeamline_runtime_requests_total{{extension_id=\"{}\"}} {}\n",
             self.id,
             self.requests.get()
         )
