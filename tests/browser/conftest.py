@@ -24,7 +24,10 @@ Visit = Callable[..., Awaitable[Visitor]]
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """All on one worker, and on one loop, which is where the browser lives."""
+    """All on one worker, and on one loop, which is where the browser lives; and outside the parallel part,
+    because Chromium drops what it loads (ERR_NETWORK_CHANGED) when another test adds a network interface.
+    """
+    item.add_marker(pytest.mark.serial)
     item.add_marker(pytest.mark.xdist_group("browser"))
     if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
         item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
