@@ -104,7 +104,11 @@ class Trial:
 async def all_steps_hold(trial: Trial) -> None:
     await trial.begin()
     await trial.divided(9, 1)
-    await trial.calls(GOOD, {"success": 8, "failure": 2, "latency_ms_sum": 9000.0})
+    few, slow = (
+        {"success": 9, "latency_ms_sum": 900.0},
+        {"success": 9, "failure": 2, "latency_ms_sum": 7000.0},
+    )
+    await trial.calls(few, slow)  # the first alone would be too few, the second alone too slow
     await trial.reaches("Progressing", step=2)
     await trial.divided(1, 1)
     await trial.calls(GOOD)

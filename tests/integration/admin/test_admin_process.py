@@ -57,7 +57,7 @@ def test_it_prints_a_link_that_works_and_keeps_the_token_out_of_its_log(
         opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
         with opener.open(link, timeout=20) as reply:
             assert (reply.status, reply.url) == (200, link.partition("?")[0])
-            assert "No policies yet" in reply.read().decode()
+            assert "Needs attention" in reply.read().decode()
         with urllib.request.urlopen(f"{link.partition('?')[0]}readyz", timeout=20) as reply:
             assert reply.read() == b'{"status":"ok"}'
     logged = log.read_text()

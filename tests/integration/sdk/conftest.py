@@ -24,7 +24,7 @@ from beamline_sdk.link import LinkSettings, close, connect
 from beamline_sdk.runtime import serve
 from beamline_sdk.settings import RuntimeSettings
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 async def http_get(port: int, path: str) -> tuple[int, str]:

@@ -329,8 +329,8 @@ def test_explain_says_which_policy_and_why_not_the_others() -> None:
     explained = explain(request(), result.snapshot)
     assert explained["policy"]["id"] == "mine"
     assert explained["others"] == [
-        {"policy": "other", "because": "match.tenants does not hold"},
-        {"policy": "base", "because": "it matches, but ranks lower"},
+        {"policy": "other", "because": "match.tenants does not hold", "remarks": []},
+        {"policy": "base", "because": "it matches, but ranks lower", "remarks": []},
     ]
     shadow, chosen = explained["steps"]
     assert (shadow["mode"], shadow["timeout_ms"], shadow["failure_mode"]) == ("shadow", 1000, "closed")
