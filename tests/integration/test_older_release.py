@@ -76,7 +76,8 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> OlderRelease:
     try:
         return unpack(tmp_path_factory.mktemp("older"))
     except NoHistoryError as error:
-        if os.environ.get("CI"):
+        # The workflows ask for the whole history; who clones a part of it elsewhere is told what is missing.
+        if os.environ.get("GITHUB_ACTIONS") or os.environ.get("GITLAB_CI"):
             pytest.fail(str(error), pytrace=False)
         pytest.skip(str(error))
 
