@@ -1,8 +1,10 @@
 """Which way requests went: the last ones, kept in memory, and more of them told to whoever watches.
 
-Every request leaves one entry, which is a tuple in a ring: its ids, times and the trail that it has anyway.
-Nothing is rendered before somebody asks. Failed and slow ones have a ring of their own, so that a minute of
-good ones does not push out the bad one that somebody looks for. No content: neither a prompt nor an answer,
+A request leaves one entry, which is a tuple in a ring: its ids, times and the trail that it has anyway.
+Nothing is rendered before somebody asks. Failed and slow ones are all kept, in a ring of their own, so that a
+minute of good ones does not push out the bad one that somebody looks for. Of good ones at most
+:data:`GOOD_PER_S` are kept in a second: under load the ring then reaches back for seconds instead of a tenth
+of one, and the others cost nothing. No content: neither a prompt nor an answer,
 nor the sentence of an error that an extension wrote, nor what a validator remarked.
 
 A watch makes this router publish trails on NATS for at most :data:`MAX_WATCH_S`, sampled. Trails wait for the
@@ -41,6 +43,8 @@ log = structlog.get_logger()
 DEFAULT_KEPT: Final = 1_000
 SLOW_S: Final = 5.0
 """From when on a request counts as slow, and is kept with the failed ones."""
+GOOD_PER_S: Final = 200
+"""Good requests that are kept per second, the first ones of each."""
 MAX_WATCH_S: Final = 600.0
 MAX_WATCHES: Final = 16
 MAX_CONTENT: Final = 16_000
@@ -113,6 +117,8 @@ class Trails:
         self._recent: deque[Kept] = deque(maxlen=kept)
         self._notable: deque[Kept] = deque(maxlen=kept)
         self._content = content
+        self._second_ends = 0.0
+        self._good = 0
         self._watches: dict[str, Watch] = {}
         self._queue: deque[tuple[Kept, dict[str, Any] | None]] = deque()
         self._waiting = asyncio.Event()
@@ -131,7 +137,10 @@ class Trails:
         seconds: float,
     ) -> None:
         """One request came to its end."""
-        answered = type(result) is Answer
+        good = (type(result) is Answer or request is None) and seconds < SLOW_S
+        kept = not good or self._room(started)
+        if not kept and not self._watches:
+            return
         one = Kept(
             envelope.request_id,
             envelope.trace_id,
@@ -145,12 +154,17 @@ class Trails:
             started,
             seconds,
         )
-        if (answered or request is None) and seconds < SLOW_S:
-            self._recent.append(one)
-        else:
-            self._notable.append(one)
+        if kept:
+            (self._recent if good else self._notable).append(one)
         if self._watches:
             self._offer(one, request, result)
+
+    def _room(self, now: float) -> bool:
+        """Whether one more good request is kept in this second."""
+        if now >= self._second_ends:
+            self._second_ends, self._good = now + 1.0, 0
+        self._good += 1
+        return self._good <= GOOD_PER_S
 
     def find(self, request_id: str) -> dict[str, Any] | None:
         """The trail of a request, None where it is unknown or has been pushed out; of several the newest."""
