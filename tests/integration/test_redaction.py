@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -108,7 +109,7 @@ def manifests(folder: Path, upstream: str) -> None:
     }
     objects = [
         extension("gpt", "provider", ["beamline", "extension", "run", "openai"], **openai),
-        extension("author", "provider", ["python", str(folder / "author.py")], retry=0),
+        extension("author", "provider", [sys.executable, str(folder / "author.py")], retry=0),
         policy("gpt", "gpt-4*", "gpt"),
         policy("author", "author", "author"),
     ]
@@ -233,7 +234,7 @@ async def through_every_path(site: Site) -> None:
     assert await site.ask("/v1/chat/completions", json=chat()) == 200
     assert await site.ask(json=body("anything")) == 200  # the mock provider answers with the prompt
     assert await site.ask(json={**body(), "prompt": f"{WORDS['prompt']} {CARD}"}) == 422
-    assert await site.ask(json=body("author")) in {500, 502, 503, 504}
+    assert await site.ask(json=body("author")) == 500
     for status in (400, 401, 403, 404, 500, 503):
         words = f"{secret} {WORDS['provider key']} {WORDS['prompt']}"
         says(*[error(status, secret, f"x-request-id: {secret} {WORDS['provider key']}", message=words)] * 2)
