@@ -3,7 +3,7 @@
 import os
 import sys
 
-from beamline_router import lean
+from beamline_contract import lean
 
 lean.load(os.environ)
 

@@ -9,7 +9,7 @@ import pytest
 
 SCRIPT = """
 import sys
-from beamline_router import lean
+from beamline_contract import lean
 lean.load({environment!r})
 import beamline_router.app
 print(*sorted(name for name in ("rich", "aiohttp") if sys.modules.get(name) is not None))

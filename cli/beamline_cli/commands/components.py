@@ -12,6 +12,7 @@ import typer
 
 from beamline_cli.faults import CliError, ExitCode
 from beamline_cli.output import Format, as_json, as_yaml, say
+from beamline_contract import lean
 
 extension = typer.Typer(
     name="extension",
@@ -39,8 +40,6 @@ def router() -> None:
     BEAMLINE_TENANT_REQUESTS_PER_SECOND, BEAMLINE_TENANT_BURST, BEAMLINE_TENANT_CONCURRENCY,
     BEAMLINE_ACCESS_LOG, BEAMLINE_GRACE_SECONDS, LOG_LEVEL, LOG_SILENT.
     """
-    from beamline_router import lean
-
     lean.load(os.environ)
     from pydantic import ValidationError
 
@@ -60,6 +59,7 @@ def admin() -> None:
     BEAMLINE_ADMIN_FOLDER and BEAMLINE_ADMIN_STATE, BEAMLINE_ADMIN_OIDC_ISSUER, BEAMLINE_ADMIN_OIDC_AUDIENCE,
     LOG_LEVEL, LOG_SILENT.
     """
+    lean.load(os.environ)
     from beamline_admin.app import main
 
     raise typer.Exit(main())
@@ -71,6 +71,7 @@ def operator() -> None:
     Environment: KUBECONFIG or the pod's service account, BEAMLINE_DATABASE_URL, NATS_URL,
     NATS_CREDENTIALS_FILE, LOG_LEVEL, LOG_SILENT, METRICS_PORT.
     """
+    lean.load(os.environ)
     from pydantic import ValidationError
 
     from beamline_operator.app import main
@@ -90,6 +91,7 @@ def run_extension(
     Environment: NATS_URL, NATS_SUBJECT, NATS_QUEUE_GROUP, NATS_CREDENTIALS_FILE, BEAMLINE_EXTENSION_ID,
     BEAMLINE_CONFIG, METRICS_PORT, LOG_LEVEL, LOG_SILENT.
     """
+    lean.load(os.environ)
     from beamline_extensions.catalogue import UnknownExtensionError, run
 
     try:

@@ -1,12 +1,13 @@
-"""A faster start: structlog and nats-py without the optional libraries that a router never uses.
+"""A faster start: structlog and nats-py without the optional libraries that our processes never use.
 
 structlog loads rich for colourful tracebacks on a terminal, nats-py loads aiohttp for WebSockets; together
-they are a quarter of what a router's start costs. Both ask for them in a ``try`` and go on without. So for
-the moment of their import the names are marked as absent, in the way that the import system documents for it
-(``None`` in ``sys.modules``), and set free again: whoever wants rich or aiohttp later gets them.
+they are a quarter of what a router's start costs, and a third of an extension's. Both ask for them in a
+``try`` and go on without. So for the moment of their import the names are marked as absent, in the way that
+the import system documents for it (``None`` in ``sys.modules``), and set free again: whoever wants rich or
+aiohttp later gets them.
 
-Only a process that is a router and nothing else calls :func:`load`, before anything else is imported; who
-embeds a router keeps the libraries as they are. With a WebSocket address aiohttp is needed, and stays.
+Only a process that is one component and nothing else calls :func:`load`, before anything else is imported;
+who embeds a component keeps the libraries as they are. With a WebSocket address aiohttp is needed, and stays.
 """
 
 from __future__ import annotations
