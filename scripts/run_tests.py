@@ -28,7 +28,6 @@ def main() -> int:
     pytest = ["-m", "pytest", "--cov", "--cov-report="]
     parallel = run(*pytest, "-m", "not serial", "-n", workers, "--dist", "loadgroup", *chosen)
     alone = run(*pytest, "--cov-append", "-m", "serial", *chosen)
-    run("-m", "coverage", "combine", "--append", "--quiet")
     floor = ["--fail-under=0"] if chosen else []
     covered = run("-m", "coverage", "report", *floor)
     outcomes = [code for code in (parallel, alone) if code not in {0, NO_TESTS_COLLECTED}]

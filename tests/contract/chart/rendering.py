@@ -37,7 +37,8 @@ class Chart:
 
     def render(self, values: dict[str, Any], *arguments: str) -> Rendered:
         """The objects."""
-        return Rendered([found for found in yaml.safe_load_all(self.text(values, *arguments)) if found])
+        documents = yaml.load_all(self.text(values, *arguments), Loader=yaml.CSafeLoader)
+        return Rendered([found for found in documents if found])
 
     def refusal(self, values: dict[str, Any]) -> str:
         """What Helm says to values that it must refuse."""
