@@ -149,6 +149,8 @@ class EventReason(StrEnum):
     """A canary broke a gate and lost all its requests."""
     CANARY_ABORTED = "CanaryAborted"
     """Somebody ended a canary."""
+    DRIFT_REPAIRED = "DriftRepaired"
+    """Somebody else changed or removed the object's row in the registry, and it was written again."""
     REMOVED = "Removed"
     """The object left the registry."""
 

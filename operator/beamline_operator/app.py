@@ -41,6 +41,7 @@ from .config import OperatorSettings
 from .core.controller import Controller
 from .core.ports import StoreError
 from .core.reconciler import Reconciler
+from .edges.gaps import Gaps
 from .edges.health_fold import HealthFold
 from .edges.inputs import WatchedInputs
 from .edges.kopf_edge import KopfWatch
@@ -97,7 +98,7 @@ class Operator:
             api, namespaces=settings.scope, identity=settings.own_identity, allowed=lambda: self.lease.valid
         )
         self.deployments = KubernetesDeployments(api, watched=True)
-        self.inputs = WatchedInputs(api, namespaces=settings.scope)
+        self.inputs = WatchedInputs(api, namespaces=settings.scope, silence_s=settings.watch_silence_s)
         self.loop_watch = LoopWatch()
         self.hints = NatsHints(
             LinkSettings(settings.nats_url, "beamline-operator", settings.nats_credentials_file)
@@ -180,6 +181,9 @@ class Operator:
                 on_owned=partial(self._on_owned, controller),
             )
             self.watch.on_failure = lambda reason: over.set()
+            gaps = Gaps(partial(self._close_gap, controller))
+            self.watch.on_gap = gaps.opened
+            stack.push_async_callback(gaps.stop)
             stack.push_async_callback(self.watch.stop)
             await self.watch.start()
             await self._refresh()  # what happened between the first list and the opening of the watches
@@ -208,10 +212,16 @@ class Operator:
         await self.lease.hold()
         over.set()
 
-    async def _refresh(self) -> None:
-        """The truth, listed: kopf does not tell of deletions that happened while a watch was broken."""
+    async def _refresh(self) -> set[tuple[str, str]]:
+        """The truth, listed: kopf does not tell of deletions that happened while a watch was broken. Returns
+        namespace and name of the workloads that changed unseen.
+        """
         await self.store.relist()
-        await relist_owned(self.api, self.deployments, self.settings.scope)
+        return await relist_owned(self.api, self.deployments, self.settings.scope)
+
+    async def _close_gap(self, controller: Controller) -> None:
+        for namespace, name in await self._refresh():
+            controller.enqueue_workload(namespace, name)
 
     def _on_owned(
         self, controller: Controller, kind: str, document: Mapping[str, Any], deleted: bool

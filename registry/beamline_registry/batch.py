@@ -18,8 +18,17 @@ from beamline_contract.projection import ExtensionRecord, PolicyRecord
 from . import instants
 from .canonical import NotStorableError, canonical, stored_form
 from .chain import AuditDraft
-from .changes import Record, changes_between, same_content
-from .port import AuditAction, InvalidRecordError, Outcome, Remove, Upsert, Write, WriteResult
+from .changes import Record, changes_between, digest, same_content
+from .port import (
+    AuditAction,
+    InvalidRecordError,
+    Outcome,
+    Remove,
+    RowIdentity,
+    Upsert,
+    Write,
+    WriteResult,
+)
 
 Key: TypeAlias = tuple[Kind, str]
 
@@ -52,6 +61,13 @@ def kind_of(record: Record) -> Kind:
 def key_of(record: Record) -> Key:
     """Under what a record is stored."""
     return (kind_of(record), record.id)
+
+
+def identity_of(record: Record) -> RowIdentity:
+    """A row as an inventory with contents lists it."""
+    retained = isinstance(record, ExtensionRecord) and record.spec.get("deletionPolicy") == "Retain"
+    whose = (record.uid, record.generation, record.namespace, record.name)
+    return RowIdentity(kind_of(record), record.id, *whose, retained, digest(record))
 
 
 def storable(writes: Sequence[Write]) -> list[Write]:

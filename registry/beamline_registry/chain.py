@@ -46,11 +46,13 @@ class AuditDraft:
         """Whether the newest row of the same object says this already, so that writing again adds nothing.
 
         Two equal changes in a row can't happen: what the first one changed *to* is what the next one changes
-        *from*. Two different ones of one generation can, where a projection depends on other objects.
+        *from*. Two different ones of one generation can, where a projection depends on other objects. A
+        repair of what was done to a table by hand may equal the change before it; its author tells.
         """
         return newest is not None and (
             (newest.generation, newest.action) == (self.generation, self.action)
             and canonical(newest.changes) == canonical(self.changes)
+            and newest.changed_by == self.changed_by
         )
 
 

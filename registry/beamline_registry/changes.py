@@ -7,13 +7,14 @@ somebody forgot.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
 from beamline_contract.projection import ExtensionRecord, PolicyRecord
 
-from .canonical import canonical
+from .canonical import NotStorableError, canonical
 
 Record: TypeAlias = ExtensionRecord | PolicyRecord
 
@@ -43,6 +44,17 @@ def same_content(one: Record, other: Record) -> bool:
         and (not one.created_at or not other.created_at or one.created_at == other.created_at)
         and _content(one) == _content(other)
     )
+
+
+def digest(record: Record) -> str:
+    """The same for any two records that say the same, and for no others. The creation time is left out: not
+    everybody who compares knows it.
+    """
+    try:
+        content = _content(record)
+    except NotStorableError:  # only a table that was written by hand holds such a thing
+        return "unreadable"
+    return hashlib.sha256(record.uid.encode() + b"\0" + content).hexdigest()
 
 
 def changes_between(before: Record | None, after: Record | None) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from beamline_contract.objects import Kind
 from beamline_contract.projection import ExtensionRecord, PolicyRecord
 from beamline_contract.reports import HealthDelta
 
 from . import instants
-from .batch import Key, key_of, kind_of, plan_batch, storable
+from .batch import Key, identity_of, key_of, plan_batch, storable
 from .chain import AuditDraft, Head, check_end, follow, link
 from .changes import Record
 from .port import (
@@ -106,9 +107,17 @@ class MemoryRegistry:
             if ("Extension", entry.extension_id) in self._rows:
                 _fold(self._health.setdefault(entry.extension_id, _Sums()), entry, minute)
 
-    async def inventory(self) -> list[RowIdentity]:
+    async def inventory(self, *, contents: bool = False) -> list[RowIdentity]:
         self._answer()
-        return [_identity(row) for _, row in sorted(self._rows.items())]
+        found = [identity_of(row) for _, row in sorted(self._rows.items())]
+        return found if contents else [row._replace(digest="") for row in found]
+
+    def tamper(self, kind: Kind, object_id: str, row: Record | None) -> None:
+        """What somebody with all rights does to a table by hand: no revision, no audit row, no tombstone."""
+        if row is None:
+            del self._rows[kind, object_id]
+        else:
+            self._rows[kind, object_id] = row
 
     async def compact(self, keep: int, *, epoch: int) -> int:
         self._answer()
@@ -196,8 +205,3 @@ def _says(row: AuditRecord, text: str) -> bool:
     changes = json.dumps(row.changes, ensure_ascii=False)
     said = (row.kind, row.object_id, row.action, row.changed_by, row.request_id, changes)
     return text.lower() in " ".join(said).lower()
-
-
-def _identity(row: Record) -> RowIdentity:
-    retained = isinstance(row, ExtensionRecord) and row.spec.get("deletionPolicy") == "Retain"
-    return RowIdentity(kind_of(row), row.id, row.uid, row.generation, row.namespace, row.name, retained)

@@ -106,7 +106,7 @@ class WriteResult:
 
 
 class RowIdentity(NamedTuple):
-    """Whose row it is: what a full compare with the objects needs, without the content."""
+    """Whose row it is, and what a full compare with the objects needs of its content."""
 
     kind: Kind
     id: str
@@ -116,6 +116,8 @@ class RowIdentity(NamedTuple):
     name: str
     retained: bool = False
     """The row says deletionPolicy Retain: it outlives its object, and no full compare removes it."""
+    digest: str = ""
+    """Of the content, as :func:`.changes.digest` makes it; empty where it was not asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,8 +230,11 @@ class RegistryWriter(Protocol):
         """Adds routers' deltas to ``extension_health``; unknown ids are ignored."""
         ...
 
-    async def inventory(self) -> list[RowIdentity]:
-        """Whose rows the registry holds, in one consistent view, by kind and id."""
+    async def inventory(self, *, contents: bool = False) -> list[RowIdentity]:
+        """Whose rows the registry holds, in one consistent view, by kind and id.
+
+        With ``contents`` each has the digest of what it says, which takes as long as reading all of them.
+        """
         ...
 
     async def compact(self, keep: int, *, epoch: int) -> int:

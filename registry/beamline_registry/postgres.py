@@ -24,7 +24,7 @@ from beamline_contract.reports import HealthDelta
 
 from . import instants
 from .audit_log import verify
-from .batch import BatchPlan, Key, key_of, plan_batch, storable
+from .batch import BatchPlan, Key, identity_of, key_of, plan_batch, storable
 from .chain import AuditDraft, Head, link
 from .changes import Record
 from .health_rows import fold, health_of, health_of_all
@@ -40,7 +40,7 @@ from .port import (
     Write,
     WriteResult,
 )
-from .reader import PostgresReader
+from .reader import ROWS_AT_A_TIME, PostgresReader
 from .rows import (
     EXTENSION,
     INSERT_AUDIT,
@@ -109,8 +109,10 @@ class PostgresRegistry(PostgresReader):
         async with self._turn(epoch) as (connection, _):
             await fold(connection, tallies)
 
-    async def inventory(self) -> list[RowIdentity]:
+    async def inventory(self, *, contents: bool = False) -> list[RowIdentity]:
         """See :meth:`.port.RegistryWriter.inventory`. Fetched in pages of one view."""
+        if contents:
+            return await self._inventory_of_contents()
         query = (
             "SELECT 'Extension' AS kind, id, uid, generation, namespace, name, "
             "coalesce(spec->>'deletionPolicy' = 'Retain', false) AS retained FROM extensions UNION ALL "
@@ -119,6 +121,15 @@ class PostgresRegistry(PostgresReader):
         )
         async with self._database.transaction("repeatable_read", readonly=True, bounded=False) as connection:
             return [RowIdentity(*row) async for row in connection.cursor(query, prefetch=_PAGE)]
+
+    async def _inventory_of_contents(self) -> list[RowIdentity]:
+        """A few rows at a time: the leader goes on reconciling meanwhile."""
+        found: list[RowIdentity] = []
+        async with self._database.transaction("repeatable_read", readonly=True, bounded=False) as connection:
+            for query, record_of in ((SELECT_EXTENSIONS, extension_of), (SELECT_POLICIES, policy_of)):
+                rows = connection.cursor(f"{query} ORDER BY id", prefetch=ROWS_AT_A_TIME)
+                found += [identity_of(record_of(row)) async for row in rows]
+        return found
 
     async def compact(self, keep: int, *, epoch: int) -> int:
         """See :meth:`.port.RegistryWriter.compact`."""

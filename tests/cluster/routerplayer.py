@@ -19,17 +19,19 @@ NEWEST = 1_000_000
 class RouterPlayer:
     """Routers ``r1``, ``r2`` and so on; each serves the newest revision unless it is told otherwise.
 
-    Inside ``async with`` the last status of each is repeated and probes are answered, as routers do;
-    :meth:`silent` ends that.
+    Inside ``async with`` it is connected, the last status of each is repeated and probes are answered, as
+    routers do; :meth:`silent` ends that. Its connection ends with the block, however that ends.
     """
 
-    def __init__(self, nc: Client) -> None:
-        self._nc = nc
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._nc = Client()
         self._sequences: dict[str, int] = {}
         self._last: dict[str, RouterStatus] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> RouterPlayer:
+        await self._nc.connect(self._url)
         self._task = asyncio.create_task(self._repeat())
         await self._nc.subscribe(SUBJECT_ROUTER_PROBE, cb=self._probed)
         return self
@@ -37,8 +39,11 @@ class RouterPlayer:
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None
         self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+        try:
+            with suppress(asyncio.CancelledError):
+                await self._task
+        finally:
+            await self._nc.close()
 
     def silent(self, instance: str) -> None:
         """This one reports no more, without a word."""

@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from nats import connect
 from operatorbench import Bench
 from routerplayer import RouterPlayer
 
@@ -240,8 +239,7 @@ TRIALS: dict[str, Callable[[Trial], Awaitable[None]]] = {
 async def test_canaries_are_judged_by_what_routers_report_and_moved_by_people(
     bench: Bench, nats_server: Any, cluster: Any
 ) -> None:
-    nc = await connect(nats_server.url)
-    async with RouterPlayer(nc) as routers:
+    async with RouterPlayer(nats_server.url) as routers:
         await bench.start()
         for instance in ("r1", "r2"):
             await routers.status(instance)
@@ -272,4 +270,3 @@ async def test_canaries_are_judged_by_what_routers_report_and_moved_by_people(
 
         await bench.until(promoted, "the end of a canary that began under another operator")
         assert (await trials["errors"].canary())["state"] == "RolledBack"
-    await nc.close()

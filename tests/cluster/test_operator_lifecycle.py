@@ -224,16 +224,15 @@ async def test_a_router_on_nats_makes_it_programmed_and_ready(bench: Bench, nats
     await bench.start()
     await bench.extension("guard", workload=None)
     await bench.wait("Extension", "guard", "Synced", "True")
-    nc = await connect(nats_server.url)
-    status = RouterStatus(instance="r1", revision=1_000_000, started_at="2030-01-01T00:00:00Z")
-    await nc.publish("beamline.router.v1.status", status.model_dump_json().encode())
-    await nc.flush()
-    await bench.wait("Extension", "guard", "Ready", "True", "Ready")
-    leaving = status.model_copy(update={"leaving": True})
-    await nc.publish("beamline.router.v1.status", leaving.model_dump_json().encode())
-    await nc.flush()
-    await bench.wait("Extension", "guard", "Programmed", "Unknown", "NoRouters")
-    await nc.close()
+    async with await connect(nats_server.url) as nc:
+        status = RouterStatus(instance="r1", revision=1_000_000, started_at="2030-01-01T00:00:00Z")
+        await nc.publish("beamline.router.v1.status", status.model_dump_json().encode())
+        await nc.flush()
+        await bench.wait("Extension", "guard", "Ready", "True", "Ready")
+        leaving = status.model_copy(update={"leaving": True})
+        await nc.publish("beamline.router.v1.status", leaving.model_dump_json().encode())
+        await nc.flush()
+        await bench.wait("Extension", "guard", "Programmed", "Unknown", "NoRouters")
 
 
 async def test_of_two_operators_one_leads_and_the_other_takes_over(bench: Bench) -> None:

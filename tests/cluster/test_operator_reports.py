@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from controlplane.client import Cluster
-from nats import connect
 from operatorbench import GROUP, Bench
 from routerplayer import RouterPlayer
 
@@ -19,10 +18,8 @@ from beamline_contract.reports import Refused
 
 @pytest.fixture
 async def routers(nats_server: Any) -> AsyncIterator[RouterPlayer]:
-    nc = await connect(nats_server.url)
-    async with RouterPlayer(nc) as player:
+    async with RouterPlayer(nats_server.url) as player:
         yield player
-    await nc.close()
 
 
 class Watch:

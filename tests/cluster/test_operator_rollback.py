@@ -149,3 +149,17 @@ async def test_by_hand_the_message_says_which_revision_was_good_and_nothing_is_c
         assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == BAD
         await bench.extension("guard")
         await bench.wait("Extension", "guard", "WorkloadReady", "True", "WorkloadReady")
+
+
+async def test_a_secret_that_is_missing_is_named_with_its_keys_until_it_is_there(bench: Bench) -> None:
+    needs = {"name": "OPENAI_API_KEY", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "API_KEY"}}}
+    async with PodPlayer(bench.api, bench.namespace, breaks=GOOD, trouble="config") as kubelet:
+        await bench.start()
+        await bench.extension("guard", workload={**WORKLOAD, "env": [needs]})
+        told = await bench.wait("Extension", "guard", "WorkloadReady", "False", "CredentialsMissing")
+        assert 'secret "keys" not found' in told["message"]
+        assert "Create the Secret keys with the key API_KEY (for OPENAI_API_KEY)" in told["message"]
+        await bench.wait("Extension", "guard", "Ready", "False", "CredentialsMissing")
+        await bench.wait("Extension", "guard", "Stalled", "True", "CredentialsMissing")
+        kubelet.spoil("nothing")  # somebody made the Secret
+        await bench.wait("Extension", "guard", "WorkloadReady", "True", "WorkloadReady")

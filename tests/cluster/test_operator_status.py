@@ -39,9 +39,8 @@ class Router:
 
 @pytest.fixture
 async def router(nats_server: Any) -> Any:
-    nc = await connect(nats_server.url)
-    yield Router(nc)
-    await nc.close()
+    async with await connect(nats_server.url) as nc:
+        yield Router(nc)
 
 
 async def policy(bench: Bench, name: str, *providers: dict[str, Any]) -> None:

@@ -165,7 +165,9 @@ async def test_children_that_are_no_longer_wanted_go(bench: Bench) -> None:
         await bench.gone(kind, "guard")
 
 
-async def test_with_an_autoscaler_the_replicas_are_left_alone_also_when_it_comes_later(bench: Bench) -> None:
+async def test_with_an_autoscaler_the_replicas_are_left_alone_also_when_it_comes_later(
+    bench: Bench, cluster: Cluster
+) -> None:
     await ready_bench(bench, replicas=3)
     await bench.until(lambda: bench.get("Deployment", "guard"), "deployment")
     await bench.extension("guard", workload={**WORKLOAD, "replicas": 3, "autoscaling": {"maxReplicas": 9}})
@@ -187,18 +189,39 @@ async def test_with_an_autoscaler_the_replicas_are_left_alone_also_when_it_comes
 
     await bench.until(changed, "the new bound")
     assert await replicas() == 7
+    cluster.kubectl("scale", "-n", bench.namespace, "ext/guard", "--replicas=2")
+    await bench.wait("Extension", "guard", "Synced", "True")
+    assert await replicas() == 7, "what the object says counts again once the autoscaler is gone"
+    await bench.extension("guard", timeoutMs=77, workload={**WORKLOAD, "replicas": 2})
+    await bench.gone("HorizontalPodAutoscaler", "guard")
+
+    async def back() -> bool:
+        return await replicas() == 2
+
+    await bench.until(back, "the object's own count")
 
 
 async def test_kubectl_scale_works_on_an_extension(bench: Bench, cluster: Cluster) -> None:
     await ready_bench(bench)
     await bench.until(lambda: bench.get("Deployment", "guard"), "deployment")
-    cluster.kubectl("scale", "-n", bench.namespace, "ext/guard", "--replicas=4")
+    for count in (4, 0, 1):
+        cluster.kubectl("scale", "-n", bench.namespace, "ext/guard", f"--replicas={count}")
 
-    async def scaled() -> bool:
-        found = await bench.get("Deployment", "guard")
-        return found is not None and found["spec"]["replicas"] == 4
+        async def scaled(count: int = count) -> bool:
+            found = await bench.get("Deployment", "guard")
+            scale = await bench.api.request("GET", bench.path("Extension", "guard") + "/scale")
+            told = scale["status"]
+            assert not told.get("selector") or "app.kubernetes.io/instance=guard" in told["selector"]
+            return (
+                found is not None
+                and found["spec"]["replicas"] == scale["spec"]["replicas"] == count
+                and told["replicas"] == count
+                and bool(told.get("selector"))
+            )
 
-    await bench.until(scaled, "four replicas")
+        await bench.until(scaled, f"{count} replicas, and the scale subresource says so")
+        if not count:
+            await bench.wait("Extension", "guard", "WorkloadReady", "True", "WorkloadScaledToZero")
 
 
 @pytest.mark.parametrize("kind", ["ServiceAccount", "Service", "NetworkPolicy"])

@@ -71,9 +71,27 @@ async def conflicted(world: Any) -> Any:
     return key
 
 
-@case("suspended", "InProgress", "Suspended", Reason.SUSPENDED)
+@case("suspended from its first day", "Current", "Suspended", Reason.SUSPENDED)
 async def suspended(world: Any) -> Any:
     key = world.extension(suspend=True)
+    await world.settle()
+    return key
+
+
+@case("suspended while it was ready", "Current", "Suspended", Reason.SUSPENDED)
+async def suspended_ready(world: Any) -> Any:
+    await served(world)
+    key = world.extension(suspend=True, timeoutMs=7)
+    await world.settle()
+    return key
+
+
+@case("suspended while it was not ready", "Failed", "Suspended", Reason.SUSPENDED)
+async def suspended_unready(world: Any) -> Any:
+    await refused(world)
+    world.extension(suspend=True)
+    await world.settle()
+    key = world.extension(suspend=True, timeoutMs=7)
     await world.settle()
     return key
 
@@ -252,7 +270,7 @@ async def workload_refused(world: Any) -> Any:
     return key
 
 
-@case("a suspended canary", "InProgress", "Suspended", Reason.SUSPENDED)
+@case("a suspended canary", "Current", "Suspended", Reason.SUSPENDED)
 async def canary_suspended(world: Any) -> Any:
     await _canary(world)
     canary = {"steps": [{"weight": 10, "pauseSeconds": 30}], "gates": {"minSamples": 5}}

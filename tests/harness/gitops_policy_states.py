@@ -126,7 +126,7 @@ async def policy_conflicted(world: Any) -> Any:
     return key
 
 
-@case("a suspended policy", "InProgress", "Suspended", Reason.SUSPENDED)
+@case("a suspended policy", "Current", "Suspended", Reason.SUSPENDED)
 async def policy_suspended(world: Any) -> Any:
     return await _policy(world, suspend=True)
 

@@ -9,8 +9,8 @@ router's report (:meth:`Controller.on_router_report`), its own timer, the full c
 passed on.
 
 The full compare repairs what was missed, in all directions: rows and workloads without an object are removed,
-objects whose row is missing or not theirs are written again, and every object is looked at once with all that
-it owns, spread over a while.
+rows that are missing or say something else are written again, and every object is looked at once with all
+that it owns, spread over a while.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from typing import Final
 import structlog
 
 from beamline_contract.names import object_id
-from beamline_contract.objects import KINDS, Extension, Kind, ObjectKey
+from beamline_contract.objects import Extension, Kind, ObjectKey
 from beamline_contract.reports import RouterHealth, RouterStatus
-from beamline_registry.port import FencedError, RegistryError, RegistryWriter, Remove
+from beamline_registry.port import FencedError, RegistryError, RegistryWriter
 from beamline_sdk.deployment.port import DeploymentError
 
+from .drift import RowCompare
 from .health import SLOT_S
 from .ports import Hints, ObjectStore, StoreError
 from .queue import Clock, WorkQueue
@@ -44,7 +45,6 @@ CROWD: Final = 32
 STOP_GRACE_S: Final = 10.0
 KEPT_REVISIONS: Final = 10_000
 """Tombstones of so many revisions stay; a router that was away for longer reads everything once."""
-_SWEEP: Final = "beamline-operator (orphan sweep)"
 
 _log = structlog.get_logger()
 
@@ -66,7 +66,7 @@ class Controller:
         *,
         workers: int = 4,
         resync_s: float = RESYNC_S,
-        refresh: Callable[[], Awaitable[None]] | None = None,
+        refresh: Callable[[], Awaitable[object]] | None = None,
         on_fenced: Callable[[], None] | None = None,
         observe: Callable[[ObjectKey, str, float], None] | None = None,
         clock: Clock | None = None,
@@ -87,6 +87,7 @@ class Controller:
         self._fenced = False
         self.queue = WorkQueue(clock, jitter=jitter)
         self.drift_repairs = 0
+        self._rows = RowCompare(store, registry, reconciler, self.queue)
         self.fenced: str | None = None
         """What the registry said when it turned out that another operator writes."""
         reconciler.notify = self._enqueue_later
@@ -219,29 +220,12 @@ class Controller:
             await asyncio.wait_for(self._reconciler.batcher.stop(), STOP_GRACE_S)
         self.queue.close()
 
-    async def sweep(self) -> int:
-        """Removes rows and workloads without an object, and has rows written again that are not as this
-        process left them. Returns how many there were. Raises ``RegistryError`` and ``DeploymentError``.
+    async def sweep(self, *, contents: bool = False) -> int:
+        """Removes rows and workloads without an object, and puts back rows that are not as this process left
+        them (:mod:`.drift`). Returns how many there were. Raises ``RegistryError`` and ``DeploymentError``.
         """
-        inventory = await self._registry.inventory()
-        present = set(self._present())
-        rows = {ObjectKey(row.kind, row.namespace, row.name): row for row in inventory}
-        repaired = 0
-        for key, row in rows.items():
-            if key in present or row.retained:
-                continue
-            _log.warning("drift.orphan_row", object=str(key), id=row.id)
-            remove = Remove(row.kind, row.id, row.uid, row.generation, changed_by=_SWEEP)
-            await self._reconciler.batcher.submit(remove)
-            repaired += 1
-        for key, known in self._reconciler.ledger.items():
-            held = rows.get(key)
-            if held is None or (held.uid, held.generation) != (known.record.uid, known.record.generation):
-                _log.warning("drift.row_missing", object=str(key))
-                self._reconciler.ledger.forget(key)
-                self.queue.add(key)
-                repaired += 1
-        repaired += await self._reconciler.sweep_workloads({key for key, row in rows.items() if row.retained})
+        repaired = await self._rows.run(contents=contents)
+        repaired += await self._reconciler.sweep_workloads(self._rows.retained)
         self.drift_repairs += repaired
         return repaired
 
@@ -249,15 +233,10 @@ class Controller:
         """One full compare. Returns how much had to be repaired. Raises ``RegistryError`` and
         ``DeploymentError``.
         """
-        repaired = await self.sweep()
+        repaired = await self.sweep(contents=True)
         await self._registry.compact(KEPT_REVISIONS, epoch=self._reconciler.epoch)
         self._spread(self._reconciler.learn())
         return repaired
-
-    def _present(self) -> Iterable[ObjectKey]:
-        for kind in KINDS:
-            for stored in self._store.list(kind):
-                yield stored.key
 
     def _spread(self, keys: Iterable[ObjectKey]) -> None:
         """Looks at many keys without a herd: a thousand a second at most, over at most :data:`SPREAD_S`."""
@@ -272,7 +251,7 @@ class Controller:
 
     async def _resync(self) -> None:
         """A sweep first: an object may have gone, without a finalizer yet, while nobody watched."""
-        work = self.sweep
+        work: Callable[[], Awaitable[int]] = self.sweep
         while True:
             try:
                 await work()
@@ -316,7 +295,7 @@ class Controller:
         try:
             wake = await self._reconciler.reconcile(key)
         except RetryLater as error:
-            delay = self.queue.retry(key)
+            delay = self.queue.retry(key, soon=error.soon)
             _log.info("reconcile.later", object=str(key), reason=str(error), delay_s=round(delay, 2))
             return "retry"
         except FencedError as error:

@@ -20,11 +20,13 @@ from .checks import judge
 from .checks.synced import is_acceptable
 from .plan import Plan
 from .settings import ReconcileSettings
-from .status import assemble, conditions_of, events
-from .view import Decided, View
+from .status import assemble, events
+from .view import Decided, View, conditions_of
 from .workload import released
 
 _AT_REST: Final = frozenset({Phase.READY, Phase.SCALED_TO_ZERO})
+_UNSETTLED: Final = frozenset({Reason.WORKLOAD_PROGRESSING, Reason.CREDENTIALS_MISSING})
+"""No event tells what pods wait for next: of a Secret that is there now, a key may be missing."""
 
 
 def decide(view: View, settings: ReconcileSettings) -> Plan:
@@ -97,7 +99,7 @@ def _requeue(view: View, decided: Decided, settings: ReconcileSettings) -> float
     """What no event announces: the end of a rollout, and of what is in the way of this object."""
     workload = decided.get(ConditionType.WORKLOAD_READY)
     waits: list[float] = []
-    if workload is not None and workload.reason is Reason.WORKLOAD_PROGRESSING:
+    if workload is not None and workload.reason in _UNSETTLED:
         waits.append(settings.workload_poll_s)
     if view.rollback is not None and (view.workload is None or view.workload.phase not in _AT_REST):
         waits.append(settings.workload_poll_s)

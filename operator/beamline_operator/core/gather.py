@@ -119,12 +119,15 @@ class Gatherer:
         desired = asked
         if back is not None and good is not None:
             desired = self._returned(extension, good)
+        if attempts.workload_unread:
+            return _Work(desired, None, good, back), attempts
         try:
             observed = await self._deployments.get_status(
                 extension.metadata.namespace, extension.metadata.name, desired
             )
         except DeploymentError as error:
-            return _Work(desired, None, good, back), _with_deploy_fault(attempts, error)
+            unread = replace(_with_deploy_fault(attempts, error), workload_unread=True)
+            return _Work(desired, None, good, back), unread
         if back is None and not extension.spec.suspend:
             verdict = judged(extension, revision, asked, observed, now)
             if verdict is not None:

@@ -23,11 +23,14 @@ StoredObject: TypeAlias = references.StoredObject
 
 
 class StoreError(Exception):
-    """The store refused or does not answer. ``retryable`` is false where trying again can't help."""
+    """The store refused or does not answer. ``retryable`` is false where trying again can't help; ``soon``
+    where the attempt only looked, and the next one can do it.
+    """
 
-    def __init__(self, message: str, *, retryable: bool = True) -> None:
+    def __init__(self, message: str, *, retryable: bool = True, soon: bool = False) -> None:
         super().__init__(message)
         self.retryable = retryable
+        self.soon = soon
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ There are two lanes. What somebody waits for (an object that is new, changed or 
 said about the rest (routers' reports, timers, the full compare), so that a mass of changes is served before
 all of it is described. Of eight keys at least one is from the other lane, so neither ever stands still.
 
-A failing key comes back after a delay that doubles from one second to three with jitter, whatever wakes it
-meanwhile: never more than one attempt a second per key, and never more than five seconds late once what
-failed works again.
+A failing key comes back after a delay that doubles from one second to two and a half, with jitter up to
+three, whatever wakes it meanwhile: never more than one attempt a second per key, and never more than five
+seconds late once what failed works again, also where that takes two attempts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Final, Protocol
 from beamline_contract.objects import ObjectKey
 
 BACKOFF_FIRST_S: Final = 1.0
-BACKOFF_CAP_S: Final = 3.0
+BACKOFF_CAP_S: Final = 2.5
 JITTER: Final = 0.2
 """A delay is lengthened by up to this share, never shortened."""
 SHARE: Final = 8
@@ -102,10 +102,13 @@ class WorkQueue:
             known[1].cancel()
         self._timers[key] = (due, clock.call_later(delay_s, self._fire, key))
 
-    def retry(self, key: ObjectKey) -> float:
-        """``key`` failed: it is due after a growing delay, which is returned."""
-        failures = self._failures.get(key, 0)
-        self._failures[key] = failures + 1
+    def retry(self, key: ObjectKey, *, soon: bool = False) -> float:
+        """``key`` failed: it is due after a growing delay, which is returned; ``soon``: after the first one,
+        because the attempt was only half of one.
+        """
+        failures = 0 if soon else self._failures.get(key, 0)
+        if not soon:
+            self._failures[key] = failures + 1
         base = min(BACKOFF_FIRST_S * 2.0 ** min(failures, 16), BACKOFF_CAP_S)
         delay = base * (1 + JITTER * self._jitter())
         self._not_before[key] = self._time() + BACKOFF_FIRST_S
@@ -122,6 +125,10 @@ class WorkQueue:
     def failures(self, key: ObjectKey) -> int:
         """Failures in a row."""
         return self._failures.get(key, 0)
+
+    def busy(self, key: ObjectKey) -> bool:
+        """Whether ``key`` is worked on, or failed and waits for another attempt."""
+        return key in self._processing or key in self._not_before
 
     async def get(self) -> ObjectKey:
         """The next key; call :meth:`done` when it has been worked on."""

@@ -49,7 +49,11 @@ _log = structlog.get_logger()
 
 
 class RetryLater(Exception):  # noqa: N818 -- a scheduling decision, not a fault of the program
-    """Something did not answer; the same reconcile may succeed later."""
+    """Something did not answer; the same reconcile may succeed later, ``soon`` with the next request."""
+
+    def __init__(self, message: str, *, soon: bool = False) -> None:
+        super().__init__(message)
+        self.soon = soon
 
 
 class Reconciler:
@@ -140,7 +144,7 @@ class Reconciler:
                 return await self._passes(key)
         except StoreError as error:
             if error.retryable:
-                raise RetryLater(str(error)) from error
+                raise RetryLater(str(error), soon=error.soon) from error
             _log.error("reconcile.store_refused", object=str(key), error=str(error))
             return None
         finally:
@@ -176,6 +180,7 @@ class Reconciler:
         if view is None:
             await self._bury(key)
             return None
+        attempts = view.attempts
         view = await self._begun(key, view)
         for _ in range(MAX_STEPS):
             plan = decide(view, self._settings)

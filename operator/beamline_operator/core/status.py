@@ -20,7 +20,7 @@ from .canary import State, remembered
 from .checks.programmed import serving_routers
 from .health import from_status
 from .ports import Event
-from .view import MAX_ANNOTATION, RECONCILE_AT, Decided, Finding, View, unknown
+from .view import MAX_ANNOTATION, RECONCILE_AT, Decided, Finding, View, conditions_of, unknown
 
 MAX_MESSAGE: Final = 4096
 MAX_WARNINGS: Final = 32
@@ -164,11 +164,6 @@ _FROZEN_WHILE_SUSPENDED: Final = frozenset(
 )
 
 
-def conditions_of(status: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Conditions by type."""
-    return {str(item.get("type")): item for item in status.get("conditions") or ()}
-
-
 def timestamp(moment: datetime) -> str:
     """RFC 3339 UTC in whole seconds, as Kubernetes writes it."""
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -179,6 +174,7 @@ _TOLD: Final[tuple[tuple[ConditionType, str, Reason | None, EventReason], ...]] 
     (ConditionType.RESOLVED_REFS, "False", None, EventReason.REFS_UNRESOLVED),
     (ConditionType.SYNCED, "True", None, EventReason.SYNCED),
     (ConditionType.WORKLOAD_READY, "False", Reason.WORKLOAD_FAILED, EventReason.WORKLOAD_FAILED),
+    (ConditionType.WORKLOAD_READY, "False", Reason.CREDENTIALS_MISSING, EventReason.WORKLOAD_FAILED),
     (ConditionType.WORKLOAD_READY, "False", Reason.WORKLOAD_ROLLED_BACK, EventReason.WORKLOAD_ROLLED_BACK),
     (ConditionType.PROGRAMMED, "False", Reason.REFUSED, EventReason.REFUSED),
     (ConditionType.PROGRAMMED, "True", None, EventReason.PROGRAMMED),

@@ -55,6 +55,8 @@ class Attempts:
     deployed: str | None = None
     """Hash of the workload that was applied."""
     deploy_fault: str | None = None
+    workload_unread: bool = False
+    """The world did not say how the workload is; it is not asked again in this pass."""
     deploy_retryable: bool = True
     deploy_conflict: bool = False
     """Something that somebody else made stands where the workload should."""
@@ -182,6 +184,11 @@ class Finding:
     @property
     def holds(self) -> bool:
         return self.status == "True"
+
+
+def conditions_of(status: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Conditions by type, as they were told last."""
+    return {str(item.get("type")): item for item in status.get("conditions") or ()}
 
 
 Decided: TypeAlias = Mapping[ConditionType, Finding]

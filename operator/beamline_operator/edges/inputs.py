@@ -4,15 +4,17 @@ A Secret or ConfigMap with the label ``beamline.io/roll: "true"`` rolls the work
 changes. Nothing else is watched, and of these only the metadata is asked for: the API server is told so in
 the ``Accept`` header and leaves the data out, so no secret value ever enters this process.
 
-One task per resource and namespace: list, then watch from there; a watch that ends is opened again, one that
-broke begins with a list. Where the operator may not list them (403) the feature is off for that resource,
-which is logged once per term; rights that come later are noticed by the next try, a minute later.
+One task per resource and namespace: list, then watch from there; a watch that ends, or says nothing for
+:data:`SILENCE_S`, is opened again, one that broke begins with a list. Where the operator may not list them
+(403) the feature is off for that resource, which is logged once per term; rights that come later are noticed
+by the next try, a minute later.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import structlog
@@ -25,6 +27,8 @@ from ..core.ports import StoreError
 ROLL_LABEL: Final = f"{GROUP}/roll"
 RESOURCES: Final[dict[str, str]] = {"Secret": "secrets", "ConfigMap": "configmaps"}
 BREAK_S: Final = 1.0
+SILENCE_S: Final = 4.0
+"""As for the other watches (:mod:`.kopf_edge`)."""
 FORBIDDEN_S: Final = 60.0
 _SELECTOR: Final = f"{ROLL_LABEL}=true"
 
@@ -34,10 +38,11 @@ _log = structlog.get_logger()
 class WatchedInputs:
     """Versions by kind, namespace and name. ``on_change`` hears (kind, namespace, name)."""
 
-    def __init__(self, api: KubeApi, *, namespaces: Sequence[str] = ()) -> None:
+    def __init__(self, api: KubeApi, *, namespaces: Sequence[str] = (), silence_s: float = SILENCE_S) -> None:
         self.on_change: Callable[[str, str, str], None] = lambda kind, namespace, name: None
         self._api = api
         self._namespaces = tuple(namespaces) or ("",)
+        self._silence_s = silence_s
         self._versions: dict[tuple[str, str, str], str] = {}
         self._resume: dict[tuple[str, str], str] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -77,13 +82,21 @@ class WatchedInputs:
             try:
                 if (kind, namespace) not in self._resume:
                     await self._list(kind, namespace)
-                async for event in self._events(kind, namespace):
-                    self._take(kind, namespace, event)
+                await self._listen(kind, namespace)
             except KubeError as error:
                 self._resume.pop((kind, namespace), None)
                 pause = FORBIDDEN_S if error.status == 403 else BREAK_S
                 _log.debug("inputs.watch_broke", resource=RESOURCES[kind], reason=str(error))
             await asyncio.sleep(pause)
+
+    async def _listen(self, kind: str, namespace: str) -> None:
+        """Takes in one watch, until it ends or has said nothing for too long."""
+        now = asyncio.get_running_loop().time
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._silence_s) as silence:
+                async for event in self._events(kind, namespace):
+                    silence.reschedule(now() + self._silence_s)
+                    self._take(kind, namespace, event)
 
     async def _events(self, kind: str, namespace: str) -> AsyncIterator[Mapping[str, Any]]:
         params: dict[str, str | int] = {

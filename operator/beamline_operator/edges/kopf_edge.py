@@ -1,7 +1,8 @@
 """kopf as the source of events, and nothing else.
 
 kopf knows how to keep watches alive: lists in pages, bookmarks, 410, silent streams, rotating credentials.
-That is all it is asked for. Its handlers here are plain spies (``on.event``): they write no annotation, no
+That is all it is asked for, through a session that leaves out what it would not survive
+(:mod:`.kopf_session`). Its handlers here are plain spies (``on.event``): they write no annotation, no
 finalizer and no progress to any object, and peering is off (the Lease decides who leads).
 
 It runs in a thread with a loop of its own, for two reasons: when kopf stops, it cancels every task of its
@@ -25,7 +26,7 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import aiohttp
 import kopf
@@ -37,11 +38,14 @@ from beamline_sdk.deployment.kube_api import KubeApi
 from beamline_sdk.deployment.kubernetes import LABEL_SELECTOR
 from beamline_sdk.deployment.manifests import PATHS, resource_of
 
+from .kopf_session import RECONNECT_S, WatchSession
+
 START_TIMEOUT_S: Final = 30.0
 SILENCE_S: Final = 4.0
 """A watch that said nothing for so long, no bookmark either, is opened again from where it stood."""
-RECONNECT_S: Final = 1.0
-"""Between two watches of one resource: a server that ends each at once is not asked more often."""
+REQUEST_S: Final = 10.0
+CONNECT_S: Final = 3.0
+"""kopf waits five minutes for the answer to a list, and for a connection as long as the kernel does."""
 STOP_TIMEOUT_S: Final = 10.0
 AT_A_TIME: Final = 32
 """Events that are taken in before the loop turns."""
@@ -72,10 +76,13 @@ class KopfWatch:
     ) -> None:
         self.failure: str | None = None
         self.on_failure: Callable[[str], None] = lambda reason: None
+        self.on_gap: Callable[[], None] = lambda: None
+        """Something may have been deleted without a word."""
         self.events = 0
         self.last_event: float | None = None
         self._api = api
         self._namespaces = tuple(namespaces)
+        self._listed: set[str] = set()
         self._silence_s = silence_s
         self._on_object = on_object
         self._on_owned = on_owned
@@ -163,7 +170,7 @@ class KopfWatch:
             return spy_owned
 
         async def login(**_: Any) -> kopf.AiohttpSession:
-            return _session(_Login(**await _credentials(self._api)))
+            return _session(_Login(**await _credentials(self._api)), self._gap, self._listed)
 
         for plural in PLURAL.values():
             kopf.on.event(GROUP, VERSION, plural, registry=registry, id=f"watch-{plural}")(spy)
@@ -172,6 +179,10 @@ class KopfWatch:
             kopf.on.event(group, version, plural, registry=registry, id=f"watch-{plural}")(spy_on(kind))
         kopf.on.login(registry=registry, id="login")(login)
         return registry
+
+    def _gap(self) -> None:
+        """In kopf's thread."""
+        self._cross(self.on_gap)
 
     def _post(self, to: Callable[[Mapping[str, Any], bool], None], event: Any) -> None:
         """In kopf's thread."""
@@ -224,6 +235,8 @@ def _settings(silence_s: float) -> kopf.OperatorSettings:
     settings.watching.inactivity_timeout = silence_s
     settings.watching.reconnect_backoff = RECONNECT_S
     settings.networking.error_backoffs = _Backoffs()
+    settings.networking.request_timeout = REQUEST_S
+    settings.networking.connect_timeout = CONNECT_S
     settings.persistence.diffbase_storage = _NoDiff()
     for kind in PATHS:
         settings.watching.label_selectors[resource_of(kind)[2]] = LABEL_SELECTOR
@@ -265,28 +278,14 @@ class _Login(kopf.ConnectionInfo):
         return context
 
 
-def _session(info: kopf.ConnectionInfo) -> kopf.AiohttpSession:
-    """A session that opens a watch of one resource once in :data:`RECONNECT_S` at most. kopf itself opens one
-    that the server ended properly again at once, hundreds of times a second where it ends each at once.
-    """
-    opened: dict[str, float] = {}
-
-    async def pace(_: Any, __: Any, params: aiohttp.TraceRequestStartParams) -> None:
-        if "watch" not in params.url.query:
-            return
-        now = asyncio.get_running_loop().time()
-        due = max(now, opened.get(params.url.path, float("-inf")) + RECONNECT_S)
-        opened[params.url.path] = due
-        await asyncio.sleep(due - now)
-
-    trace = aiohttp.TraceConfig()
-    trace.on_request_start.append(pace)
+def _session(info: kopf.ConnectionInfo, on_gap: Callable[[], None], listed: set[str]) -> kopf.AiohttpSession:
     session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
-        headers=info.as_http_headers(),
-        trace_configs=[trace],
+        connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()), headers=info.as_http_headers()
     )
-    return kopf.AiohttpSession(server=info.server, aiohttp_session=session)
+    return kopf.AiohttpSession(
+        server=info.server,
+        aiohttp_session=cast(aiohttp.ClientSession, WatchSession(session, on_gap, listed)),
+    )
 
 
 async def _credentials(api: KubeApi) -> dict[str, Any]:

@@ -127,7 +127,9 @@ class KubeStore:
             await self._refresh(key)
             known, current = current, self._objects.get(key)
             if current is not None and current.metadata.resource_version == known.metadata.resource_version:
-                raise StoreError(f"the finalizer of {key} is refused although nobody changed the object")
+                raise StoreError(
+                    f"the finalizer of {key} was refused although nobody changed the object", soon=True
+                )
         if current is None or (FINALIZER in current.metadata.finalizers) == present:
             return
         others = [name for name in current.metadata.finalizers if name != FINALIZER]

@@ -4,8 +4,8 @@ A candidate takes the Lease when nobody holds it, or when it has seen no renewal
 own clock* (the timestamps in the Lease are another machine's and never compared). The holder renews every
 ``retry_s`` and gives up leading when it could not for ``renew_s``, three seconds before anybody else may take
 over. A standby looks every ``retry_s`` as well, so a leader that vanishes is replaced after the duration and
-twice that, which leaves one of 15 seconds for the new term to begin. Every write carries the resourceVersion
-that was read, so two candidates can't both succeed.
+twice that, which leaves three of 15 seconds for the new term to begin. Every write carries the
+resourceVersion that was read, so two candidates can't both succeed.
 
 The Lease alone does not stop a leader that sleeps past its end and wakes up: that is what the registry's
 epoch is for, and :attr:`Lease.valid`, which every write to the API server asks first. It is monotonic time
@@ -26,8 +26,8 @@ import structlog
 from beamline_contract.names import FIELD_MANAGER
 from beamline_sdk.deployment.kube_api import KubeApi, KubeError
 
-DURATION_S: Final = 11.0
-RENEW_S: Final = 8.0
+DURATION_S: Final = 9.0
+RENEW_S: Final = 6.0
 RETRY_S: Final = 1.5
 
 _log = structlog.get_logger()

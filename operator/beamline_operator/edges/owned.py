@@ -12,8 +12,13 @@ from beamline_sdk.deployment.manifests import PATHS, collection_of
 from ..core.ports import StoreError
 
 
-async def relist_owned(api: KubeApi, deployments: KubernetesDeployments, namespaces: Sequence[str]) -> None:
-    """Reads every kind, page by page, into ``deployments``. Raises :class:`StoreError`."""
+async def relist_owned(
+    api: KubeApi, deployments: KubernetesDeployments, namespaces: Sequence[str]
+) -> set[tuple[str, str]]:
+    """Reads every kind, page by page, into ``deployments``. Returns namespace and name of the workloads that
+    changed unseen. Raises :class:`StoreError`.
+    """
+    changed: set[tuple[str, str]] = set()
     for kind in PATHS:
         found: list[Mapping[str, Any]] = []
         for namespace in namespaces or ("",):
@@ -24,4 +29,5 @@ async def relist_owned(api: KubeApi, deployments: KubernetesDeployments, namespa
                 raise StoreError(
                     f"objects of kind {kind} can't be listed: {error}", retryable=error.retryable
                 ) from error
-        deployments.relist(kind, found)
+        changed |= deployments.relist(kind, found)
+    return changed

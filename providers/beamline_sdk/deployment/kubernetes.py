@@ -86,13 +86,22 @@ class KubernetesDeployments:
         elif _version(document) >= _version(known):
             self._remember(place, document)
 
-    def relist(self, kind: str, documents: Iterable[Mapping[str, Any]]) -> None:
-        """Takes in a full list of one kind; what is not in it is gone."""
+    def relist(self, kind: str, documents: Iterable[Mapping[str, Any]]) -> set[tuple[str, str]]:
+        """Takes in a full list of one kind; what is not in it is gone. Returns namespace and name of whatever
+        is not as it was last seen.
+        """
         listed = {_place(kind, document): document for document in documents}
-        for place in [place for place in self._seen if place[0] == kind and place not in listed]:
+        gone = {place for place in self._seen if place[0] == kind and place not in listed}
+        for place in gone:
             del self._seen[place]
-        for document in listed.values():
-            self.observe(kind, document)
+        newer = {
+            place
+            for place, document in listed.items()
+            if _version(document) > _version(self._seen.get(place))
+        }
+        for place in newer:
+            self._remember(place, listed[place])
+        return {(namespace, name) for _, namespace, name in gone | newer}
 
     async def deploy(self, request: DeploymentRequest) -> None:
         """Applies all objects of a workload and removes those that are no longer wanted. Raises

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from .credentials import missing_input
 from .port import DeploymentStatus, Phase
 
 _IMAGE: Final = frozenset(
@@ -57,9 +58,9 @@ def phase_of(deployment: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -
     failure = conditions.get("ReplicaFailure", {})
     if failure.get("status") == "True":
         return Phase.FAILED, f"Pods can't be created: {str(failure.get('message', ''))[:MAX_DETAIL]}"
-    fatal, waiting = trouble(pods)
+    phase, fatal, waiting = trouble(pods)
     if fatal:
-        return Phase.FAILED, fatal
+        return phase, fatal
     if conditions.get("Progressing", {}).get("reason") == "ProgressDeadlineExceeded":
         seconds = deployment.get("spec", {}).get("progressDeadlineSeconds", 600)
         why = waiting or (
@@ -90,8 +91,8 @@ def status_of(
     )
 
 
-def trouble(pods: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
-    """(what keeps pods from ever becoming ready, what they wait for), each a sentence or empty."""
+def trouble(pods: Iterable[Mapping[str, Any]]) -> tuple[Phase, str, str]:
+    """(phase, what keeps pods from ever becoming ready, what they wait for), each a sentence or empty."""
     waiting = ""
     for pod in pods:
         if pod.get("metadata", {}).get("deletionTimestamp"):
@@ -100,11 +101,26 @@ def trouble(pods: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
         for container in status.get("containerStatuses") or ():
             fatal = _fatal(container)
             if fatal:
-                return fatal, ""
+                return _worded(container, fatal, pod)
         for condition in status.get("conditions") or ():
             if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
                 waiting = "No node can take a pod: " + str(condition.get("message", ""))[:MAX_DETAIL]
-    return "", waiting
+    return Phase.PROGRESSING, "", waiting
+
+
+def _worded(container: Mapping[str, Any], fatal: str, pod: Mapping[str, Any]) -> tuple[Phase, str, str]:
+    """A Secret or ConfigMap that is missing is named with what is asked of it."""
+    waiting = container.get("state", {}).get("waiting") or {}
+    missing = (
+        missing_input(str(waiting.get("message", "")), pod)
+        if waiting.get("reason") == "CreateContainerConfigError"
+        else None
+    )
+    if missing is None:
+        return Phase.FAILED, fatal, ""
+    kind, remedy = missing
+    phase = Phase.CREDENTIALS_MISSING if kind == "Secret" else Phase.FAILED
+    return phase, f"{fatal.rstrip('.')}. {remedy}", ""
 
 
 def _fatal(container: Mapping[str, Any]) -> str:

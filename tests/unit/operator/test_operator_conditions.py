@@ -310,7 +310,7 @@ async def test_suspend_changes_nothing_but_ready(world: Any) -> None:
     deployed = len(world.deployments.deployed)
     world.extension("guard", workload={"image": "other:2"}, timeoutMs=200, suspend=True)
     await world.settle()
-    assert world.verdict(key, "Ready") == ("Unknown", "Suspended")
+    assert world.verdict(key, "Ready") == ("True", "Suspended"), "it is left as it is, as asked"
     assert world.store.condition(key, "Synced")["observedGeneration"] == 1, "still speaks of what is served"
     assert (await world.rows())["guard"].timeout_ms == 100
     assert len(world.deployments.deployed) == deployed

@@ -73,8 +73,8 @@ async def test_working_on_a_key_drops_its_timer(queue: WorkQueue, clock: ManualC
     assert len(queue) == 0
 
 
-async def test_delays_double_to_three_seconds_with_jitter_upwards(queue: WorkQueue) -> None:
-    assert [round(queue.retry(A), 2) for _ in range(4)] == [1.1, 2.2, 3.3, 3.3]
+async def test_delays_double_to_two_and_a_half_seconds_with_jitter_upwards(queue: WorkQueue) -> None:
+    assert [round(queue.retry(A), 2) for _ in range(4)] == [1.1, 2.2, 2.75, 2.75]
     queue.forget(A)
     assert round(queue.retry(A), 2) == 1.1
 

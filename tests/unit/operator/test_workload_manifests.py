@@ -110,6 +110,26 @@ def pod(reason: str, /, **last: Any) -> dict[str, Any]:
     return {"status": {"containerStatuses": [{**state, "lastState": {"terminated": last} if last else {}}]}}
 
 
+def unstarted(message: str) -> dict[str, Any]:
+    """A pod with variables from a Secret and a ConfigMap, of which the kubelet says ``message``."""
+
+    def variable(name: str, kind: str, source: str, key: str, **more: Any) -> dict[str, Any]:
+        return {"name": name, "valueFrom": {kind: {"name": source, "key": key, **more}}}
+
+    env = [
+        variable("OPENAI_API_KEY", "secretKeyRef", "keys", "API_KEY"),
+        variable("OPENAI_ORG", "secretKeyRef", "keys", "ORG"),
+        variable("TRACE", "secretKeyRef", "keys", "trace", optional=True),
+        variable("OTHER", "secretKeyRef", "other", "x"),
+        variable("LEVEL", "configMapKeyRef", "settings", "level"),
+    ]
+    waiting = {"reason": "CreateContainerConfigError", "message": message}
+    return {
+        "spec": {"containers": [{"env": env}]},
+        "status": {"containerStatuses": [{"image": "x:1", "state": {"waiting": waiting}}]},
+    }
+
+
 def restarted(times: int, **last: Any) -> dict[str, Any]:
     """A pod whose container runs at the moment."""
     now = {"image": "x:1", "ready": False, "restartCount": times, "state": {"running": {}}}
@@ -153,7 +173,30 @@ DEADLINE = [{"type": "Progressing", "status": "False", "reason": "ProgressDeadli
             "raise that", id="out of memory",
         ),
         pytest.param(
-            deployment(), [pod("CreateContainerConfigError")], Phase.FAILED, "can't be started", id="Secret"
+            deployment(), [pod("CreateContainerConfigError")], Phase.CREDENTIALS_MISSING,
+            "can't be started: secret \"keys\" not found. Create the Secret keys, or make the reference "
+            "optional.", id="a Secret of envFrom",
+        ),
+        pytest.param(
+            deployment(), [unstarted('secret "keys" not found')], Phase.CREDENTIALS_MISSING,
+            "Create the Secret keys with the keys API_KEY (for OPENAI_API_KEY), ORG (for OPENAI_ORG), or",
+            id="a Secret of variables, without those that are optional",
+        ),
+        pytest.param(
+            deployment(), [unstarted("couldn't find key ORG in Secret ns/keys")], Phase.CREDENTIALS_MISSING,
+            "Put the key ORG (for OPENAI_ORG) into the Secret keys, or", id="a key of a Secret",
+        ),
+        pytest.param(
+            deployment(), [unstarted("couldn't find key level in ConfigMap ns/settings")], Phase.FAILED,
+            "Put the key level (for LEVEL) into the ConfigMap settings, or", id="a key of a ConfigMap",
+        ),
+        pytest.param(
+            deployment(), [unstarted('configmap "settings" not found')], Phase.FAILED,
+            "Create the ConfigMap settings with the key level (for LEVEL), or", id="a ConfigMap",
+        ),
+        pytest.param(
+            deployment(), [unstarted("container has runAsNonRoot and image will run as root")], Phase.FAILED,
+            "can't be started: container has runAsNonRoot", id="an image that runs as root",
         ),
         pytest.param(
             deployment(conditions=DEADLINE), [], Phase.FAILED, "no progress within 600 s", id="deadline"

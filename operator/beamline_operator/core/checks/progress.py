@@ -33,8 +33,11 @@ _UNDER_WAY: Final = frozenset(
 
 def needs_a_person(view: View, decided: Decided) -> Finding | None:
     """Something that trying again can't change."""
-    if view.suspended or view.object.metadata.deleting:
+    if view.object.metadata.deleting:
         return None
+    if view.suspended:
+        finding = decided[ConditionType.READY]
+        return None if finding.holds else yes(finding.reason, finding.message)
     for condition, finding in decided.items():
         if (
             condition is not ConditionType.READY
@@ -66,10 +69,10 @@ def is_under_way(view: View, decided: Decided) -> Finding | None:
     return None
 
 
-def canary_is_under_way(_: View, decided: Decided) -> Finding | None:
+def canary_is_under_way(view: View, decided: Decided) -> Finding | None:
     """A canary moves by itself, or as soon as it sees calls."""
     canary = decided.get(ConditionType.CANARY)
-    if canary is None or canary.status != "Unknown" or ConditionType.STALLED in decided:
+    if view.suspended or canary is None or canary.status != "Unknown" or ConditionType.STALLED in decided:
         return None
     return yes(Reason.RECONCILING, f"{ConditionType.CANARY}: {canary.message}")
 

@@ -10,7 +10,7 @@ from beamline_contract.conditions import ConditionType, Reason
 from beamline_contract.names import object_id
 
 from ..config_schema import config_faults
-from ..view import Decided, Finding, View, no, unknown, yes
+from ..view import Decided, Finding, View, conditions_of, no, unknown, yes
 
 _NEEDED: Final = (
     ConditionType.ACCEPTED,
@@ -20,6 +20,8 @@ _NEEDED: Final = (
     ConditionType.PROGRAMMED,
     ConditionType.CANARY,
 )
+
+_SUSPENDED: Final = "spec.suspend is true: nothing is changed until it is false"
 
 
 def is_not_being_deleted(view: View, _: Decided) -> Finding | None:
@@ -32,10 +34,20 @@ def is_not_being_deleted(view: View, _: Decided) -> Finding | None:
 
 
 def is_not_suspended(view: View, _: Decided) -> Finding | None:
-    """Nobody can promise anything about an object that is not acted upon."""
+    """A suspended object asks to be left as it is, and has that: nobody need wait for more. What was wrong
+    with it stays wrong, though, and waiting does not help.
+    """
     if not view.suspended:
         return None
-    return unknown(Reason.SUSPENDED, "spec.suspend is true: nothing is changed until it is false.")
+    told = conditions_of(view.object.status).get(ConditionType.READY, {})
+    if told.get("status") != "False":
+        return yes(Reason.SUSPENDED, f"{_SUSPENDED}; what is served stays.")
+    if told.get("reason") == Reason.SUSPENDED:
+        return no(Reason.SUSPENDED, str(told.get("message", "")))
+    return no(
+        Reason.SUSPENDED,
+        f"{_SUSPENDED}, and it was not ready before: {told.get('reason')}: {told.get('message')}",
+    )
 
 
 def nothing_fails(_: View, decided: Decided) -> Finding | None:

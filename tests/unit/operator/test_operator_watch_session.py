@@ -1,0 +1,109 @@
+"""What kopf is given instead of the answers that would kill it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+import pytest
+
+from beamline_operator.edges.kopf_session import Expired, WatchSession
+
+SERVER = "https://api.example"
+LIST = f"{SERVER}/apis/apps/v1/deployments?limit=500"
+NEXT_PAGE = f"{LIST}&continue=token"
+WATCH = f"{SERVER}/apis/apps/v1/deployments?watch=true&resourceVersion=7"
+DISCOVERY = f"{SERVER}/apis/apps/v1"
+ADDED = b'{"type":"ADDED"}\n'
+GONE = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired"}}
+
+
+class Answers:
+    """A session whose server answers everything with ``status``; a watch tells ``parts``."""
+
+    def __init__(self, status: int = 200, parts: tuple[bytes, ...] = (), **headers: str) -> None:
+        self.closed = False
+        self._status, self._parts, self._headers = status, parts, headers
+
+    async def request(self, **_: Any) -> Any:
+        async def iter_chunked(_: int) -> AsyncIterator[bytes]:
+            for part in self._parts:
+                yield part
+
+        content = SimpleNamespace(iter_chunked=iter_chunked, total_bytes=11)
+        return SimpleNamespace(
+            status=self._status, headers=self._headers, content=content, close=lambda: None
+        )
+
+
+def session(answers: Answers, gaps: list[str] | None = None) -> WatchSession:
+    told = gaps if gaps is not None else []
+    return WatchSession(answers, lambda: told.append("gap"), set())  # type: ignore[arg-type]  # as much as is used
+
+
+async def heard(response: Any) -> list[dict[str, Any]]:
+    stream = b"".join([part async for part in response.content.iter_chunked(1024)])
+    assert not stream or stream.endswith(b"\n")
+    return [json.loads(line) for line in stream.splitlines()]
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 410, 422, 429])
+@pytest.mark.parametrize("url", [LIST, WATCH], ids=["a list", "a watch"])
+async def test_a_refusal_is_a_broken_connection_and_410_of_a_watch_is_heard_as_such(
+    status: int, url: str
+) -> None:
+    asked = session(Answers(status)).request(method="get", url=url)
+    if status == 410 and url == WATCH:
+        response = await asked
+        assert isinstance(response, Expired)
+        assert await heard(response) == [GONE]
+    else:
+        with pytest.raises(aiohttp.ClientPayloadError, match=f"^{status} to /apis/apps/v1/deployments"):
+            await asked
+
+
+@pytest.mark.parametrize("status", [200, 401, 403, 500, 503])
+async def test_what_kopf_knows_what_to_do_with_reaches_it(status: int) -> None:
+    for url in (LIST, WATCH):
+        assert (await session(Answers(status)).request(method="get", url=url)).status == status
+
+
+async def test_what_it_asks_for_at_its_start_is_not_touched() -> None:
+    assert (await session(Answers(404)).request(method="get", url=DISCOVERY)).status == 404
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        pytest.param((ADDED + b'{"type":', b'"MODIFIED"}\n'), ["ADDED", "MODIFIED"], id="split anywhere"),
+        pytest.param((ADDED + b'{"type":"MOD',), ["ADDED"], id="half a line at the end"),
+        pytest.param(
+            (ADDED + b'{"type":"ERROR","object":{"code":500}}\n',), ["ADDED", "ERROR"], id="an error"
+        ),
+        pytest.param((b'{"type":"ADDED","object":{"note":"ERROR"}}\n',), ["ADDED"], id="a word alone"),
+        pytest.param((), [], id="nothing"),
+    ],
+)
+async def test_a_watch_tells_whole_lines_and_every_error_as_expired(
+    parts: tuple[bytes, ...], expected: list[str]
+) -> None:
+    response = await session(Answers(200, parts)).request(method="get", url=WATCH)
+    events = await heard(response)
+    assert [event["type"] for event in events] == expected
+    assert all(event == GONE for event in events if event["type"] == "ERROR")
+    assert response.content.total_bytes == 11, "the rest of the stream is the stream's"
+
+
+async def test_each_list_after_the_first_is_a_gap_and_its_pages_are_none() -> None:
+    gaps: list[str] = []
+    watched = session(Answers(), gaps)
+    for url in (LIST, NEXT_PAGE, WATCH, DISCOVERY, DISCOVERY):
+        await watched.request(method="get", url=url)
+    assert gaps == []
+    for url in (LIST, NEXT_PAGE):
+        await watched.request(method="get", url=url)
+    assert gaps == ["gap"]
+    assert watched.closed is False, "the rest of the session is the session's"
