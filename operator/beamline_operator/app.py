@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
@@ -51,7 +52,7 @@ from .edges.loop_watch import LoopWatch
 from .edges.metrics import OperatorMetrics, Readings
 from .edges.nats_hints import NatsHints
 from .edges.owned import relist_owned
-from .edges.preflight import Refusal, check_cluster, check_schema
+from .edges.preflight import Refusal, check_cluster, check_lease, check_schema
 
 EXIT_OK: Final = 0
 EXIT_UNAVAILABLE: Final = 69
@@ -116,6 +117,12 @@ class Operator:
             return "leading, but not started yet: PostgreSQL or the API server does not answer"
         fault = self.controller.registry_fault
         return f"PostgreSQL: {fault}" if fault is not None else None
+
+    def unwell(self) -> str | None:
+        """Why this process should be started again; None where it goes on."""
+        if self.watch is None or not self.lease.valid:
+            return None
+        return self.watch.blind(time.monotonic())
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Competes for the Lease and leads, until ``stop``."""
@@ -186,7 +193,6 @@ class Operator:
             stack.push_async_callback(gaps.stop)
             stack.push_async_callback(self.watch.stop)
             await self.watch.start()
-            await self._refresh()  # what happened between the first list and the opening of the watches
             folding = asyncio.create_task(self.fold.run(), name="health-fold")
             stack.push_async_callback(_cancel, folding)
             _log.info("operator.leading", epoch=self.epoch, identity=self.settings.own_identity)
@@ -277,6 +283,7 @@ async def run(
         api = await KubeApi.connect(settings.kubeconfig, settings.kube_context)
         stack.push_async_callback(api.close)
         await check_cluster(api, settings.scope)
+        await check_lease(api, settings.own_namespace, settings.lease_name)
         if (sentence := await check_schema(settings.database_url)) is not None:
             raise Refusal(sentence)
         registry = await PostgresRegistry.connect(settings.database_url, application="beamline-operator")
@@ -286,9 +293,7 @@ async def run(
             settings.metrics_port,
             host=settings.metrics_host,
             ready=operator.unready,
-            live=lambda: (
-                operator.watch.failure if operator.watch is not None and operator.lease.valid else None
-            ),
+            live=operator.unwell,
             registry=operator.metrics.registry,
         )
         await health.start()

@@ -121,8 +121,10 @@ async def test_suspended_nothing_is_changed_until_it_is_over_or_the_object_goes(
         await bench.wait("Extension", name, "Synced", "True")
         await bench.until(lambda name=name: bench.get("Service", name), name)
         await bench.extension(name, timeoutMs=200, suspend=True, workload={**WORKLOAD, "args": ["--new"]})
-        said = await bench.wait("Extension", name, "Ready", "Unknown", "Suspended")
+        said = await bench.wait("Extension", name, "Ready", "False", "Suspended")
         assert "spec.suspend" in said["message"]
+        assert "WorkloadProgressing" in said["message"], "nobody runs its pods here"
+        await bench.wait("Extension", name, "Stalled", "True", "Suspended")
         await bench.delete("Service", name)
     await bench.extension("other")
     await bench.wait("Extension", "other", "Synced", "True")

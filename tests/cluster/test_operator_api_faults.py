@@ -77,7 +77,9 @@ async def synced(bench: Bench, name: str) -> bool:
 @pytest.mark.parametrize(
     "fault",
     [
-        pytest.param(answers(429, "TooManyRequests", **{"Retry-After": "1"}), id="429 with Retry-After"),
+        pytest.param(
+            answers(429, "TooManyRequests", **{"Retry-After": "30"}), id="429 with a long Retry-After"
+        ),
         pytest.param(answers(500, "InternalError"), id="500"),
         pytest.param(answers(503, "ServiceUnavailable"), id="503"),
         pytest.param(conflicts, id="409 on every write"),

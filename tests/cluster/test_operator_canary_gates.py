@@ -185,7 +185,7 @@ async def suspended_it_stands_still_and_goes_on_after(trial: Trial) -> None:
     await trial.begin()
     await trial.divided(9, 1)
     await trial.ask(suspend=True)
-    await trial.bench.wait("Extension", trial.name, "Ready", "Unknown", "Suspended")
+    await trial.bench.wait("Extension", trial.name, "Ready", "True", "Suspended")
     await trial.calls({"success": 1, "failure": 99})
     await asyncio.sleep(6)  # longer than a canary is left alone
     assert (await trial.canary())["step"] == 1

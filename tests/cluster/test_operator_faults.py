@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +21,10 @@ from beamline_registry.migrate import migrate
 from beamline_registry.postgres import PostgresRegistry
 from beamline_sdk.deployment.kube_api import KubeApi
 from beamline_sdk.deployment.kubernetes import KubernetesDeployments
+
+OVER_S = 5.0
+SLACK = 2.0
+"""The machine that runs the tests may be busy."""
 
 
 class MortalApi(KubeApi):
@@ -156,10 +161,12 @@ async def test_an_api_server_that_goes_away_and_comes_back(
         own_cluster.stop_apiserver()
         await asyncio.sleep(1)
         own_cluster.start_apiserver()
+        back = time.monotonic()
         await bench.extension("after")
-        await bench.wait("Extension", "after", "Synced", "True")
         await bench.delete("Service", "before")
+        await bench.wait("Extension", "after", "Synced", "True")
         await bench.until(lambda: bench.get("Service", "before"), "the Service again")
+        assert time.monotonic() - back < OVER_S * SLACK
         assert await bench.audit() == [("before", "created"), ("after", "created")]
 
 

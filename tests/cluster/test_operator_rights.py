@@ -116,3 +116,12 @@ async def test_without_one_of_them_it_refuses_in_one_sentence(
         await bench.start(kubeconfig=kubeconfig)
     bench._running.clear()
     await asyncio.sleep(0)
+
+
+async def test_without_the_right_to_its_lease_it_refuses_instead_of_standing_by_for_ever(
+    bench: Bench, cluster: Any, tmp_path: Path
+) -> None:
+    kubeconfig = await account(bench, cluster, tmp_path, rules() + lease_rules("another"))
+    with pytest.raises(Refusal, match=r"may not get, update the Lease beamline-operator in namespace"):
+        await bench.start(kubeconfig=kubeconfig)
+    bench._running.clear()

@@ -23,6 +23,7 @@ from beamline_cli.local.nats import LocalNats
 from beamline_cli.local.postgres import LocalPostgres
 from beamline_contract.reports import HealthDelta, RouterHealth, RouterStatus
 from beamline_operator.edges.preflight import Refusal
+from beamline_operator.rbac import lease_rules
 from beamline_registry.migrate import migrate
 from beamline_registry.port import AuditQuery
 from beamline_registry.postgres import PostgresRegistry
@@ -93,7 +94,23 @@ async def test_a_standby_takes_over_within_15_seconds(bench: Bench, how: signal.
         await leader.wait()
 
 
+async def may_lead(bench: Bench, lease: str) -> None:
+    """What a second release with a Lease of its own has: the chart's account may touch its own one only."""
+    home = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{bench.namespace}"
+    metadata = {"name": f"lease-{lease}"}
+    role = {"metadata": metadata, "rules": lease_rules(lease)}
+    await bench.api.request("POST", f"{home}/roles", body=role)
+    binding = {
+        "metadata": metadata,
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": metadata["name"]},
+        "subjects": [{"kind": "ServiceAccount", "name": "beamline-operator", "namespace": bench.namespace}],
+    }
+    await bench.api.request("POST", f"{home}/rolebindings", body=binding)
+
+
 async def test_of_two_operators_under_two_leases_one_refuses_to_go_on(bench: Bench) -> None:
+    for name in ("one", "two"):
+        await may_lead(bench, name)
     await bench.start(identity="first", lease_name="one")
     await bench.extension("a", workload=None)
     await bench.wait("Extension", "a", "Synced", "True")

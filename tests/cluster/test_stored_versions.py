@@ -59,7 +59,7 @@ def serves(rest: Any, version: str) -> None:
         return version in listed and established()
 
     def established() -> bool:
-        conditions = rest.request("GET", f"{DEFINITIONS}/{NAME}").body["status"].get("conditions", [])
+        conditions = rest.request("GET", f"{DEFINITIONS}/{NAME}").body["status"].get("conditions") or []
         return any((one["type"], one["status"]) == ("Established", "True") for one in conditions)
 
     eventually(there, f"{GROUP}/{version}")

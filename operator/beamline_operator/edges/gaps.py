@@ -1,8 +1,9 @@
 """What happened while a watch was broken is found by listing everything, soon after the watch is whole again.
 
-A gap opens for each list that kopf makes anew, so during an outage there are many, a second apart. The lists
-here begin once there was none for :data:`QUIET_S`, or :data:`PATIENCE_S` after the first: then they come
-to the server's help, not on top of its trouble. Where they fail they are made again.
+A gap opens for each page of a list that kopf reads: at its start, and again whenever a watch broke, so during
+an outage there are many, a second apart. The lists here begin once there was none for :data:`QUIET_S`, or
+:data:`PATIENCE_S` after the first: then they come to the server's help, not on top of its trouble. Where they
+fail they are made again.
 
 One task, from the first gap until they are closed; :meth:`Gaps.stop` ends it.
 """
@@ -17,7 +18,7 @@ import structlog
 
 from ..core.ports import StoreError
 
-QUIET_S: Final = 1.5
+QUIET_S: Final = 2.0
 """Longer than kopf's pause between two attempts at a list that is refused."""
 PATIENCE_S: Final = 10.0
 

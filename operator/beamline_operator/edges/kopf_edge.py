@@ -38,7 +38,7 @@ from beamline_sdk.deployment.kube_api import KubeApi
 from beamline_sdk.deployment.kubernetes import LABEL_SELECTOR
 from beamline_sdk.deployment.manifests import PATHS, resource_of
 
-from .kopf_session import RECONNECT_S, WatchSession
+from .kopf_session import RECONNECT_S, History, WatchSession
 
 START_TIMEOUT_S: Final = 30.0
 SILENCE_S: Final = 4.0
@@ -46,6 +46,8 @@ SILENCE_S: Final = 4.0
 REQUEST_S: Final = 10.0
 CONNECT_S: Final = 3.0
 """kopf waits five minutes for the answer to a list, and for a connection as long as the kernel does."""
+STUCK_S: Final = 60.0
+"""Beyond the time after which a silent watch is opened again."""
 STOP_TIMEOUT_S: Final = 10.0
 AT_A_TIME: Final = 32
 """Events that are taken in before the loop turns."""
@@ -77,12 +79,12 @@ class KopfWatch:
         self.failure: str | None = None
         self.on_failure: Callable[[str], None] = lambda reason: None
         self.on_gap: Callable[[], None] = lambda: None
-        """Something may have been deleted without a word."""
+        """Something may have been deleted without a word; at each start, too."""
         self.events = 0
         self.last_event: float | None = None
         self._api = api
         self._namespaces = tuple(namespaces)
-        self._listed: set[str] = set()
+        self._history = History()
         self._silence_s = silence_s
         self._on_object = on_object
         self._on_owned = on_owned
@@ -93,14 +95,27 @@ class KopfWatch:
         """
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._started = 0.0
         self._inner: asyncio.AbstractEventLoop | None = None
         self._inner_stop: asyncio.Event | None = None
+
+    def blind(self, now: float) -> str | None:
+        """Why nothing is seen any more, at monotonic ``now``; None where the watches go on. An API server
+        that does not answer is no reason: it is asked again and again.
+        """
+        if self.failure is not None or self._thread is None:
+            return self.failure
+        idle = now - max(self._history.asked, self.last_event or 0.0, self._started)
+        if idle < self._silence_s + STUCK_S:
+            return None
+        return f"the watches have asked for nothing and heard nothing for {idle:.0f} s: their thread is stuck"
 
     async def start(self) -> None:
         """Returns once kopf is up; its watches open right after. Raises ``RuntimeError`` where it does not
         start.
         """
         self._loop = asyncio.get_running_loop()
+        self._started = self._loop.time()
         ready = asyncio.Event()
         self._thread = threading.Thread(target=self._run, args=(ready,), name="kopf", daemon=True)
         self._thread.start()
@@ -170,7 +185,7 @@ class KopfWatch:
             return spy_owned
 
         async def login(**_: Any) -> kopf.AiohttpSession:
-            return _session(_Login(**await _credentials(self._api)), self._gap, self._listed)
+            return _session(_Login(**await _credentials(self._api)), self._gap, self._history)
 
         for plural in PLURAL.values():
             kopf.on.event(GROUP, VERSION, plural, registry=registry, id=f"watch-{plural}")(spy)
@@ -278,13 +293,13 @@ class _Login(kopf.ConnectionInfo):
         return context
 
 
-def _session(info: kopf.ConnectionInfo, on_gap: Callable[[], None], listed: set[str]) -> kopf.AiohttpSession:
+def _session(info: kopf.ConnectionInfo, on_gap: Callable[[], None], history: History) -> kopf.AiohttpSession:
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()), headers=info.as_http_headers()
     )
     return kopf.AiohttpSession(
         server=info.server,
-        aiohttp_session=cast(aiohttp.ClientSession, WatchSession(session, on_gap, listed)),
+        aiohttp_session=cast(aiohttp.ClientSession, WatchSession(session, on_gap, history)),
     )
 
 

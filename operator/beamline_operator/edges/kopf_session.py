@@ -11,15 +11,18 @@
   :data:`RETRY_AFTER_S` at most.
 - A watch that the server ends properly it opens again at once, hundreds of times a second where the server
   ends each at once. One resource is watched anew once in :data:`RECONNECT_S` at most.
-- Whatever makes it list a resource anew leaves a gap, and it never tells what was deleted in a gap. So
-  ``on_gap`` is told of every list after the first one.
+- Whatever makes it list a resource leaves a gap, and it never tells what was deleted in a gap: at its start
+  between our own list and its first one, later between a watch that broke and the list after. So ``on_gap``
+  is told of every page of every list.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import aiohttp
@@ -27,8 +30,10 @@ import orjson
 import structlog
 from yarl import URL
 
-RECONNECT_S: Final = 1.0
-"""Between two watches of one resource: a server that ends each at once is not asked more often."""
+RECONNECT_S: Final = 1.1
+"""Between two watches of one resource: a server that ends each at once is asked once a second at most, by its
+own clock, too.
+"""
 RETRY_AFTER_S: Final = 2.0
 _KOPF_KNOWS: Final = frozenset({401, 403})
 _GONE: Final = 410
@@ -40,17 +45,24 @@ _EXPIRED: Final = b'{"type":"ERROR","object":{"kind":"Status","code":410,"reason
 _log = structlog.get_logger()
 
 
+@dataclass(slots=True)
+class History:
+    """What is remembered from one session to the next; another thread may read it."""
+
+    asked: float = 0.0
+    """Monotonic seconds of the last request for a list or a watch."""
+
+
 class WatchSession:
     """An aiohttp session as kopf uses one; what is not here is the session's own. It belongs to the loop in
-    which ``session`` was made, and so does ``on_gap``. ``listed`` are the paths of which there was a list, by
-    this session or one before it.
+    which ``session`` was made, and so does ``on_gap``.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, on_gap: Callable[[], None], listed: set[str]) -> None:
+    def __init__(self, session: aiohttp.ClientSession, on_gap: Callable[[], None], history: History) -> None:
         self._session = session
         self._on_gap = on_gap
+        self._history = history
         self._opened: dict[str, float] = {}
-        self._listed = listed
         self._refused: dict[str, int] = {}
         """By path: what the last answer was, where it was a refusal."""
 
@@ -67,10 +79,9 @@ class WatchSession:
             return await self._session.request(method=method, url=url, **how)
         if watches:
             await self._pace(asked.path)
-        elif "continue" not in asked.query:
-            if asked.path in self._listed:
-                self._on_gap()
-            self._listed.add(asked.path)
+        else:
+            self._on_gap()
+        self._history.asked = time.monotonic()
         response = await self._session.request(method=method, url=url, **how)
         if not 400 <= response.status < 500 or response.status in _KOPF_KNOWS:
             self._refused.pop(asked.path, None)

@@ -33,6 +33,9 @@ NEEDED: Final[tuple[tuple[str, str, str, tuple[str, ...]], ...]] = tuple(
 """(group, resource, subresource, verbs): what the operator does in the namespaces that it serves."""
 
 
+LEASES: Final = ("coordination.k8s.io", "leases", "")
+
+
 class Refusal(Exception):  # noqa: N818 -- not a fault of the program: somebody has to do something first
     """The operator can't run; the message is one sentence with the command that helps."""
 
@@ -94,9 +97,28 @@ async def _check_rights(api: KubeApi, namespaces: Sequence[str]) -> None:
             )
 
 
-async def _allowed(api: KubeApi, namespace: str, what: tuple[str, str, str], verb: str) -> bool:
+async def check_lease(api: KubeApi, namespace: str, name: str) -> None:
+    """The right to lead. Without it an operator would stand by for ever. Raises :class:`Refusal`, or
+    ``KubeError`` where the API server does not answer.
+    """
+    denied = [
+        verb
+        for verb, named in (("get", name), ("update", name), ("create", ""))
+        if not await _allowed(api, namespace, LEASES, verb, named)
+    ]
+    if denied:
+        raise Refusal(
+            f"the operator's account may not {', '.join(denied)} the Lease {name} in namespace {namespace}: "
+            "bind the chart's role to it, or set BEAMLINE_LEASE_NAMESPACE and BEAMLINE_LEASE_NAME"
+        )
+
+
+async def _allowed(
+    api: KubeApi, namespace: str, what: tuple[str, str, str], verb: str, name: str = ""
+) -> bool:
     group, resource, subresource = what
     attributes = {
+        "name": name,
         "verb": verb,
         "group": group,
         "resource": resource,

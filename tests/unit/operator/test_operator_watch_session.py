@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import pytest
 
-from beamline_operator.edges.kopf_session import Expired, WatchSession
+from beamline_operator.edges.kopf_edge import SILENCE_S, STUCK_S, KopfWatch
+from beamline_operator.edges.kopf_session import Expired, History, WatchSession
 
 SERVER = "https://api.example"
 LIST = f"{SERVER}/apis/apps/v1/deployments?limit=500"
@@ -41,7 +43,7 @@ class Answers:
 
 def session(answers: Answers, gaps: list[str] | None = None) -> WatchSession:
     told = gaps if gaps is not None else []
-    return WatchSession(answers, lambda: told.append("gap"), set())  # type: ignore[arg-type]  # as much as is used
+    return WatchSession(answers, lambda: told.append("gap"), History())  # type: ignore[arg-type]  # as much as is used
 
 
 async def heard(response: Any) -> list[dict[str, Any]]:
@@ -97,13 +99,29 @@ async def test_a_watch_tells_whole_lines_and_every_error_as_expired(
     assert response.content.total_bytes == 11, "the rest of the stream is the stream's"
 
 
-async def test_each_list_after_the_first_is_a_gap_and_its_pages_are_none() -> None:
+async def test_each_page_of_a_list_is_a_gap_and_nothing_else_is() -> None:
     gaps: list[str] = []
     watched = session(Answers(), gaps)
-    for url in (LIST, NEXT_PAGE, WATCH, DISCOVERY, DISCOVERY):
+    for url in (WATCH, DISCOVERY):
         await watched.request(method="get", url=url)
     assert gaps == []
     for url in (LIST, NEXT_PAGE):
         await watched.request(method="get", url=url)
-    assert gaps == ["gap"]
+    assert gaps == ["gap", "gap"]
     assert watched.closed is False, "the rest of the session is the session's"
+
+
+def test_watches_that_neither_ask_nor_hear_are_blind_and_an_idle_cluster_is_not() -> None:
+    watch = KopfWatch(None, on_object=print, on_owned=print)  # type: ignore[arg-type]  # nothing is asked
+    assert watch.blind(1e6) is None, "not started"
+    watch._thread = Thread()
+    watch._started = 1000.0
+    limit = SILENCE_S + STUCK_S
+    assert watch.blind(1000 + limit - 1) is None
+    assert "thread is stuck" in (watch.blind(1000 + limit) or "")
+    watch._history.asked = 1050.0
+    assert watch.blind(1000 + limit) is None, "an API server that does not answer is asked again and again"
+    watch.last_event = 2000.0
+    assert watch.blind(2000 + limit - 1) is None
+    watch.failure = "the watch ended"
+    assert watch.blind(2000.0) == "the watch ended"
