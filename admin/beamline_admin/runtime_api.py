@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from beamline_contract.acts import ActVerb
 from beamline_contract.errors import ErrorCode
 
 from .access import ObjectId, Operator, Viewer
+from .acts import act_on_routers
 from .catalogue import Catalogue, View
+from .identity import Identity
 from .problems import AdminCode, ProblemError
 from .routers import Routers, RoutersError
 from .scope import Scope, concerned_rows
 from .shapes import Shape
+from .writing import Request as How
 
 
 class ExplainBody(BaseModel):
@@ -56,6 +60,9 @@ def runtime_api(routers: Routers | None, catalogue: Catalogue) -> APIRouter:
             answers = await routers.ask(verb, request)
         except RoutersError as error:
             raise ProblemError(ErrorCode.UNAVAILABLE, str(error)) from error
+        return told(answers, verb)
+
+    def told(answers: list[dict[str, Any]], verb: str) -> RoutersAnswer:
         items = [
             RouterAnswer(instance=found["instance"], result=found.get("result"), error=found.get("error"))
             for found in answers
@@ -82,16 +89,21 @@ def runtime_api(routers: Routers | None, catalogue: Catalogue) -> APIRouter:
         return await ask("explain", asked if body.instance is None else {**asked, "instance": body.instance})
 
     @routes.post("/extensions/{identifier}/isolate", tags=["runtime"])
-    async def isolate_extension(identifier: ObjectId, who: Operator) -> RoutersAnswer:
-        """Every call to it is refused in all running routers until it is reset, or they end."""
-        must_write_row(identifier, await catalogue.view(), who.tenants)
-        return await ask("isolate", {"extension": identifier})
+    async def isolate_extension(request: Request, identifier: ObjectId, who: Operator) -> RoutersAnswer:
+        """Every call to it is refused in all running routers until it is reset, or they end. The audit log is
+        told first.
+        """
+        return await act("isolate", identifier, request, who)
 
     @routes.post("/extensions/{identifier}/reset", tags=["runtime"])
-    async def reset_extension(identifier: ObjectId, who: Operator) -> RoutersAnswer:
-        """Closes its breakers in all running routers, isolated ones too."""
+    async def reset_extension(request: Request, identifier: ObjectId, who: Operator) -> RoutersAnswer:
+        """Closes its breakers in all running routers, isolated ones too. The audit log is told first."""
+        return await act("reset", identifier, request, who)
+
+    async def act(verb: ActVerb, identifier: str, request: Request, who: Identity) -> RoutersAnswer:
         must_write_row(identifier, await catalogue.view(), who.tenants)
-        return await ask("reset", {"extension": identifier})
+        how = How(who, request.state.request_id)
+        return told(await act_on_routers(routers, verb, identifier, how), verb)
 
     return routes
 

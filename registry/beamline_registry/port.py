@@ -81,7 +81,22 @@ class Remove:
     request_id: str = ""
 
 
-Write: TypeAlias = Upsert | Remove
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Appends a row to the audit log and changes nothing else: what somebody did to an object that no field
+    of its row shows, such as isolating it. Without a row of that id nothing is noted.
+
+    Equal acts are two unless they are of one ``request_id``; then the second is a repetition.
+    """
+
+    kind: Kind
+    id: str
+    changes: Mapping[str, Any]
+    changed_by: str
+    request_id: str = ""
+
+
+Write: TypeAlias = Upsert | Remove | Note
 
 
 class Outcome(StrEnum):
@@ -94,6 +109,8 @@ class Outcome(StrEnum):
     """The registry holds a newer generation of the same object."""
     CONFLICT = "conflict"
     """The id (of another uid) or the subject is taken by an object that still exists."""
+    NOTED = "noted"
+    """The audit log says so; no row changed, so there is no new revision."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from beamline_admin import openapi
 from beamline_admin.app import application
 from beamline_admin.objects.memory import MemoryObjects
 from beamline_admin.oidc import OidcSettings, OidcVerifier
+from beamline_contract.acts import ActNoted, RouterAct
 from beamline_contract.projection import ExtensionRecord, PolicyRecord
 from beamline_registry.memory import MemoryRegistry
 from beamline_registry.port import Upsert
@@ -60,11 +61,16 @@ class Routers:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, Any]] = []
+        self.noted: list[RouterAct] = []
 
     async def ask(self, verb: str, request: Any, enough: Any = None) -> list[dict[str, Any]]:
         self.asked.append((verb, request))
         results = {"recent": {"requests": [TRAIL]}, "trace": TRAIL}
         return [{"instance": "router-1", "result": results.get(verb, {"verb": verb})}]
+
+    async def note(self, act: RouterAct) -> ActNoted:
+        self.noted.append(act)
+        return ActNoted()
 
     async def invoke(self, request: Any, headers: Any, seconds: float) -> dict[str, Any]:
         return {"output": "x", "policy": "here"}
