@@ -13,9 +13,9 @@ from beamline_contract.acts import ActVerb, RouterAct, breakers_of
 from beamline_contract.errors import ErrorCode
 from beamline_contract.names import ADMIN_FIELD_MANAGER
 
+from .preconditions import Request
 from .problems import AdminCode, ProblemError
 from .routers import Routers, RoutersError
-from .writing import Request
 
 
 async def act_on_routers(

@@ -4,20 +4,23 @@ log.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema
 
+from beamline_contract.errors import ErrorCode
 from beamline_contract.model import Fault
 from beamline_contract.names import GROUP, NAME_PATTERN, NAMESPACE_PATTERN
 from beamline_contract.objects import Kind
 
 from .access import Admin, ObjectId, Operator, Viewer
 from .identity import Identity
+from .preconditions import Request as How
+from .problems import ProblemError
 from .shapes import Shape
 from .writing import Done, Writer
-from .writing import Request as How
 
 MAX_WAIT_S: Final = 60.0
 Name = Annotated[
@@ -65,6 +68,19 @@ class OnlySpec(_Body):
     """A spec to compare with the object's."""
 
     spec: Spec
+
+
+IF_MATCH: Final[dict[str, Any]] = {
+    "parameters": [
+        {
+            "name": "If-Match",
+            "in": "header",
+            "required": False,
+            "description": "Only where the object is at this generation, else 412; `ETag` of a GET.",
+            "schema": {"type": "string", "pattern": r'^(\*|"[1-9][0-9]{0,15}")$'},
+        }
+    ]
+}
 
 
 class HowQuery(BaseModel):
@@ -152,7 +168,7 @@ def change_api(writer: Writer) -> APIRouter:
     _objects(routes, writer, "Extension", "/extensions", "extensions")
     _objects(routes, writer, "RoutingPolicy", "/policies", "policies")
 
-    @routes.post("/extensions/{identifier}/enable", tags=["extensions"])
+    @routes.post("/extensions/{identifier}/enable", tags=["extensions"], openapi_extra=IF_MATCH)
     async def enable_extension(
         request: Request,
         identifier: ObjectId,
@@ -162,7 +178,7 @@ def change_api(writer: Writer) -> APIRouter:
         """Puts an extension back into every router."""
         return answer_of(await writer.switch(identifier, True, query.generation, how_of(request, query, who)))
 
-    @routes.post("/extensions/{identifier}/disable", tags=["extensions"])
+    @routes.post("/extensions/{identifier}/disable", tags=["extensions"], openapi_extra=IF_MATCH)
     async def disable_extension(
         request: Request,
         identifier: ObjectId,
@@ -174,7 +190,7 @@ def change_api(writer: Writer) -> APIRouter:
             await writer.switch(identifier, False, query.generation, how_of(request, query, who))
         )
 
-    @routes.post("/extensions/{identifier}/promote", tags=["canaries"])
+    @routes.post("/extensions/{identifier}/promote", tags=["canaries"], openapi_extra=IF_MATCH)
     async def promote_canary(
         request: Request, identifier: ObjectId, query: HowTo, who: Operator
     ) -> WriteAnswer:
@@ -184,7 +200,7 @@ def change_api(writer: Writer) -> APIRouter:
             await writer.annotate(identifier, f"{GROUP}/promote", how.request_id, how, acted="promote")
         )
 
-    @routes.post("/extensions/{identifier}/abort", tags=["canaries"])
+    @routes.post("/extensions/{identifier}/abort", tags=["canaries"], openapi_extra=IF_MATCH)
     async def abort_canary(
         request: Request, identifier: ObjectId, query: HowTo, who: Operator
     ) -> WriteAnswer:
@@ -212,7 +228,7 @@ def _objects(routes: APIRouter, writer: Writer, kind: Kind, path: str, tag: str)
         how = How(who, request.state.request_id)
         return _checked(await writer.rehearse(kind, body.namespace, body.name, body.spec, how))
 
-    @routes.put(f"{path}/{{identifier}}", tags=[tag], operation_id=f"update_{tag}")
+    @routes.put(f"{path}/{{identifier}}", tags=[tag], operation_id=f"update_{tag}", openapi_extra=IF_MATCH)
     async def update(
         request: Request,
         identifier: ObjectId,
@@ -224,7 +240,7 @@ def _objects(routes: APIRouter, writer: Writer, kind: Kind, path: str, tag: str)
         how = how_of(request, query, who)
         return answer_of(await writer.update(kind, identifier, body.spec, body.generation, how))
 
-    @routes.delete(f"{path}/{{identifier}}", tags=[tag], operation_id=f"delete_{tag}")
+    @routes.delete(f"{path}/{{identifier}}", tags=[tag], operation_id=f"delete_{tag}", openapi_extra=IF_MATCH)
     async def delete(request: Request, identifier: ObjectId, query: HowAt, who: Admin) -> WriteAnswer:
         """Deletes the object; its audit history stays."""
         return answer_of(await writer.delete(kind, identifier, query.generation, how_of(request, query, who)))
@@ -236,9 +252,12 @@ def _objects(routes: APIRouter, writer: Writer, kind: Kind, path: str, tag: str)
         return _checked(await writer.compare(kind, identifier, body.spec, how))
 
     @routes.get(f"{path}/{{identifier}}/conditions", tags=[tag], operation_id=f"conditions_{tag}")
-    async def conditions(request: Request, identifier: ObjectId, who: Viewer) -> ConditionsAnswer:
+    async def conditions(
+        request: Request, response: Response, identifier: ObjectId, who: Viewer
+    ) -> ConditionsAnswer:
         """The object's conditions: accepted, synced, programmed, ready."""
         held = await writer.held(kind, identifier, How(who, request.state.request_id))
+        response.headers["etag"] = f'"{held.generation}"'
         status = held.document.get("status") or {}
         return ConditionsAnswer(
             kind=kind,
@@ -251,9 +270,27 @@ def _objects(routes: APIRouter, writer: Writer, kind: Kind, path: str, tag: str)
 
 
 def how_of(request: Request, query: HowQuery, who: Identity) -> How:
-    """How a change is asked for, from its query and its caller."""
+    """How a change is asked for, from its query, its caller and its header ``If-Match``. Raises
+    :class:`ProblemError` where that is none that we could have given.
+    """
     wait = query.timeout_s if query.wait == "programmed" else None
-    return How(who, request.state.request_id, query.force, wait)
+    return How(who, request.state.request_id, query.force, wait, _matched(request))
+
+
+def _matched(request: Request) -> int | None:
+    """The generation that ``If-Match`` names; None where any will do."""
+    given = request.headers.getlist("if-match")
+    if not given or given == ["*"]:
+        return None
+    found = re.fullmatch(r'"([1-9][0-9]{0,15})"', given[0]) if len(given) == 1 else None
+    if found is None:
+        raise ProblemError(
+            ErrorCode.INVALID_ARGUMENT,
+            "If-Match must be a generation in quotes, or *",
+            field="if-match",
+            hint='as in If-Match: "3"; GET answers it as ETag',
+        )
+    return int(found[1])
 
 
 def answer_of(done: Done) -> WriteAnswer:

@@ -14,11 +14,11 @@ from .access import ObjectId, Operator, Viewer
 from .acts import act_on_routers
 from .catalogue import Catalogue, View
 from .identity import Identity
+from .preconditions import Request as How
 from .problems import AdminCode, ProblemError
 from .routers import Routers, RoutersError
 from .scope import Scope, concerned_rows
 from .shapes import Shape
-from .writing import Request as How
 
 
 class ExplainBody(BaseModel):

@@ -12,7 +12,7 @@ than the stored one of the same uid changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
@@ -200,10 +200,11 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class AuditQuery:
-    """Filters; None means any. Newest first, ``before`` a sequence number for paging.
+    """Filters; None means any. Newest first, ``before`` a sequence number for paging; with ``after`` oldest
+    first, from what follows that number.
 
-    ``text`` is found, whatever the case, in kind, id, action, who, request id and what changed; no character
-    of it is special.
+    ``only`` are the uids of the objects that the asker may see. ``text`` is found, whatever the case, in
+    kind, id, action, who, request id and what changed; no character of it is special.
     """
 
     kind: Kind | None = None
@@ -212,6 +213,8 @@ class AuditQuery:
     limit: int = 100
     text: str | None = None
     action: AuditAction | None = None
+    after: int | None = None
+    only: Collection[str] | None = None
 
 
 class RegistryReader(Protocol):

@@ -17,11 +17,12 @@ from beamline_contract.names import GROUP
 
 from ..acts import act_on_routers
 from ..catalogue import Catalogue, View
+from ..preconditions import Request
 from ..problems import ProblemError
 from ..routers import Routers, RoutersError
 from ..runtime_api import must_write_row
 from ..scope import Scope, ids_of_row, tenants_of
-from ..writing import Done, Request, Writer
+from ..writing import Done, Writer
 from .differences import Line, lines_of
 
 Act = Literal["enable", "disable", "isolate", "reset", "promote", "abort"]

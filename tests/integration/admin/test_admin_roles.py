@@ -33,7 +33,17 @@ STREAMS = {
     if "text/event-stream" in operation["responses"].get("200", {}).get("content", {})
 }
 """Routes that answer until somebody ends them."""
-OPERATOR = ("/enable", "/disable", "/isolate", "/reset", "/promote", "/abort", "/watch", "/playground")
+OPERATOR = (
+    "/enable",
+    "/disable",
+    "/isolate",
+    "/reset",
+    "/promote",
+    "/abort",
+    "/watch",
+    "/playground",
+    "/export",
+)
 READING_POSTS = ("/validate", "/diff", "/explain")
 SPEC = {"type": "pre", "subject": "beamline.ext.pre.here.v1"}
 POLICY = {"steps": [{"action": "select_provider", "providers": [{"extensionRef": {"name": "mock"}}]}]}
@@ -126,7 +136,7 @@ async def world() -> World:
 
 
 def needed(method: str, path: str) -> str:
-    if method == "GET" or path.endswith(READING_POSTS):
+    if (method == "GET" and not path.endswith(OPERATOR)) or path.endswith(READING_POSTS):
         return "viewer"
     return "operator" if path.endswith(OPERATOR) else "admin"
 
@@ -201,7 +211,7 @@ async def test_an_admin_of_another_tenant_sees_and_changes_nothing_of_this_one(
         assert '"canaries":[]' in answer.text
     elif path.endswith("/canaries"):
         assert answer.json() == {"canaries": []}
-    elif method == "GET" and path.endswith(("/extensions", "/policies", "/requests")):
+    elif method == "GET" and path.endswith(("/extensions", "/policies", "/requests", "/audit")):
         assert answer.json()["items"] == []
     else:
         assert answer.status_code in {403, 404}, answer.text
