@@ -179,8 +179,8 @@ def application(
     ``clock`` is monotonic seconds; ``rate`` is requests per second and caller. ``watcher`` is one that runs;
     without it one is made that only looks when asked. ``content`` lets admins ask for prompts and answers.
     """
-    telemetry, sessions = Telemetry(), Sessions(clock)
     tokens = Authenticator([LoopbackToken(token), *verifiers])
+    telemetry, sessions = Telemetry(), Sessions(clock, tokens)
     catalogue = Catalogue(reader)
     return Gate(
         web(

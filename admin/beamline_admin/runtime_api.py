@@ -19,6 +19,7 @@ from .problems import AdminCode, ProblemError
 from .routers import Routers, RoutersError
 from .scope import Scope, concerned_rows
 from .shapes import Shape
+from .ways import as_seen, must_see_policies
 
 
 class ExplainBody(BaseModel):
@@ -85,8 +86,16 @@ def runtime_api(routers: Routers | None, catalogue: Catalogue) -> APIRouter:
         """Which way a request would take in each router now, and why; nothing is called."""
         tenant = body.request.get("tenant_id")
         Scope(who.tenants).must_be_own(tenant if isinstance(tenant, str) else None)
+        view = View() if who.tenants is None else await catalogue.view()  # while there is no registry, too
+        must_see_policies(view, who, body.request)
         asked: dict[str, Any] = {"request": body.request, "headers": body.headers}
-        return await ask("explain", asked if body.instance is None else {**asked, "instance": body.instance})
+        found = await ask("explain", asked if body.instance is None else {**asked, "instance": body.instance})
+        return RoutersAnswer(
+            routers=[
+                one.model_copy(update={"result": one.result and as_seen(one.result, view, who)})
+                for one in found.routers
+            ]
+        )
 
     @routes.post("/extensions/{identifier}/isolate", tags=["runtime"])
     async def isolate_extension(request: Request, identifier: ObjectId, who: Operator) -> RoutersAnswer:

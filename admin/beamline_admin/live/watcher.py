@@ -71,6 +71,10 @@ class Watcher:
         self._wanted = float("-inf")
         """When somebody listened to objects last."""
 
+    async def view(self) -> View:
+        """The registry as it is now. Raises :class:`RegistryError`."""
+        return await self._catalogue.view()
+
     async def run(self) -> None:
         """Looks until cancelled."""
         async with asyncio.TaskGroup() as group:

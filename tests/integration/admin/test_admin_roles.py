@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable
@@ -227,3 +228,31 @@ async def test_an_admin_of_the_tenant_may_change_what_is_the_tenants_alone(world
     assert grab.status_code == 403
     everybody = await world.call("POST", "/api/v1/policies", token, {"name": "all", "spec": POLICY})
     assert everybody.status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        pytest.param("/explain", {"request": {"tenant_id": "shop", "policy": "here"}}, id="explain"),
+        pytest.param(
+            "/playground", {"request": {"tenant_id": "shop", "policy": "here"}}, id="in the request"
+        ),
+        pytest.param("/playground", {"request": {"tenant_id": "shop"}, "policy": "here"}, id="beside it"),
+        pytest.param(
+            "/playground",
+            {"request": {"tenant_id": "shop"}, "policy": "all", "compare": "here"},
+            id="compared",
+        ),
+    ],
+)
+async def test_who_is_bound_to_a_tenant_can_not_name_the_policy_of_another(
+    world: World, path: str, body: dict[str, Any]
+) -> None:
+    await world.fill()
+    everybodys = PolicyRecord("all", "default", "all", "uid-all", 1, {"match": {}, "steps": []})
+    await world.registry.write([Upsert(everybodys, "ada")], epoch=await world.registry.acquire_epoch("tests"))
+    answer = await world.call("POST", f"/api/v1{path}", world.provider.token("admin", "shop"), body)
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert [verb for verb, _ in world.routers.asked if verb == "explain"] == []
+    own = json.loads(json.dumps(body).replace("here", "all"))
+    assert (await world.call("POST", f"/api/v1{path}", world.provider.token("admin", "shop"), own)).is_success
