@@ -70,19 +70,6 @@ class OnlySpec(_Body):
     spec: Spec
 
 
-IF_MATCH: Final[dict[str, Any]] = {
-    "parameters": [
-        {
-            "name": "If-Match",
-            "in": "header",
-            "required": False,
-            "description": "Only where the object is at this generation, else 412; `ETag` of a GET.",
-            "schema": {"type": "string", "pattern": r'^(\*|"[1-9][0-9]{0,15}")$'},
-        }
-    ]
-}
-
-
 class HowQuery(BaseModel):
     """How a change is made."""
 
@@ -168,7 +155,7 @@ def change_api(writer: Writer) -> APIRouter:
     _objects(routes, writer, "Extension", "/extensions", "extensions")
     _objects(routes, writer, "RoutingPolicy", "/policies", "policies")
 
-    @routes.post("/extensions/{identifier}/enable", tags=["extensions"], openapi_extra=IF_MATCH)
+    @routes.post("/extensions/{identifier}/enable", tags=["extensions"])
     async def enable_extension(
         request: Request,
         identifier: ObjectId,
@@ -178,7 +165,7 @@ def change_api(writer: Writer) -> APIRouter:
         """Puts an extension back into every router."""
         return answer_of(await writer.switch(identifier, True, query.generation, how_of(request, query, who)))
 
-    @routes.post("/extensions/{identifier}/disable", tags=["extensions"], openapi_extra=IF_MATCH)
+    @routes.post("/extensions/{identifier}/disable", tags=["extensions"])
     async def disable_extension(
         request: Request,
         identifier: ObjectId,
@@ -190,7 +177,7 @@ def change_api(writer: Writer) -> APIRouter:
             await writer.switch(identifier, False, query.generation, how_of(request, query, who))
         )
 
-    @routes.post("/extensions/{identifier}/promote", tags=["canaries"], openapi_extra=IF_MATCH)
+    @routes.post("/extensions/{identifier}/promote", tags=["canaries"])
     async def promote_canary(
         request: Request, identifier: ObjectId, query: HowTo, who: Operator
     ) -> WriteAnswer:
@@ -200,7 +187,7 @@ def change_api(writer: Writer) -> APIRouter:
             await writer.annotate(identifier, f"{GROUP}/promote", how.request_id, how, acted="promote")
         )
 
-    @routes.post("/extensions/{identifier}/abort", tags=["canaries"], openapi_extra=IF_MATCH)
+    @routes.post("/extensions/{identifier}/abort", tags=["canaries"])
     async def abort_canary(
         request: Request, identifier: ObjectId, query: HowTo, who: Operator
     ) -> WriteAnswer:
@@ -228,7 +215,7 @@ def _objects(routes: APIRouter, writer: Writer, kind: Kind, path: str, tag: str)
         how = How(who, request.state.request_id)
         return _checked(await writer.rehearse(kind, body.namespace, body.name, body.spec, how))
 
-    @routes.put(f"{path}/{{identifier}}", tags=[tag], operation_id=f"update_{tag}", openapi_extra=IF_MATCH)
+    @routes.put(f"{path}/{{identifier}}", tags=[tag], operation_id=f"update_{tag}")
     async def update(
         request: Request,
         identifier: ObjectId,
@@ -236,11 +223,13 @@ def _objects(routes: APIRouter, writer: Writer, kind: Kind, path: str, tag: str)
         query: HowTo,
         who: Admin,
     ) -> WriteAnswer:
-        """Puts a spec in place of the object's, where it is still at the generation that you looked at."""
+        """Puts a spec in place of the object's, where it is still at the generation that you looked at. The
+        header `If-Match` may state that, too, as with every change of an object.
+        """
         how = how_of(request, query, who)
         return answer_of(await writer.update(kind, identifier, body.spec, body.generation, how))
 
-    @routes.delete(f"{path}/{{identifier}}", tags=[tag], operation_id=f"delete_{tag}", openapi_extra=IF_MATCH)
+    @routes.delete(f"{path}/{{identifier}}", tags=[tag], operation_id=f"delete_{tag}")
     async def delete(request: Request, identifier: ObjectId, query: HowAt, who: Admin) -> WriteAnswer:
         """Deletes the object; its audit history stays."""
         return answer_of(await writer.delete(kind, identifier, query.generation, how_of(request, query, who)))

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final
 
 import orjson
 import structlog
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import StreamingResponse
 
@@ -37,6 +37,7 @@ RETRY_MS: Final = 2_000
 MAX_SECONDS: Final = 3_600.0
 _WHOLE: Final = frozenset({"routers", "breakers", "traffic"})
 """Topics about all tenants at once."""
+_MAX_ID: Final = 20
 _ANY: Final = "|".join(TOPICS)
 MEDIA_TYPE: Final = "text/event-stream"
 _EVENT_SCHEMA: Final[dict[str, Any]] = {
@@ -90,11 +91,11 @@ def events_api(
         request: Request,
         who: Viewer,
         query: Annotated[EventsQuery, Query()],
-        last_event_id: Annotated[
-            str | None, Header(max_length=64, description="Of the last event seen: what was missed is told.")
-        ] = None,
     ) -> StreamingResponse:
-        """Server-sent events: `event` is the topic, `data` one line of JSON."""
+        """Server-sent events: `event` is the topic, `data` one line of JSON. With the header `Last-Event-ID`
+        they begin with what was missed.
+        """
+        last_event_id = request.headers.get("last-event-id", "")[:_MAX_ID]
         topics = topics_of(query.topics, who)
         if "objects" in topics:
             await watcher.expect_objects()

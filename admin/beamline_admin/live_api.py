@@ -13,7 +13,7 @@ from beamline_contract.names import GROUP
 from .access import ObjectId, Operator, Viewer
 from .api import found, seen_extension
 from .catalogue import Catalogue
-from .change_api import IF_MATCH, HowTo, WriteAnswer, answer_of, how_of
+from .change_api import HowTo, WriteAnswer, answer_of, how_of
 from .identity import Identity
 from .live.watcher import Watcher
 from .problems import ProblemError
@@ -158,12 +158,12 @@ def live_api(watcher: Watcher, catalogue: Catalogue, writer: Writer) -> APIRoute
         """Canaries: step, weight, gates, and what the operator said last."""
         return CanariesAnswer.model_validate(await watcher.canaries(who))
 
-    @routes.post("/canaries/{identifier}/promote", tags=["canaries"], openapi_extra=IF_MATCH)
+    @routes.post("/canaries/{identifier}/promote", tags=["canaries"])
     async def promote(request: Request, identifier: ObjectId, query: HowTo, who: Operator) -> WriteAnswer:
         """Gives the canary all requests at once. `wait=programmed` waits until the operator has acted."""
         return await _act("promote", request, identifier, query, who)
 
-    @routes.post("/canaries/{identifier}/abort", tags=["canaries"], openapi_extra=IF_MATCH)
+    @routes.post("/canaries/{identifier}/abort", tags=["canaries"])
     async def abort(request: Request, identifier: ObjectId, query: HowTo, who: Operator) -> WriteAnswer:
         """Takes all requests from the canary. `wait=programmed` waits until the operator has acted."""
         return await _act("abort", request, identifier, query, who)
