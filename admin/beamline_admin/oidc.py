@@ -84,8 +84,6 @@ class OidcVerifier:
             return None
         if claimed.get("iss") != self._settings.issuer or header.get("alg") not in ALGORITHMS:
             return None
-        if "crit" in header:  # RFC 7515, 4.1.11: what must be understood, and is not
-            return None
         key = await self._key(str(header.get("kid", "")))
         if key is None:
             return None
