@@ -5,18 +5,15 @@ objects, never to rows.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
 from typing import Annotated, Any, Final, TypeVar
 
-from fastapi import APIRouter, Depends, Query, Security
+from fastapi import APIRouter, Depends, Query, Response, Security
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from beamline_contract.errors import ErrorCode
 from beamline_contract.names import EXTENSION_TYPES, TENANT_PATTERN
-from beamline_contract.objects import Kind
 from beamline_contract.projection import ExtensionRecord, PolicyRecord
-from beamline_registry.port import AuditQuery, RegistryAudit
+from beamline_registry.port import RegistryAudit
 
 from . import shapes
 from .access import ObjectId, Viewer, needs
@@ -29,7 +26,6 @@ from .shapes import HealthWord
 PREFIX: Final = "/api/v1"
 MAX_LIMIT: Final = 200
 DEFAULT_LIMIT: Final = 50
-_MAX_SEQUENCE: Final = 2**63 - 1
 Record = TypeVar("Record")
 
 Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT, description="Entries per page.")]
@@ -75,23 +71,6 @@ class PolicyQuery(PageQuery):
     """Which policies."""
 
     tenant: Tenant = None
-
-
-class ChangeQuery(_Filter):
-    """Which changes."""
-
-    kind: Kind | None = None
-    object_id: Annotated[str | None, Field(min_length=1, max_length=253, pattern=r"^[^\x00]*$")] = None
-    before: Annotated[
-        int | None, Field(ge=1, le=_MAX_SEQUENCE, description="Only older than this sequence number: `next`.")
-    ] = None
-    limit: Limit = DEFAULT_LIMIT
-    q: Annotated[
-        str,
-        Field(
-            max_length=200, pattern=r"^[^\x00]*$", description="Only with this text in object, who or what."
-        ),
-    ] = ""
 
 
 def contains(text: str, *values: str) -> bool:
@@ -143,10 +122,12 @@ def api(catalogue: Catalogue, audit: RegistryAudit, *others: APIRouter) -> APIRo
         return shapes.ExtensionPage(items=items, next=page.next, revision=view.revision)
 
     @routes.get("/extensions/{identifier}", tags=["extensions"])
-    async def get_extension(who: Viewer, identifier: ObjectId) -> shapes.ExtensionDetail:
-        """One extension. Values under keys that speak of a secret are masked."""
+    async def get_extension(who: Viewer, identifier: ObjectId, response: Response) -> shapes.ExtensionDetail:
+        """One extension. Values under keys that speak of a secret are masked. `ETag` is its generation."""
         view = await catalogue.view()
-        return shapes.ExtensionDetail.of(seen_extension(view, identifier, who))
+        record = seen_extension(view, identifier, who)
+        response.headers["etag"] = f'"{record.generation}"'
+        return shapes.ExtensionDetail.of(record)
 
     @routes.get("/extensions/{identifier}/health", tags=["extensions"])
     async def get_extension_health(who: Viewer, identifier: ObjectId) -> shapes.HealthAnswer:
@@ -174,24 +155,12 @@ def api(catalogue: Catalogue, audit: RegistryAudit, *others: APIRouter) -> APIRo
         return shapes.PolicyPage(items=items, next=page.next, revision=view.revision)
 
     @routes.get("/policies/{identifier}", tags=["policies"])
-    async def get_policy(who: Viewer, identifier: ObjectId) -> shapes.PolicyDetail:
-        """One policy with its steps, its complexity and hints."""
+    async def get_policy(who: Viewer, identifier: ObjectId, response: Response) -> shapes.PolicyDetail:
+        """One policy with its steps, its complexity and hints. `ETag` is its generation."""
         view = await catalogue.view()
-        return shapes.PolicyDetail.of(seen_policy(view, identifier, who), view)
-
-    @routes.get("/audit", tags=["audit"])
-    async def list_changes(who: Viewer, query: Annotated[ChangeQuery, Query()]) -> shapes.AuditPage:
-        """Changes of objects, newest first, also of objects that are gone. Who is bound to tenants names an
-        object.
-        """
-        if who.tenants is not None:
-            _must_see_history(query, await catalogue.view(), who)
-        rows = await audit.audit(
-            AuditQuery(query.kind, query.object_id, query.before, query.limit + 1, query.q)
-        )
-        more = len(rows) > query.limit
-        items = [shapes.AuditItem.model_validate(asdict(row)) for row in rows[: query.limit]]
-        return shapes.AuditPage(items=items, next=items[-1].sequence if more else None)
+        record = seen_policy(view, identifier, who)
+        response.headers["etag"] = f'"{record.generation}"'
+        return shapes.PolicyDetail.of(record, view)
 
     @routes.get("/registry", tags=["registry"])
     async def get_registry(who: Viewer) -> shapes.RegistryAnswer:
@@ -210,18 +179,6 @@ def api(catalogue: Catalogue, audit: RegistryAudit, *others: APIRouter) -> APIRo
     for other in others:
         routes.include_router(other)
     return routes
-
-
-def _must_see_history(query: ChangeQuery, view: View, who: Identity) -> None:
-    """Raises :class:`ProblemError` unless one object is asked for that ``who`` may see."""
-    if query.object_id is None or query.kind is None:
-        raise ProblemError(
-            ErrorCode.PERMISSION_DENIED, "you are bound to tenants", hint="name kind and object_id"
-        )
-    if query.kind == "Extension":
-        seen_extension(view, query.object_id, who)
-    else:
-        seen_policy(view, query.object_id, who)
 
 
 async def _health_words(audit: RegistryAudit) -> dict[str, str]:

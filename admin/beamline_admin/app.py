@@ -36,6 +36,7 @@ from beamline_registry.postgres import PostgresRegistry
 from beamline_sdk import logs, signals
 
 from .api import PREFIX, api
+from .audit_api import audit_api
 from .catalogue import Catalogue
 from .change_api import change_api
 from .events_api import events_api
@@ -100,7 +101,13 @@ async def run(
         await registry.close()
         raise StartError(str(error)) from error
     try:
-        watcher = Watcher(Catalogue(registry), registry, routers=outside.routers, objects=outside.objects)
+        watcher = Watcher(
+            Catalogue(registry),
+            registry,
+            routers=outside.routers,
+            objects=outside.objects,
+            first=time.time_ns() // 1_000,
+        )
         app = application(
             registry,
             registry,
@@ -172,8 +179,8 @@ def application(
     ``clock`` is monotonic seconds; ``rate`` is requests per second and caller. ``watcher`` is one that runs;
     without it one is made that only looks when asked. ``content`` lets admins ask for prompts and answers.
     """
-    telemetry, sessions = Telemetry(), Sessions(clock)
     tokens = Authenticator([LoopbackToken(token), *verifiers])
+    telemetry, sessions = Telemetry(), Sessions(clock, tokens)
     catalogue = Catalogue(reader)
     return Gate(
         web(
@@ -227,6 +234,7 @@ def web(
         api(
             catalogue,
             audit,
+            audit_api(catalogue, audit),
             change_api(writer),
             runtime_api(routers, catalogue),
             live_api(watcher, catalogue, writer),

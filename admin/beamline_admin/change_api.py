@@ -4,20 +4,23 @@ log.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema
 
+from beamline_contract.errors import ErrorCode
 from beamline_contract.model import Fault
 from beamline_contract.names import GROUP, NAME_PATTERN, NAMESPACE_PATTERN
 from beamline_contract.objects import Kind
 
 from .access import Admin, ObjectId, Operator, Viewer
 from .identity import Identity
+from .preconditions import Request as How
+from .problems import ProblemError
 from .shapes import Shape
 from .writing import Done, Writer
-from .writing import Request as How
 
 MAX_WAIT_S: Final = 60.0
 Name = Annotated[
@@ -220,7 +223,9 @@ def _objects(routes: APIRouter, writer: Writer, kind: Kind, path: str, tag: str)
         query: HowTo,
         who: Admin,
     ) -> WriteAnswer:
-        """Puts a spec in place of the object's, where it is still at the generation that you looked at."""
+        """Puts a spec in place of the object's, where it is still at the generation that you looked at. The
+        header `If-Match` may state that, too, as with every change of an object.
+        """
         how = how_of(request, query, who)
         return answer_of(await writer.update(kind, identifier, body.spec, body.generation, how))
 
@@ -236,9 +241,12 @@ def _objects(routes: APIRouter, writer: Writer, kind: Kind, path: str, tag: str)
         return _checked(await writer.compare(kind, identifier, body.spec, how))
 
     @routes.get(f"{path}/{{identifier}}/conditions", tags=[tag], operation_id=f"conditions_{tag}")
-    async def conditions(request: Request, identifier: ObjectId, who: Viewer) -> ConditionsAnswer:
+    async def conditions(
+        request: Request, response: Response, identifier: ObjectId, who: Viewer
+    ) -> ConditionsAnswer:
         """The object's conditions: accepted, synced, programmed, ready."""
         held = await writer.held(kind, identifier, How(who, request.state.request_id))
+        response.headers["etag"] = f'"{held.generation}"'
         status = held.document.get("status") or {}
         return ConditionsAnswer(
             kind=kind,
@@ -251,9 +259,27 @@ def _objects(routes: APIRouter, writer: Writer, kind: Kind, path: str, tag: str)
 
 
 def how_of(request: Request, query: HowQuery, who: Identity) -> How:
-    """How a change is asked for, from its query and its caller."""
+    """How a change is asked for, from its query, its caller and its header ``If-Match``. Raises
+    :class:`ProblemError` where that is none that we could have given.
+    """
     wait = query.timeout_s if query.wait == "programmed" else None
-    return How(who, request.state.request_id, query.force, wait)
+    return How(who, request.state.request_id, query.force, wait, _matched(request))
+
+
+def _matched(request: Request) -> int | None:
+    """The generation that ``If-Match`` names; None where any will do."""
+    given = request.headers.getlist("if-match")
+    if not given or given == ["*"]:
+        return None
+    found = re.fullmatch(r'"([1-9][0-9]{0,15})"', given[0]) if len(given) == 1 else None
+    if found is None:
+        raise ProblemError(
+            ErrorCode.INVALID_ARGUMENT,
+            "If-Match must be a generation in quotes, or *",
+            field="if-match",
+            hint='as in If-Match: "3"; GET answers it as ETag',
+        )
+    return int(found[1])
 
 
 def answer_of(done: Done) -> WriteAnswer:

@@ -1,8 +1,10 @@
 """``/api/v1/events``: what changes, told as it happens, as server-sent events.
 
-A stream begins with how everything stands and goes on with what is new. It ends with the caller's session or
+A stream begins with how everything stands and goes on with what is new. Who comes again with the header
+``Last-Event-ID`` is told first what it missed of what has no state, or ``reset``: then that is not known any
+more, and what was made of it has to be loaded anew. A stream ends with the caller's session or
 token, with ``seconds`` where that was asked for, when the process stops, and when the caller reads too slowly
-(``lagged``): then it is cheaper to begin anew. Every fifteen seconds without an event there is a comment, so
+(``lagged``): then it comes again. Every fifteen seconds without an event there is a comment, so
 that proxies keep the connection and a caller who has gone is noticed.
 """
 
@@ -10,7 +12,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from itertools import count
 from typing import Annotated, Any, Final
 
 import orjson
@@ -24,7 +25,7 @@ from beamline_registry.port import RegistryError
 
 from .access import Viewer
 from .identity import Identity, Role
-from .live.hub import TOPICS, FullError, Listener
+from .live.hub import TOPICS, FullError, Listener, Told
 from .live.watcher import Watcher
 from .problems import ProblemError
 from .routers import RoutersError
@@ -36,14 +37,15 @@ RETRY_MS: Final = 2_000
 MAX_SECONDS: Final = 3_600.0
 _WHOLE: Final = frozenset({"routers", "breakers", "traffic"})
 """Topics about all tenants at once."""
+_MAX_ID: Final = 20
 _ANY: Final = "|".join(TOPICS)
 MEDIA_TYPE: Final = "text/event-stream"
 _EVENT_SCHEMA: Final[dict[str, Any]] = {
     "description": "One event of the stream; `data` is JSON.",
     "type": "object",
     "properties": {
-        "event": {"enum": [*TOPICS, "end", "lagged", "error"]},
-        "id": {"type": "string", "description": "1 and up, in this stream."},
+        "event": {"enum": [*TOPICS, "reset", "end", "lagged", "error"]},
+        "id": {"type": "string", "description": "A number that grows; `Last-Event-ID` of the next stream."},
         "data": {"type": "string"},
     },
     "required": ["event", "id", "data"],
@@ -86,17 +88,27 @@ def events_api(
         },
     )
     async def stream_events(
-        request: Request, who: Viewer, query: Annotated[EventsQuery, Query()]
+        request: Request,
+        who: Viewer,
+        query: Annotated[EventsQuery, Query()],
     ) -> StreamingResponse:
-        """Server-sent events: `event` is the topic, `data` one line of JSON."""
+        """Server-sent events: `event` is the topic, `data` one line of JSON. With the header `Last-Event-ID`
+        they begin with what was missed.
+        """
+        last_event_id = request.headers.get("last-event-id", "")[:_MAX_ID]
         topics = topics_of(query.topics, who)
+        if "objects" in topics:
+            await watcher.expect_objects()
         try:
             listener = watcher.hub.join(who, topics)
         except FullError as error:
             raise ProblemError(ErrorCode.RESOURCE_EXHAUSTED, str(error), hint="close a stream") from error
+        missed = [] if not last_event_id else watcher.hub.missed(listener, _number(last_event_id))
         until = None if query.seconds is None else clock() + query.seconds
         still: Callable[[], Awaitable[bool]] = request.state.still
-        body = _told(watcher, listener, until=until, still=still, heartbeat_s=heartbeat_s, clock=clock)
+        body = _told(
+            watcher, listener, missed, until=until, still=still, heartbeat_s=heartbeat_s, clock=clock
+        )
         return StreamingResponse(body, media_type=MEDIA_TYPE, headers={"x-accel-buffering": "no"})
 
     return routes
@@ -118,21 +130,22 @@ def topics_of(asked: str, who: Identity) -> frozenset[str]:
 async def _told(
     watcher: Watcher,
     listener: Listener,
+    missed: list[Told] | None,
     *,
     until: float | None,
     still: Callable[[], Awaitable[bool]],
     heartbeat_s: float,
     clock: Callable[[], float],
 ) -> AsyncIterator[bytes]:
-    checked, numbers = clock(), count(1)
-
-    def event(topic: str, data: dict[str, Any]) -> bytes:
-        return _event(next(numbers), topic, data)
-
+    checked, last = clock(), listener.number
     try:
         yield f"retry: {RETRY_MS}\n\n".encode()
-        for topic, document in await _present(watcher, listener):
-            yield event(topic, document)
+        if missed is None:
+            yield _event(last, "reset", {"reason": "what came since your last event is not known any more"})
+        for told in missed or ():
+            yield _event(*told)
+        for last, (topic, document) in enumerate(await _present(watcher, listener), listener.number):
+            yield _event(last, topic, document)
         while not listener.over():
             left = heartbeat_s if until is None else min(heartbeat_s, until - clock())
             if left <= 0:
@@ -141,18 +154,19 @@ async def _told(
             if clock() - checked >= heartbeat_s:
                 checked = clock()
                 if not await still():
-                    yield event("end", {"reason": "the session is over"})
+                    yield _event(last, "end", {"reason": "the session is over"})
                     return
             if found is not None:
-                yield event(*found)
+                last = found[0]
+                yield _event(*found)
             elif not listener.over() and (until is None or clock() < until):
                 yield b": still here\n\n"
         if listener.lagged:
-            yield event("lagged", {"reason": "events came faster than they were read"})
+            yield _event(last, "lagged", {"reason": "events came faster than they were read"})
     except Exception as error:
         log.exception("admin.stream_failed", error=type(error).__name__)
         problem = ProblemError(ErrorCode.INTERNAL, f"the stream failed ({type(error).__name__})")
-        yield event("error", problem.document("").model_dump(exclude_none=True))
+        yield _event(last, "error", problem.document("").model_dump(exclude_none=True))
     finally:
         watcher.hub.leave(listener)
 
@@ -177,6 +191,10 @@ async def _present(watcher: Watcher, listener: Listener) -> list[tuple[str, dict
 
 async def _routers(watcher: Watcher) -> dict[str, Any]:
     return {"routers": await watcher.statuses()}
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() else -1
 
 
 def _event(number: int, topic: str, data: dict[str, Any]) -> bytes:

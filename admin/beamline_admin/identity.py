@@ -26,7 +26,10 @@ from typing import Any, Final, Protocol
 SESSION_S: Final = 12 * 3600.0
 """How long a browser stays logged in: a working day, and the next day starts with a new login."""
 MAX_SESSIONS: Final = 256
-_FORWARDING: Final = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via"})
+_FORWARDING: Final = frozenset(
+    {b"forwarded", b"via", b"x-real-ip", b"x-client-ip", b"x-cluster-client-ip", b"true-client-ip"}
+    | {b"cf-connecting-ip", b"x-original-forwarded-for", b"x-original-host", b"x-envoy-external-address"}
+)
 
 
 class Role(StrEnum):
@@ -62,7 +65,7 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Somebody known. ``local_only`` holds for every session that is made from it."""
+    """Somebody known. ``local_only``: on this machine alone."""
 
     subject: str
     role: Role
@@ -113,16 +116,20 @@ class Authenticator:
 
 
 class Sessions:
-    """Browsers that logged in. In memory: a restart logs everybody out. ``clock`` is monotonic seconds."""
+    """Browsers that logged in: a session counts as long as ``tokens`` knows the token that opened it, so a
+    right that was taken away ends with it. In memory: a restart logs everybody out. ``clock`` is monotonic
+    seconds.
+    """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], tokens: Verifier) -> None:
         self._clock = clock
-        self._open: OrderedDict[bytes, tuple[Identity, float]] = OrderedDict()
+        self._tokens = tokens
+        self._open: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
 
-    def open(self, identity: Identity) -> str:
+    def open(self, token: str) -> str:
         """A new session's secret. The oldest session makes room where there are :data:`MAX_SESSIONS`."""
         secret = secrets.token_urlsafe(32)
-        self._open[_digest(secret)] = (identity, self._clock() + SESSION_S)
+        self._open[_digest(secret)] = (token, self._clock() + SESSION_S)
         while len(self._open) > MAX_SESSIONS:
             self._open.popitem(last=False)
         return secret
@@ -133,10 +140,10 @@ class Sessions:
 
     async def verify(self, token: str, client: Client) -> Identity | None:
         """See :class:`Verifier`; the token is a session's secret."""
-        identity, ends = self._open.get(_digest(token), (None, 0.0))
-        if identity is None or self._clock() >= ends or (identity.local_only and not client.local):
+        own, ends = self._open.get(_digest(token), ("", 0.0))
+        if not own or self._clock() >= ends:
             return None
-        return identity
+        return await self._tokens.verify(own, client)
 
 
 def client_of(scope: MutableMapping[str, Any]) -> Client:
@@ -148,7 +155,7 @@ def client_of(scope: MutableMapping[str, Any]) -> Client:
     return Client(
         address=str(peer[0]) if peer else "",
         authority=authority,
-        forwarded=any(name in _FORWARDING for name, _ in scope["headers"]),
+        forwarded=any(name in _FORWARDING or name.startswith(b"x-forwarded") for name, _ in scope["headers"]),
     )
 
 

@@ -13,6 +13,7 @@ will. While the provider is away the last keys count.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -28,8 +29,10 @@ log = structlog.get_logger()
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA")
 KEYS_S: Final = 300.0
 REFETCH_S: Final = 10.0
-LEEWAY_S: Final = 30.0
-"""How far the clocks of provider and this machine may be apart."""
+LEEWAY_S: Final = 10.0
+"""How far the provider's clock may be ahead of this machine's, so that a token which was just made counts.
+One that has ended never does.
+"""
 EVERY_TENANT: Final = "*"
 MAX_TOKEN: Final = 16 * 1024
 _FETCH_S: Final = 5.0
@@ -51,13 +54,19 @@ class OidcSettings:
 
 
 class OidcVerifier:
-    """:class:`.identity.Verifier` of one issuer. ``clock`` is monotonic seconds."""
+    """:class:`.identity.Verifier` of one issuer. ``clock`` is monotonic seconds, ``wall`` Unix seconds."""
 
     def __init__(
-        self, settings: OidcSettings, *, clock: Callable[[], float], fetch: Fetch | None = None
+        self,
+        settings: OidcSettings,
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], float] = time.time,
+        fetch: Fetch | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
+        self._wall = wall
         self._fetch = fetch or fetch_json
         self._lock = asyncio.Lock()
         self._keys: dict[str, jwt.PyJWK] = {}
@@ -91,12 +100,12 @@ class OidcVerifier:
         except (jwt.PyJWTError, ValueError, TypeError) as error:
             log.info("admin.token_refused", why=type(error).__name__)
             return None
-        return self._identity(claims)
+        return None if float(claims["exp"]) <= self._wall() else self._identity(claims)
 
     def _identity(self, claims: Mapping[str, Any]) -> Identity | None:
         subject = str(claims.get(self._settings.subject_claim) or "")[:253]
         roles = [role for role in Role if role.value in set(_texts(claims.get(self._settings.role_claim)))]
-        if not subject or not roles:
+        if not roles or not subject or not subject.isprintable():  # it is shown, logged and signed with
             return None
         tenants = frozenset(_texts(claims.get(self._settings.tenants_claim)))
         return Identity(subject, roles[-1], tenants=None if EVERY_TENANT in tenants else tenants)

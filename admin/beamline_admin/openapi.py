@@ -23,7 +23,8 @@ from .telemetry import Telemetry
 def document() -> dict[str, Any]:
     """The document. Its version is the program's."""
     registry = MemoryRegistry()
-    app = web(Catalogue(registry), registry, Authenticator([]), Sessions(time.monotonic), Telemetry())
+    nobody = Authenticator([])
+    app = web(Catalogue(registry), registry, nobody, Sessions(time.monotonic, nobody), Telemetry())
     made = app.openapi()
     problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     made["components"]["schemas"] |= {**problem.pop("$defs"), "Problem": problem}

@@ -26,6 +26,7 @@ from .routers import RoutersError
 from .scope import Scope
 from .shapes import Shape
 from .trail_api import Trail, trail_of
+from .ways import must_see_policies
 
 log = structlog.get_logger()
 
@@ -89,6 +90,8 @@ async def played(
     """Sends the request, once for each policy. Raises :class:`ProblemError`."""
     tenant = body.request.get("tenant_id")
     Scope(who.tenants).must_be_own(tenant if isinstance(tenant, str) else None)
+    if who.tenants is not None:  # everybody else plays while there is no registry, too
+        must_see_policies(await watcher.view(), who, body.request, body.policy, body.compare)
     policies = [body.policy] if body.compare is None else [body.policy, body.compare]
     answers = await asyncio.gather(*(_asked(watcher, body, policy, who) for policy in policies))
     log.info(

@@ -1,5 +1,5 @@
 """Asking all running routers over NATS, on their admin subjects, and gathering what they answer; sending them
-a request; hearing what they publish.
+a request; hearing what they publish. What changes them is noted by the operator's leader first.
 
 One connection, opened with the first question and kept; NATS' client reconnects by itself. Nobody knows how
 many routers there are, so answers are taken until none has come for :data:`QUIET_S`, and never for longer
@@ -16,12 +16,16 @@ import orjson
 from nats import errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from pydantic import ValidationError
 
-from beamline_contract.names import SUBJECT_INVOKE, SUBJECT_ROUTER_ADMIN
+from beamline_contract.acts import ActNoted, RouterAct
+from beamline_contract.names import SUBJECT_INVOKE, SUBJECT_OPERATOR_ACT, SUBJECT_ROUTER_ADMIN
 from beamline_sdk import link
 
 PATIENCE_S: Final = 1.5
 QUIET_S: Final = 0.25
+NOTE_S: Final = 6.0
+"""A registry that does not answer says so within 5 s."""
 MAX_ROUTERS: Final = 1_000
 
 
@@ -40,6 +44,12 @@ class Routers(Protocol):
     ) -> list[dict[str, Any]]:
         """Every answer, sorted by ``instance``; each has ``result`` or ``error``. Raises
         :class:`RoutersError`. An answer that ``enough`` accepts ends the waiting for others.
+        """
+        ...
+
+    async def note(self, act: RouterAct) -> ActNoted:
+        """Has the operator's leader note an act in the audit log, before it is done. Raises
+        :class:`RoutersError` where none answers.
         """
         ...
 
@@ -91,6 +101,20 @@ class NatsRouters:
                     await subscription.unsubscribe()
         except (link.LinkError, errors.Error, OSError) as error:
             raise RoutersError(f"NATS does not answer ({type(error).__name__})") from error
+
+    async def note(self, act: RouterAct) -> ActNoted:
+        """See :class:`Routers`."""
+        try:
+            nc = await self._connected()
+            body = act.model_dump_json(exclude_none=True).encode()
+            reply = await nc.request(SUBJECT_OPERATOR_ACT, body, timeout=NOTE_S)
+            return ActNoted.model_validate_json(reply.data)
+        except (TimeoutError, errors.TimeoutError, errors.NoRespondersError) as error:
+            raise RoutersError("no operator leads, so the audit log can't be told") from error
+        except (link.LinkError, errors.Error, OSError) as error:
+            raise RoutersError(f"NATS does not answer ({type(error).__name__})") from error
+        except ValidationError as error:
+            raise RoutersError("the operator answered something that can't be read") from error
 
     async def invoke(
         self, request: Mapping[str, Any], headers: Mapping[str, str], seconds: float

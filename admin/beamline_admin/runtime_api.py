@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from beamline_contract.acts import ActVerb
 from beamline_contract.errors import ErrorCode
 
 from .access import ObjectId, Operator, Viewer
+from .acts import act_on_routers
 from .catalogue import Catalogue, View
+from .identity import Identity
+from .preconditions import Request as How
 from .problems import AdminCode, ProblemError
 from .routers import Routers, RoutersError
 from .scope import Scope, concerned_rows
 from .shapes import Shape
+from .ways import as_seen, must_see_policies
 
 
 class ExplainBody(BaseModel):
@@ -56,6 +61,9 @@ def runtime_api(routers: Routers | None, catalogue: Catalogue) -> APIRouter:
             answers = await routers.ask(verb, request)
         except RoutersError as error:
             raise ProblemError(ErrorCode.UNAVAILABLE, str(error)) from error
+        return told(answers, verb)
+
+    def told(answers: list[dict[str, Any]], verb: str) -> RoutersAnswer:
         items = [
             RouterAnswer(instance=found["instance"], result=found.get("result"), error=found.get("error"))
             for found in answers
@@ -78,20 +86,33 @@ def runtime_api(routers: Routers | None, catalogue: Catalogue) -> APIRouter:
         """Which way a request would take in each router now, and why; nothing is called."""
         tenant = body.request.get("tenant_id")
         Scope(who.tenants).must_be_own(tenant if isinstance(tenant, str) else None)
+        view = View() if who.tenants is None else await catalogue.view()  # while there is no registry, too
+        must_see_policies(view, who, body.request)
         asked: dict[str, Any] = {"request": body.request, "headers": body.headers}
-        return await ask("explain", asked if body.instance is None else {**asked, "instance": body.instance})
+        found = await ask("explain", asked if body.instance is None else {**asked, "instance": body.instance})
+        return RoutersAnswer(
+            routers=[
+                one.model_copy(update={"result": one.result and as_seen(one.result, view, who)})
+                for one in found.routers
+            ]
+        )
 
     @routes.post("/extensions/{identifier}/isolate", tags=["runtime"])
-    async def isolate_extension(identifier: ObjectId, who: Operator) -> RoutersAnswer:
-        """Every call to it is refused in all running routers until it is reset, or they end."""
-        must_write_row(identifier, await catalogue.view(), who.tenants)
-        return await ask("isolate", {"extension": identifier})
+    async def isolate_extension(request: Request, identifier: ObjectId, who: Operator) -> RoutersAnswer:
+        """Every call to it is refused in all running routers until it is reset, or they end. The audit log is
+        told first.
+        """
+        return await act("isolate", identifier, request, who)
 
     @routes.post("/extensions/{identifier}/reset", tags=["runtime"])
-    async def reset_extension(identifier: ObjectId, who: Operator) -> RoutersAnswer:
-        """Closes its breakers in all running routers, isolated ones too."""
+    async def reset_extension(request: Request, identifier: ObjectId, who: Operator) -> RoutersAnswer:
+        """Closes its breakers in all running routers, isolated ones too. The audit log is told first."""
+        return await act("reset", identifier, request, who)
+
+    async def act(verb: ActVerb, identifier: str, request: Request, who: Identity) -> RoutersAnswer:
         must_write_row(identifier, await catalogue.view(), who.tenants)
-        return await ask("reset", {"extension": identifier})
+        how = How(who, request.state.request_id)
+        return told(await act_on_routers(routers, verb, identifier, how), verb)
 
     return routes
 

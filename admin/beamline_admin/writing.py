@@ -19,25 +19,14 @@ from beamline_contract.objects import BrokenObject, Kind, ObjectKey
 from beamline_registry.changes import masked
 
 from .catalogue import Catalogue
-from .identity import Identity, Role
 from .objects.checks import Verdict, check
 from .objects.port import Author, ChangedError, Held, ObjectEvent, Objects, ObjectsError, RefusedError
+from .preconditions import Request, by_id, not_owned, refuse, same_generation
 from .problems import AdminCode, ProblemError
 from .scope import Scope
 
 LOOK_S: Final = 0.05
 State = Literal["programmed", "waiting", "refused", "gone"]
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """How a change is asked for."""
-
-    identity: Identity
-    request_id: str
-    force: bool = False
-    wait_s: float | None = None
-    """How long to wait for every router; None does not wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +84,7 @@ class Writer:
                     hint="change it with PUT and its generation",
                 )
             verdict = check(key, spec, None, everything)
-            _refuse(verdict.faults)
+            refuse(verdict.faults)
             Scope(how.identity.tenants).must_write(key, spec, everything)
             await self._guarded(lambda objects: objects.rehearse(key, spec, None))
             author = Author(how.identity.subject, how.request_id)
@@ -124,9 +113,9 @@ class Writer:
         """Deletes the object. Raises :class:`ProblemError`."""
         async with self._turn:
             everything = await self._all()
-            held = _by_id(kind, identifier, everything)
-            _same_generation(held, generation)
-            _not_owned(held, how)
+            held = by_id(kind, identifier, everything)
+            same_generation(held, generation, how)
+            not_owned(held, how)
             Scope(how.identity.tenants).must_write(held.key, held.spec, everything)
             author = Author(how.identity.subject, how.request_id)
             await self._guarded(lambda objects: objects.delete(held, author))
@@ -141,8 +130,9 @@ class Writer:
         """
         async with self._turn:
             everything = await self._all()
-            held = _by_id("Extension", identifier, everything)
-            _not_owned(held, how)
+            held = by_id("Extension", identifier, everything)
+            same_generation(held, None, how)
+            not_owned(held, how)
             Scope(how.identity.tenants).must_write(held.key, held.spec, everything)
             author = Author(how.identity.subject, how.request_id)
             await self._guarded(lambda objects: objects.annotate(held, name, value, author))
@@ -188,7 +178,7 @@ class Writer:
         Raises :class:`ProblemError` where the caller may not change it.
         """
         everything = await self._all()
-        held = _by_id(kind, identifier, everything)
+        held = by_id(kind, identifier, everything)
         scope = Scope(how.identity.tenants)
         scope.must_write(held.key, held.spec, everything)
         scope.must_write(held.key, spec, everything)
@@ -202,7 +192,7 @@ class Writer:
     async def held(self, kind: Kind, identifier: str, how: Request) -> Held:
         """The object of an id, with its conditions. Raises :class:`ProblemError`."""
         everything = await self._all()
-        held = _by_id(kind, identifier, everything)
+        held = by_id(kind, identifier, everything)
         Scope(how.identity.tenants).must_see(held.key, held.spec, everything)
         return held
 
@@ -225,20 +215,20 @@ class Writer:
         self, kind: Kind, identifier: str, spec: dict[str, Any], generation: int | None, how: Request
     ) -> tuple[Held, Done]:
         everything = await self._all()
-        held = _by_id(kind, identifier, everything)
-        _same_generation(held, generation)
-        _not_owned(held, how)
+        held = by_id(kind, identifier, everything)
+        same_generation(held, generation, how)
+        not_owned(held, how)
         scope = Scope(how.identity.tenants)
         scope.must_write(held.key, held.spec, everything)
         scope.must_write(held.key, spec, everything)
         verdict = check(held.key, spec, held, everything)
-        _refuse(verdict.faults)
+        refuse(verdict.faults)
         changes = _compared(held.spec, spec, held, verdict)
         after = held.generation + (1 if changes else 0)
         return held, Done(held.key, after, changes, verdict.warnings, held.owner)
 
     async def _found(self, kind: Kind, identifier: str) -> Held:
-        return _by_id(kind, identifier, await self._all())
+        return by_id(kind, identifier, await self._all())
 
     async def _all(self) -> dict[ObjectKey, Held]:
         found: dict[ObjectKey, Held] = await self._guarded(lambda objects: objects.all())
@@ -259,7 +249,7 @@ class Writer:
         try:
             return await work(objects)
         except RefusedError as error:
-            _refuse(error.faults)
+            refuse(error.faults)
         except ChangedError as error:
             raise ProblemError(
                 AdminCode.CONFLICT, str(error), hint="read it again, then try again"
@@ -322,54 +312,6 @@ class Writer:
         if held is None and (row is None or row.namespace != done.key.namespace):
             return Progress("gone", message=f"the registry lacks it since revision {view.revision} or before")
         return Progress("waiting", message="it is being deleted")
-
-
-def _by_id(kind: Kind, identifier: str, everything: Mapping[ObjectKey, Held]) -> Held:
-    """The object of a registry id; of several the oldest, which is the one that is served."""
-    found = [held for key, held in everything.items() if key.kind == kind and held.id == identifier]
-    if not found:
-        what = "extension" if kind == "Extension" else "policy"
-        raise ProblemError(
-            AdminCode.NOT_FOUND,
-            f"there is no object behind such {'an' if what[0] == 'e' else 'a'} {what}",
-            field="id",
-        )
-    return min(found, key=lambda held: (str(held.metadata.get("creationTimestamp", "")), held.key))
-
-
-def _same_generation(held: Held, generation: int | None) -> None:
-    if generation is not None and generation != held.generation:
-        raise ProblemError(
-            AdminCode.CONFLICT,
-            f"the object is at generation {held.generation}, not {generation}",
-            field="generation",
-            hint="read it again: somebody changed it meanwhile",
-        )
-
-
-def _not_owned(held: Held, how: Request) -> None:
-    owner = held.owner
-    if owner is None:
-        return
-    if not how.force:
-        raise ProblemError(
-            AdminCode.CONFLICT,
-            f"{held.key} belongs to {owner}, which would undo the change",
-            field="force",
-            hint="change it in the repository; an admin may add force=true, until the tool syncs again",
-        )
-    if not how.identity.role.covers(Role.ADMIN):
-        raise ProblemError(ErrorCode.PERMISSION_DENIED, "force needs the role admin", field="force")
-
-
-def _refuse(faults: tuple[Fault, ...]) -> None:
-    if faults:
-        raise ProblemError(
-            ErrorCode.INVALID_ARGUMENT,
-            "; ".join(map(str, faults))[:2000],
-            field=faults[0].path,
-            hint="POST .../validate tells every fault without writing",
-        )
 
 
 def _compared(

@@ -15,8 +15,11 @@ import typer
 from .faults import CliError, ExitCode
 
 if TYPE_CHECKING:
+    from beamline_contract.acts import ActVerb, RouterAct
     from beamline_sdk.link import LinkSettings
 
+NOTE_S: Final = 6.0
+"""How long the operator may take to note an act: a registry that does not answer says so within 5 s."""
 QUIET_S: Final = 0.4
 """After an answer, how long the next one may take before they are all there."""
 
@@ -52,19 +55,13 @@ def ask(
     timeout: float,
 ) -> list[dict[str, Any]]:
     """The answers, sorted by router. Raises :class:`CliError` where nobody answers."""
-    if nats_url is None:
-        from .up.state import find_running
-
-        nats_url = find_running(state).nats_url
     if router is not None:
         request = {**request, "instance": router}
     import asyncio
 
-    from beamline_sdk import logs
-    from beamline_sdk.link import LinkError, LinkSettings
+    from beamline_sdk.link import LinkError
 
-    logs.configure("cli", level="error", silent=True)
-    settings = LinkSettings(nats_url, "beamline cli", None if credentials is None else str(credentials))
+    settings = _link(nats_url, credentials, state)
     try:
         answers = [answer for answer, _ in asyncio.run(gather(settings, verb, request, timeout))]
     except (LinkError, OSError) as error:
@@ -73,6 +70,88 @@ def ask(
         whom = "no router" if router is None else f"no router with the id {router}"
         raise CliError(f"{whom} answered within {timeout:g} s on {settings.shown}", ExitCode.UNAVAILABLE)
     return sorted(answers, key=lambda answer: str(answer.get("instance")))
+
+
+def note(
+    verb: ActVerb,
+    extension: str,
+    *,
+    nats_url: str | None,
+    credentials: Path | None,
+    state: Path | None,
+    router: str | None,
+    timeout: float,
+) -> str | None:
+    """Has the operator's leader note in the audit log what is about to be done to routers. None where it did,
+    or where there is no router to do it to; else why not: who has these rights on NATS may act without it.
+    """
+    import asyncio
+    import getpass
+    import os
+    from uuid import uuid4
+
+    from beamline_contract.acts import RouterAct, breakers_of
+    from beamline_contract.names import object_id
+    from beamline_sdk.link import LinkError
+
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        user = f"user {os.getuid()}"
+    settings, extension_id = _link(nats_url, credentials, state), object_id(extension)
+
+    async def told() -> str | None:
+        request = {} if router is None else {"instance": router}
+        answers = [answer for answer, _ in await gather(settings, "status", request, timeout)]
+        before = breakers_of(answers, extension_id)
+        if not before:
+            return None
+        return await _told(
+            settings,
+            RouterAct(
+                verb=verb,
+                extension_id=extension_id,
+                instance=router,
+                before=before,
+                changed_by=f"{user} (beamline {verb})",
+                request_id=uuid4().hex,
+            ),
+        )
+
+    try:
+        return asyncio.run(told())
+    except (LinkError, OSError, ValueError) as error:
+        return str(error)
+
+
+async def _told(settings: LinkSettings, act: RouterAct) -> str | None:
+    from nats import errors
+
+    from beamline_contract.acts import ActNoted
+    from beamline_contract.names import SUBJECT_OPERATOR_ACT
+    from beamline_sdk import link
+
+    nc = await link.connect(settings, timeout_s=NOTE_S)
+    try:
+        reply = await nc.request(SUBJECT_OPERATOR_ACT, act.model_dump_json().encode(), timeout=NOTE_S)
+        noted = ActNoted.model_validate_json(reply.data)
+    except (errors.NoRespondersError, errors.TimeoutError, TimeoutError):
+        return "no operator leads"
+    finally:
+        await link.close(nc, grace_s=1.0)
+    return None if noted.error is None else noted.message
+
+
+def _link(nats_url: str | None, credentials: Path | None, state: Path | None) -> LinkSettings:
+    if nats_url is None:
+        from .up.state import find_running
+
+        nats_url = find_running(state).nats_url
+    from beamline_sdk import logs
+    from beamline_sdk.link import LinkSettings
+
+    logs.configure("cli", level="error", silent=True)
+    return LinkSettings(nats_url, "beamline cli", None if credentials is None else str(credentials))
 
 
 def results(answers: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:

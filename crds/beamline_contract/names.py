@@ -62,6 +62,8 @@ SUBJECT_ROUTER_TRAIL_CONTENT: Final = "beamline.router.v1.trail.content"
 own, so that NATS' permissions can keep it from those who may watch."""
 REQUEST_ID_PATTERN: Final = r"^[A-Za-z0-9._:-]{1,128}$"
 SUBJECT_REGISTRY_CHANGED: Final = "beamline.registry.v1.changed"
+SUBJECT_OPERATOR_ACT: Final = "beamline.operator.v1.act"
+"""The operator's leader notes here, in the audit log, what somebody is about to do to running routers."""
 QUEUE_ROUTER: Final = "beamline-router"
 
 HEADER_DEADLINE_MS: Final = "Beamline-Deadline-Ms"

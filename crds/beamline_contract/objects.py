@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
@@ -16,6 +16,7 @@ from .names import (
     API_VERSION,
     CHANGED_BY,
     DELETED_BY,
+    GROUP,
     NAME_PATTERN,
     derive_subject,
     object_id,
@@ -68,6 +69,8 @@ class ObjectMeta:
     """
     request_id: str = ""
     """The request of the admin API that made that change."""
+    annotated_by: Mapping[str, str] = field(default_factory=dict)
+    """Who set our own annotations, by their names: the newest field manager of each, or the file."""
     deleted_by: str = ""
     deletion_request_id: str = ""
     """Who asked the admin API to delete it, in which request; empty where it was deleted otherwise."""
@@ -167,9 +170,30 @@ def parse_metadata(raw: Mapping[str, Any], default_namespace: str = "default") -
         annotations=annotations,
         changed_by=changed_by,
         request_id=request_id,
+        annotated_by=_annotated_by(raw.get("managedFields") or ()),
         deleted_by=f"{deleted_by} ({ADMIN_FIELD_MANAGER})" if deleted_by else "",
         deletion_request_id=deletion_request_id,
     )
+
+
+def author_of(meta: ObjectMeta, annotation: str) -> tuple[str, str]:
+    """Who set an annotation, and in which request of the admin API: that signs with the request's id, which
+    is also the annotation's value.
+    """
+    value = meta.annotations.get(annotation, "")
+    who, request_id = parse_signature(meta.annotations.get(CHANGED_BY, ""))
+    if request_id and request_id == value:
+        return f"{who} ({ADMIN_FIELD_MANAGER})", request_id
+    return meta.annotated_by.get(annotation) or meta.changed_by or "unknown", ""
+
+
+def _annotated_by(managed: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for entry in sorted(managed, key=lambda one: str(one.get("time") or "")):
+        fields = ((entry.get("fieldsV1") or {}).get("f:metadata") or {}).get("f:annotations") or {}
+        names = (name.removeprefix("f:") for name in fields)
+        found |= {name: str(entry.get("manager", "")) for name in names if name.startswith(f"{GROUP}/")}
+    return found
 
 
 def signature(who: str, request_id: str) -> str:

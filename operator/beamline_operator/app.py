@@ -42,6 +42,7 @@ from .config import OperatorSettings
 from .core.controller import Controller
 from .core.ports import StoreError
 from .core.reconciler import Reconciler
+from .edges.acts import Acts
 from .edges.gaps import Gaps
 from .edges.health_fold import HealthFold
 from .edges.inputs import WatchedInputs
@@ -173,6 +174,7 @@ class Operator:
             self.store.on_change = controller.enqueue
             self.hints.on_report = controller.on_router_report
             self.hints.on_health = partial(self._on_health, controller)
+            self.hints.on_act = Acts(reconciler.batcher)
             self.hints.schemas.on_change = controller.enqueue_listeners
             self.hints.objects = self.store.__len__
             stack.callback(self._disconnect)
@@ -243,6 +245,7 @@ class Operator:
         self.store.on_change = _ignore
         self.hints.on_report = _ignore
         self.hints.on_health = _ignore
+        self.hints.on_act = None
         self.hints.objects = lambda: 0
         self.hints.schemas.on_change = _ignore
         self.inputs.on_change = _ignore

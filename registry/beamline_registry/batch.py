@@ -22,6 +22,7 @@ from .changes import Record, changes_between, digest, same_content
 from .port import (
     AuditAction,
     InvalidRecordError,
+    Note,
     Outcome,
     Remove,
     RowIdentity,
@@ -50,7 +51,7 @@ class BatchPlan:
     @property
     def changed(self) -> bool:
         """Whether there is anything to write."""
-        return bool(self.rows or self.tombstones)
+        return bool(self.rows or self.tombstones or self.audit)
 
 
 def kind_of(record: Record) -> Kind:
@@ -72,18 +73,25 @@ def identity_of(record: Record) -> RowIdentity:
 
 def storable(writes: Sequence[Write]) -> list[Write]:
     """The writes with every record as the registry will give it back. Raises :class:`InvalidRecordError`."""
-    return [
-        replace(write, record=_stored(write.record), changed_by=_text(write.changed_by))
-        if isinstance(write, Upsert)
-        else replace(write, changed_by=_text(write.changed_by))
-        for write in writes
-    ]
+    return [_storable(write) for write in writes]
+
+
+def _storable(write: Write) -> Write:
+    who = _text(write.changed_by)
+    if isinstance(write, Upsert):
+        return replace(write, record=_stored(write.record), changed_by=who)
+    if isinstance(write, Note):
+        try:
+            return replace(write, changes=stored_form(write.changes), changed_by=who)
+        except NotStorableError as error:
+            raise InvalidRecordError(write.kind, write.id, str(error)) from error
+    return replace(write, changed_by=who)
 
 
 def plan_batch(writes: Sequence[Write], stored: Iterable[Record], revision: int, now: datetime) -> BatchPlan:
     """The plan for ``writes`` (from :func:`storable`). ``stored``: every row that shares an id or subject."""
     state = _State({key_of(record): record for record in stored}, revision, now)
-    results = [state.put(write) if isinstance(write, Upsert) else state.remove(write) for write in writes]
+    results = [state.take(write) for write in writes]
     rows = tuple(state.rows[key] for key in state.touched if key in state.rows)
     return BatchPlan(
         results=results,
@@ -106,6 +114,18 @@ class _State:
         self._subjects = {row.subject: key for key, row in rows.items() if isinstance(row, ExtensionRecord)}
         self._revision = revision
         self._now = now
+
+    def take(self, write: Write) -> WriteResult:
+        if isinstance(write, Upsert):
+            return self.put(write)
+        return self.remove(write) if isinstance(write, Remove) else self.note(write)
+
+    def note(self, write: Note) -> WriteResult:
+        stored = self.rows.get((write.kind, write.id))
+        if stored is None:
+            return WriteResult(Outcome.UNCHANGED, self._revision)
+        self._note("updated", stored, write, write.changes, act=True)
+        return WriteResult(Outcome.NOTED, self._revision)
 
     def put(self, write: Upsert) -> WriteResult:
         record = write.record
@@ -153,7 +173,15 @@ class _State:
         if isinstance(row, ExtensionRecord):
             self._subjects.pop(row.subject, None)
 
-    def _note(self, action: AuditAction, record: Record, write: Write, changes: Mapping[str, object]) -> None:
+    def _note(
+        self,
+        action: AuditAction,
+        record: Record,
+        write: Write,
+        changes: Mapping[str, object],
+        *,
+        act: bool = False,
+    ) -> None:
         self.audit.append(
             AuditDraft(
                 kind=kind_of(record),
@@ -164,6 +192,7 @@ class _State:
                 changed_by=write.changed_by,
                 changes=dict(changes),
                 request_id=_text(write.request_id),
+                act=act,
             )
         )
 

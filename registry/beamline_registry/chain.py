@@ -41,6 +41,8 @@ class AuditDraft:
     changed_by: str
     changes: dict[str, Any]
     request_id: str = ""
+    act: bool = False
+    """Something that was done, and not a new content: the same may be done again, by another request."""
 
     def repeats(self, newest: AuditRecord | None) -> bool:
         """Whether the newest row of the same object says this already, so that writing again adds nothing.
@@ -53,6 +55,7 @@ class AuditDraft:
             (newest.generation, newest.action) == (self.generation, self.action)
             and canonical(newest.changes) == canonical(self.changes)
             and newest.changed_by == self.changed_by
+            and (not self.act or newest.request_id == self.request_id)
         )
 
 

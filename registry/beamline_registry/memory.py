@@ -132,10 +132,12 @@ class MemoryRegistry:
         self._answer()
         found = [
             row
-            for row in reversed(self._audit)
+            for row in (reversed(self._audit) if query.after is None else self._audit)
             if query.kind in {None, row.kind}
             and query.object_id in {None, row.object_id}
             and (query.before is None or row.sequence < query.before)
+            and (query.after is None or row.sequence > query.after)
+            and (query.only is None or row.uid in query.only)
             and query.action in {None, row.action}
             and _says(row, query.text or "")
         ]

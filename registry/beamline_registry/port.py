@@ -12,7 +12,7 @@ than the stored one of the same uid changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
@@ -81,7 +81,22 @@ class Remove:
     request_id: str = ""
 
 
-Write: TypeAlias = Upsert | Remove
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Appends a row to the audit log and changes nothing else: what somebody did to an object that no field
+    of its row shows, such as isolating it. Without a row of that id nothing is noted.
+
+    Equal acts are two unless they are of one ``request_id``; then the second is a repetition.
+    """
+
+    kind: Kind
+    id: str
+    changes: Mapping[str, Any]
+    changed_by: str
+    request_id: str = ""
+
+
+Write: TypeAlias = Upsert | Remove | Note
 
 
 class Outcome(StrEnum):
@@ -94,6 +109,8 @@ class Outcome(StrEnum):
     """The registry holds a newer generation of the same object."""
     CONFLICT = "conflict"
     """The id (of another uid) or the subject is taken by an object that still exists."""
+    NOTED = "noted"
+    """The audit log says so; no row changed, so there is no new revision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +202,11 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class AuditQuery:
-    """Filters; None means any. Newest first, ``before`` a sequence number for paging.
+    """Filters; None means any. Newest first, ``before`` a sequence number for paging; with ``after`` oldest
+    first, from what follows that number.
 
-    ``text`` is found, whatever the case, in kind, id, action, who, request id and what changed; no character
-    of it is special.
+    ``only`` are the uids of the objects that the asker may see. ``text`` is found, whatever the case, in
+    kind, id, action, who, request id and what changed; no character of it is special.
     """
 
     kind: Kind | None = None
@@ -197,6 +215,8 @@ class AuditQuery:
     limit: int = 100
     text: str | None = None
     action: AuditAction | None = None
+    after: int | None = None
+    only: Collection[str] | None = None
 
 
 class RegistryReader(Protocol):

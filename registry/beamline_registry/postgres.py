@@ -149,9 +149,11 @@ class PostgresRegistry(PostgresReader):
                 "AND ($2::text IS NULL OR extension_id = $2) AND ($3::bigint IS NULL OR id < $3) "
                 "AND ($5::text = '' OR position(lower($5) IN lower(concat_ws(' ', kind, extension_id, "
                 "action, changed_by, request_id, changes::text))) > 0) "
-                "AND ($6::text IS NULL OR action = $6) ORDER BY id DESC LIMIT $4",
+                "AND ($6::text IS NULL OR action = $6) AND ($7::bigint IS NULL OR id > $7) "
+                "AND ($8::text[] IS NULL OR uid = ANY($8)) "
+                f"ORDER BY id {'DESC' if query.after is None else 'ASC'} LIMIT $4",
                 query.kind, query.object_id, query.before, max(query.limit, 0), query.text or "",
-                query.action,
+                query.action, query.after, None if query.only is None else list(query.only),
             )  # fmt: skip
         return list(map(audit_of, rows))
 

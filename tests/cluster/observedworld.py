@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import yaml
 
+from harness.otlp import Collector
 from harness.processes import BEAMLINE, Process, eventually, free_port
 from harness.world import World
 
@@ -64,7 +65,8 @@ class Observed:
         self.namespace = f"observed-{uuid4().hex[:10]}"
         cluster.kubectl("create", "namespace", self.namespace)
         self.world = World().start_infrastructure()
-        self.router = self.world.router()
+        self.collector = Collector()
+        self.router = self.world.router(OTEL_EXPORTER_OTLP_ENDPOINT=self.collector.url)
         self.operator = self.world.operator(cluster.operator_kubeconfig(self.namespace), self.namespace)
         port = free_port()
         env = {"BEAMLINE_ADMIN_HTTP_PORT": str(port), "BEAMLINE_ADMIN_TOKEN": ADMIN_TOKEN}
@@ -174,6 +176,7 @@ class Observed:
         self.kubectl("delete", "rp,ext", "--all", "--timeout=20s", check=False)
         self.cluster.kubectl("delete", "namespace", self.namespace, "--wait=false", check=False)
         self.world.close()
+        self.collector.stop()
 
     def _extension(self, name: str, built_in: str) -> Process:
         """The process that the Deployment of ``name`` describes."""

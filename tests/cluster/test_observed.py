@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from observedworld import IN_CI, ROOT, Observed, missing
 from prometheus_client.parser import text_string_to_metric_families
+
+from harness.processes import eventually
 
 sys.path.insert(0, str(ROOT / "scripts"))
 from metrics_page import PROCESS, Metric, catalogue
@@ -134,6 +137,23 @@ def test_the_exemplars_feature_takes_what_the_router_answers(prometheus: Observe
         one for one in prometheus.api("targets")["activeTargets"] if str(router.port) in one["scrapeUrl"]
     ]
     assert [(one["health"], one["lastError"]) for one in scraped] == [("up", "")]
+
+
+def test_an_exemplar_that_prometheus_has_stored_leads_to_a_trace_that_was_sent(prometheus: Observed) -> None:
+    now = time.time()
+    found = prometheus.api(
+        "query_exemplars",
+        query="router_request_duration_seconds_bucket",
+        start=f"{now - 600:.0f}",
+        end=f"{now + 60:.0f}",
+    )
+    stored = {one["labels"]["trace_id"] for series in found for one in series["exemplars"]}
+    assert stored
+
+    def sent() -> set[str]:
+        return {span.trace_id.hex() for span in prometheus.collector.named("router.request")}
+
+    eventually(lambda: stored & sent(), "a stored exemplar's trace is sent")
 
 
 def _bare(expr: str) -> str:

@@ -202,6 +202,16 @@ def test_live_canaries_are_promoted_and_aborted_through_the_admin_api(
                 assert (done.status_code, done.json()["progress"]["state"]) == (200, "programmed"), done.text
                 found = stage.wait(name, state=state, weight=weight)
                 assert found[word] == done.headers["x-request-id"]
+                noted = api.get("/audit", params={"q": done.headers["x-request-id"]}).json()["items"]
+                assert [(row["object_id"], row["changed_by"], row["request_id"]) for row in noted] == [
+                    (identifier, "local (beamline-admin)", done.headers["x-request-id"])
+                ]
+                assert noted[0]["changes"]["canary.state"] == {"from": "Progressing", "to": state}
+            stage.kubectl("annotate", "ext", "chat-v3", "beamline.io/promote=again", "--overwrite")
+            (row,) = eventually(
+                lambda: api.get("/audit", params={"q": '"again"'}).json()["items"], "who annotated by hand"
+            )
+            assert (row["changed_by"], row["request_id"]) == ("kubectl-annotate", "")
             eventually(
                 lambda: {stage.route().json().get("output") for _ in range(10)} == {"chat-v3"},
                 "all at chat-v3",

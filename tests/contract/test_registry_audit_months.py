@@ -122,6 +122,55 @@ async def test_a_row_that_is_missing_after_the_retired_ones_is_found(database_ur
         await verified(database_url)
 
 
+@pytest.mark.parametrize(
+    ("tampering", "reason"),
+    [
+        pytest.param("UPDATE {log} SET changed_by = 'x' WHERE id = 4", "edited", id="edited"),
+        pytest.param("DELETE FROM {log} WHERE id = 3", "missing", id="the first that is left removed"),
+        pytest.param("DELETE FROM {log} WHERE id = 4", "missing", id="one in the middle removed"),
+        pytest.param("DELETE FROM {log} WHERE id = 5", "newest are missing", id="the last removed"),
+        pytest.param("DELETE FROM {log}", "newest are missing", id="all that is left removed"),
+        pytest.param(
+            "UPDATE {log} SET id = 9 WHERE id = 3; UPDATE {log} SET id = 3 WHERE id = 4; "
+            "UPDATE {log} SET id = 4 WHERE id = 9",
+            "reordered",
+            id="two swapped",
+        ),
+        pytest.param(
+            "INSERT INTO {log} SELECT 7, kind, extension_id, uid, 9, action, changed_by, changes, timestamp, "
+            "hash, 'made up' FROM {log} WHERE id = 5",
+            "edited",
+            id="one put behind the last",
+        ),
+        pytest.param(
+            "UPDATE {log} SET id = id + 1 WHERE id = 5; INSERT INTO {log} SELECT 5, kind, extension_id, uid, "
+            "9, action, changed_by, changes, timestamp, hash, 'made up' FROM {log} WHERE id = 4",
+            "edited",
+            id="one put in between",
+        ),
+        pytest.param(
+            "INSERT INTO {log} SELECT 1, kind, extension_id, uid, 9, action, changed_by, changes, timestamp, "
+            "'', hash FROM {log} WHERE id = 3",
+            "before what was retired",
+            id="one put where rows were retired",
+        ),
+    ],
+)
+async def test_tampering_is_found_after_months_were_retired_too(
+    database_url: str, tampering: str, reason: str
+) -> None:
+    await migrate(database_url)
+    await put(database_url, chain([1, 2, 5, 5, 6]), list(AUDIT))
+    await retire(database_url, 2, now=NOW)
+    assert await verified(database_url) == 3
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("ALTER TABLE extension_audit_log DISABLE TRIGGER USER")
+    await connection.execute(tampering.format(log="extension_audit_log"))
+    await connection.close()
+    with pytest.raises(AuditBrokenError, match=reason):
+        await verified(database_url)
+
+
 async def test_a_broken_log_is_evidence_and_is_not_retired(database_url: str) -> None:
     await migrate(database_url)
     rows = chain([1, 5, 6])

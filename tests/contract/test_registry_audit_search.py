@@ -19,6 +19,12 @@ from harness.registry_world import World, extension
         pytest.param({"text": "%"}, [], id="a per cent sign, which is nothing special"),
         pytest.param({"text": "anna", "action": "created"}, ["mock", "guard"], id="text and action at once"),
         pytest.param({"text": "guard", "limit": 1}, ["guard"], id="text, no more than asked for"),
+        pytest.param({"after": 0}, ["guard", "mock", "guard"], id="from the oldest on"),
+        pytest.param({"after": 1, "limit": 1}, ["mock"], id="what follows a number, the oldest of it first"),
+        pytest.param({"after": 1, "before": 3}, ["mock"], id="what is between two numbers"),
+        pytest.param({"only": ["uid-mock", "x'; --"]}, ["mock"], id="what may be seen"),
+        pytest.param({"only": []}, [], id="nothing that may be seen"),
+        pytest.param({"only": {"uid-guard"}, "limit": 1}, ["guard"], id="a page of what is seen"),
     ],
 )
 async def test_the_log_is_searched_by(world: World, query: dict[str, Any], found: list[str]) -> None:

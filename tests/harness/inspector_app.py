@@ -15,6 +15,7 @@ from beamline_admin.live.watcher import Watcher
 from beamline_admin.objects.memory import MemoryObjects
 from beamline_admin.routers import Enough, RoutersError
 from beamline_admin.server import HttpServer
+from beamline_contract.acts import ActNoted, RouterAct
 from beamline_contract.projection import ExtensionRecord, PolicyRecord
 from beamline_registry.memory import MemoryRegistry
 from beamline_registry.port import RegistryUnavailableError, Upsert
@@ -38,6 +39,9 @@ class SomeRouters:
         if verb == "traffic":
             return [{"instance": name, "result": dict(self.told)} for name in self.statuses]
         return [{"instance": name, "result": dict(status)} for name, status in self.statuses.items()]
+
+    async def note(self, act: RouterAct) -> ActNoted:
+        return ActNoted()
 
     async def invoke(
         self, request: Mapping[str, Any], headers: Mapping[str, str], seconds: float

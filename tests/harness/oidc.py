@@ -3,8 +3,10 @@ process of its own has to ask it."""
 
 from __future__ import annotations
 
+import hmac
 import json
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +15,7 @@ from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 ISSUER, AUDIENCE = "https://id.example", "beamline"
 
@@ -53,8 +56,12 @@ class Provider:
 
     def confused(self) -> str:
         """A token that is signed with the public key as if it were a shared secret."""
-        claims = jwt.decode(self.token("admin"), options={"verify_signature": False})
-        return jwt.encode(claims, b"x" * 32, algorithm="HS256", headers={"kid": self.kid})
+        _, body, _ = self.token("admin").split(".")
+        public = self._keys[self.kid].public_key()
+        pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        head = _base64({"alg": "HS256", "typ": "JWT", "kid": self.kid})  # PyJWT refuses to make such a token
+        signature = hmac.digest(pem, f"{head}.{body}".encode(), "sha256")
+        return f"{head}.{body}.{urlsafe_b64encode(signature).rstrip(b'=').decode()}"
 
     async def fetch(self, url: str) -> Mapping[str, Any]:
         """Its documents."""
@@ -72,6 +79,10 @@ class Provider:
             for kid, key in self._keys.items()
         ]
         return {"keys": [*keys, {"kty": "oct", "kid": "shared", "k": "AAAA"}, {"kty": "odd"}]}
+
+
+def _base64(value: Mapping[str, Any]) -> str:
+    return urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 from beamline_admin.app import application
 from beamline_admin.objects.memory import MemoryObjects
 from beamline_admin.server import HttpServer
+from beamline_contract.acts import ActNoted, RouterAct
 from beamline_contract.projection import ExtensionRecord, PolicyRecord
 from beamline_registry.migrate import migrate
 from beamline_registry.port import Upsert
@@ -55,6 +56,9 @@ class OneRouter:
             "explain": {"policy": {"id": "default"}},
         }
         return [{"instance": "router-1", "result": known.get(verb, {})}]
+
+    async def note(self, act: RouterAct) -> ActNoted:
+        return ActNoted()
 
     async def invoke(self, request: Mapping[str, Any], headers: Any, seconds: float) -> dict[str, Any]:
         return {"provider_id": "mock_provider", "output": "Mock response", "policy": "default"}

@@ -107,8 +107,13 @@ def test_routers_breakers_and_ways_are_asked_live(up: Up, api: httpx2.Client) ->
     isolated = good(api.post("/extensions/mock_provider/isolate"))
     assert isolated["routers"][0]["result"]["breakers"]["mock_provider"] == "isolated"
     assert up.route("x")[0] == 503
-    good(api.post("/extensions/mock_provider/reset"))
+    reset = api.post("/extensions/mock_provider/reset")
     assert up.route("x")[0] == 200
+    newest, before, *_ = good(api.get("/audit", params={"object_id": "mock_provider"}))["items"]
+    assert newest["request_id"] == reset.headers["x-request-id"]
+    assert newest["changes"] == {"breaker": {"from": "isolated", "to": "closed"}}
+    assert before["changes"] == {"breaker": {"from": "closed", "to": "isolated"}}
+    assert newest["changed_by"] == before["changed_by"] == "local (beamline-admin)"
 
 
 def _spec(up: Up, name: str) -> dict[str, Any]:

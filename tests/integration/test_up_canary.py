@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -112,3 +113,7 @@ def test_versions_are_promoted_turned_back_and_ended_by_annotations(
         caller.stop()
     shown = up.cli("get", "ext", "-o", "json", "--state", str(up.state))
     assert '"CanaryPromoted"' in shown.stdout, shown.stderr
+    noted = up.cli("audit", "list", "chat_v4", "-q", "canary.state", "-o", "json", "--state", str(up.state))
+    acts = [(row["changes"]["canary.state"], row["changed_by"]) for row in json.loads(noted.stdout)]
+    assert [change["to"] for change, _ in acts] == ["Promoted", "Aborted"]
+    assert all(who.startswith("file:") for _, who in acts), "by hand, in the file"

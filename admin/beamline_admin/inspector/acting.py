@@ -11,23 +11,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from beamline_contract.acts import STATE_AFTER, ActVerb
 from beamline_contract.errors import ErrorCode
 from beamline_contract.names import GROUP
 
+from ..acts import act_on_routers
 from ..catalogue import Catalogue, View
+from ..preconditions import Request
 from ..problems import ProblemError
 from ..routers import Routers, RoutersError
 from ..runtime_api import must_write_row
 from ..scope import Scope, ids_of_row, tenants_of
-from ..writing import Done, Request, Writer
+from ..writing import Done, Writer
 from .differences import Line, lines_of
 
 Act = Literal["enable", "disable", "isolate", "reset", "promote", "abort"]
 WAIT_S: Final = 15.0
 """How long a page waits for every router."""
-_ON_ROUTERS: Final = frozenset({"isolate", "reset"})
+_ON_ROUTERS: Final[Mapping[str, ActVerb]] = {"isolate": "isolate", "reset": "reset"}
 _ANNOTATIONS: Final = frozenset({"promote", "abort"})
-_IS_NOW: Final[Mapping[str, str]] = {"isolate": "isolated", "reset": "closed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ class Acting:
         users = _users(identifier, view, how.identity.tenants)
         if act in _ON_ROUTERS:
             must_write_row(identifier, view, how.identity.tenants)
-            lines = _breaker_lines(await self._ask("status", {}), identifier, _IS_NOW[act])
+            lines = _breaker_lines(await self._ask("status", {}), identifier, STATE_AFTER[act])
             return Proposal(lines, users=users)
         held = await self._writer.held("Extension", identifier, how)
         if act in _ANNOTATIONS:
@@ -135,9 +137,9 @@ class Acting:
 
     async def act(self, act: Act, identifier: str, generation: int | None, how: Request) -> Outcome:
         """Does it, and waits for the routers."""
-        if act in _ON_ROUTERS:
+        if (verb := _ON_ROUTERS.get(act)) is not None:
             must_write_row(identifier, await self._catalogue.view(), how.identity.tenants)
-            return _told(await self._ask(act, {"extension": identifier}))
+            return _told(await act_on_routers(self._routers, verb, identifier, how))
         if act in _ANNOTATIONS:
             done = await self._writer.annotate(identifier, f"{GROUP}/{act}", how.request_id, how, acted=act)
             said = done.progress.message if done.progress is not None else None

@@ -51,7 +51,7 @@ async def _login(site: Site, request: Request, token: str) -> Response:
     response = RedirectResponse("/", 303)
     response.set_cookie(
         SESSION_COOKIE,
-        site.sessions.open(identity),
+        site.sessions.open(token),
         httponly=True,
         samesite="strict",
         secure=request.url.scheme == "https",

@@ -19,6 +19,7 @@ from ..live.watcher import Watcher
 from ..problems import AdminCode, ProblemError
 from ..routers import RoutersError
 from ..trail_api import RequestsQuery, recent_trails, trail_of
+from ..ways import as_seen
 from .explained import Explained, explained_of
 from .waterfall import Trail
 
@@ -59,7 +60,7 @@ class Trails:
             )
         return Trail.of(found)
 
-    async def explain(self, trail: Trail) -> Explained:
+    async def explain(self, trail: Trail, who: Identity) -> Explained:
         """Which way a request like this one would take now in the router that served it, or in another where
         that one is gone.
         """
@@ -68,7 +69,10 @@ class Trails:
         answers = await self._ask({**asked, "instance": trail.instance}) or await self._ask(asked)
         if not answers:
             raise ProblemError(ErrorCode.UNAVAILABLE, "no router answered")
-        return explained_of(answers[0])
+        answer = answers[0]
+        if who.tenants is not None and isinstance(answer.get("result"), Mapping):
+            answer = {**answer, "result": as_seen(answer["result"], await self._watcher.view(), who)}
+        return explained_of(answer)
 
     async def _ask(self, asked: Mapping[str, Any]) -> list[dict[str, Any]]:
         if self._watcher.routers is None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from beamline_registry.port import AuditRecord, Health
+from beamline_registry.port import Health
 
 from ..objects.port import Held
 from ..shapes import HealthWord, health_word
@@ -63,12 +63,11 @@ def replicas_of(held: Held | None) -> str:
     return f"{status.get('readyReplicas', 0)}/{status['replicas']}"
 
 
-def visible_rows(rows: Sequence[AuditRecord], digest: Digest, whole: bool) -> list[AuditRecord]:
-    """The rows about objects that are seen. Who is bound to tenants sees no history of what is gone."""
+def seen_history(digest: Digest, whole: bool) -> list[str] | None:
+    """The uids whose history is seen, for the query; None is all. Who is bound to tenants sees no history of
+    what is gone.
+    """
     if whole:
-        return list(rows)
-    return [
-        row
-        for row in rows
-        if row.object_id in (digest.extensions if row.kind == "Extension" else digest.lines)
-    ]
+        return None
+    policies = (line.record.uid for line in digest.lines.values())
+    return [*policies, *(record.uid for record in digest.extensions.values())]

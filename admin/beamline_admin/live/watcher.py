@@ -34,11 +34,15 @@ log = structlog.get_logger()
 
 LOOK_S: Final = 1.0
 """How often the registry is asked for changes while somebody listens to them."""
+GRACE_S: Final = 60.0
+"""How long changes are still looked for when nobody listens to them any more."""
 _WORST: Final = ("closed", "half-open", "open", "isolated")
 
 
 class Watcher:
-    """The state of what lives, and the tasks that keep it up to date. ``wall`` is Unix seconds."""
+    """The state of what lives, and the tasks that keep it up to date. ``wall`` is Unix seconds, ``first`` as
+    :class:`.hub.Hub` has it.
+    """
 
     def __init__(
         self,
@@ -49,8 +53,9 @@ class Watcher:
         objects: Objects | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        first: int = 0,
     ) -> None:
-        self.hub = Hub()
+        self.hub = Hub(first)
         self.trails = TrailStore(clock)
         self.routers = routers
         self._catalogue = catalogue
@@ -61,7 +66,14 @@ class Watcher:
         self._traffic = Traffic()
         self._looked: float | None = None
         self._turn = asyncio.Lock()
+        self._looking = asyncio.Lock()
         self._view: View | None = None
+        self._wanted = float("-inf")
+        """When somebody listened to objects last."""
+
+    async def view(self) -> View:
+        """The registry as it is now. Raises :class:`RegistryError`."""
+        return await self._catalogue.view()
 
     async def run(self) -> None:
         """Looks until cancelled."""
@@ -129,16 +141,33 @@ class Watcher:
             self.hub.publish("canaries", lambda who: _seen_canaries(listed, view, who))
 
     async def look_at_objects(self) -> None:
-        """Tells what came, changed and went in the registry since the last look."""
-        if not self.hub.wanted("objects"):
-            self._view = None
-            return
-        before, now = self._view, await self._catalogue.view()
-        self._view = now
-        if before is None or before.revision == now.revision:
-            return
-        for event, concerned in _changes(before, now):
-            self._publish_object(event, concerned)
+        """Tells what came, changed and went in the registry since the last look; also for a while after the
+        last listener left, who may only have lost the connection.
+        """
+        if self.hub.wanted("objects"):
+            self._wanted = self._clock()
+        async with self._looking:
+            if self._clock() - self._wanted > GRACE_S:
+                if self._view is not None:
+                    self._view = None
+                    self.hub.forget()
+                return
+            before, now = self._view, await self._catalogue.view()
+            self._view = now
+            if before is None or before.revision == now.revision:
+                return
+            for event, concerned in _changes(before, now):
+                self._publish_object(event, concerned)
+
+    async def expect_objects(self) -> None:
+        """From when this returns on, changes are told: a listener is about to join. Where the registry does
+        not answer now, from when it does.
+        """
+        self._wanted = self._clock()
+        try:
+            await self.look_at_objects()
+        except RegistryError as error:
+            log.debug("admin.look_failed", error=str(error)[:200])
 
     async def follow(self) -> None:
         """Subscribes to what routers publish, where it is not done yet."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from beamline_cli.output import Format, as_json, as_yaml, say, table
-from beamline_cli.routers import Credentials, NatsUrl, Router, Timeout, ask, results
+from beamline_cli.output import Format, as_json, as_yaml, complain, say, table
+from beamline_cli.routers import Credentials, NatsUrl, Router, Timeout, ask, note, results
 
 from .look import State
+
+if TYPE_CHECKING:
+    from beamline_contract.acts import ActVerb
 
 Extension = Annotated[str, typer.Argument(metavar="EXTENSION", help="Name or id of the Extension.")]
 Output = Annotated[Format, typer.Option("--output", "-o", help="How to print.")]
@@ -35,6 +38,7 @@ def isolate(
 
     Its steps then fail at once: failureMode and fallback decide what a request gets. It survives changes of
     the registry, but not a restart of the router; to take an extension out for good set `enabled: false`.
+    The audit log is told first; where no operator leads it is done all the same, with a warning.
     """
     _change(
         "isolate",
@@ -71,8 +75,11 @@ def reset(
     )
 
 
-def _change(verb: str, extension: str, router: str | None, output: Format, **where: Any) -> None:
+def _change(verb: ActVerb, extension: str, router: str | None, output: Format, **where: Any) -> None:
+    noted = note(verb, extension, router=router, **where)
     found = results(ask(verb, {"extension": extension}, router=router, **where))
+    if noted is not None:
+        complain(f"warning: this is not in the audit log: {noted}")
     document = [{"router": instance, **result} for instance, result in found]
     if output is Format.JSON:
         say(as_json(document))

@@ -122,6 +122,7 @@ class World:
         from beamline_operator.core.ports import StoreError
         from beamline_operator.core.reconciler import Reconciler
         from beamline_operator.core.settings import ReconcileSettings
+        from beamline_operator.edges.acts import Acts
         from beamline_operator.edges.files import FileStore
         from beamline_operator.edges.health_fold import HealthFold
         from beamline_operator.edges.nats_hints import NatsHints
@@ -169,6 +170,7 @@ class World:
         self.hints.on_report = self.controller.on_router_report
         fold = HealthFold(self._registry, lambda: epoch)
         self.hints.on_health = partial(_both, fold.add, self.controller.on_health)
+        self.hints.on_act = Acts(reconciler.batcher)
         self.hints.schemas.on_change = self.controller.enqueue_listeners
         self._fold = asyncio.create_task(fold.run(), name="health-fold")
         await self.hints.start()

@@ -17,6 +17,7 @@ from beamline_contract.objects import ObjectKey
 from beamline_registry.port import (
     FencedError,
     InvalidRecordError,
+    Note,
     Outcome,
     RegistryError,
     Remove,
@@ -63,7 +64,9 @@ class Actor:
         Raises :class:`FencedError` where another operator took over, and ``StoreError`` where the finalizer
         could not be written.
         """
-        if plan.writes:
+        if plan.note is not None:
+            attempts = await self._note(key, plan.note, attempts)
+        if plan.writes and attempts.registry_fault is None:
             attempts = await self.write(key, plan.writes, attempts)
         if plan.deploy is not None:
             attempts = await self._deploy(key, plan.deploy, attempts)
@@ -116,6 +119,21 @@ class Actor:
                 )
                 await self._store.record_event(key, removed)
         return replace(attempts, write=result, evicted=len(writes) > 1)
+
+    async def _note(self, key: ObjectKey, note: Note, attempts: Attempts) -> Attempts:
+        """What somebody did. Where the registry does not answer, nothing is lived through in this pass, and
+        the next one notes it.
+        """
+        try:
+            await self._batcher.submit(note)
+        except FencedError:
+            raise
+        except InvalidRecordError as error:
+            _log.warning("reconcile.note_refused", object=str(key), error=str(error))
+        except RegistryError as error:
+            _log.warning("reconcile.registry_fault", object=str(key), error=str(error))
+            return replace(attempts, registry_fault=str(error) or type(error).__name__)
+        return replace(attempts, noted=True)
 
     async def _deploy(self, key: ObjectKey, request: DeploymentRequest, attempts: Attempts) -> Attempts:
         assert self._deployments is not None, "no plan deploys where there is nothing to deploy with"

@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from math import gcd
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from beamline_contract.canary import CanaryGates, VersionCanary
 from beamline_contract.extension import ExtensionSpec
@@ -274,6 +274,30 @@ def _within(canary: VersionCanary, state: CanaryStatus) -> CanaryStatus:
 
 def _over(state: CanaryStatus, end: State, weight: int, message: str, facts: Facts) -> CanaryStatus:
     return replace(state, state=end, weight=weight, message=message, since=_stamp(facts.now))
+
+
+def act_between(
+    before: CanaryStatus | None, after: CanaryStatus | None
+) -> tuple[Literal["promote", "abort"], dict[str, Any]] | None:
+    """The act of a person that made one status of the other, and what it changed, field by field; None where
+    nobody acted.
+    """
+    if after is None:
+        return None
+    old = before or CanaryStatus()
+    word: Literal["promote", "abort"] = "abort" if _news(after.abort, old.abort) else "promote"
+    value, seen = getattr(after, word), getattr(old, word)
+    if not _news(value, seen):
+        return None
+    changes: dict[str, Any] = {f"annotations.{GROUP}/{word}": {"from": seen or None, "to": value}}
+    for name, was, now in (
+        ("state", old.state.value, after.state.value),
+        ("step", old.step, after.step),
+        ("weight", old.weight, after.weight),
+    ):
+        if was != now:
+            changes[f"canary.{name}"] = {"from": was, "to": now}
+    return word, changes
 
 
 def _news(asked: str, seen: str) -> bool:

@@ -10,12 +10,13 @@ from __future__ import annotations
 from typing import Final
 
 from beamline_contract.conditions import ConditionType, Reason
-from beamline_contract.names import FIELD_MANAGER, FINALIZER, object_id
+from beamline_contract.names import FIELD_MANAGER, FINALIZER, GROUP, object_id
+from beamline_contract.objects import author_of
 from beamline_contract.projection import ExtensionRecord
-from beamline_registry.port import Outcome, Remove, Upsert, Write
+from beamline_registry.port import Note, Outcome, Remove, Upsert, Write
 from beamline_sdk.deployment.port import DeploymentRequest, Phase
 
-from .canary import OVER
+from .canary import OVER, act_between, remembered
 from .checks import judge
 from .checks.synced import is_acceptable
 from .plan import Plan
@@ -44,6 +45,7 @@ def decide(view: View, settings: ReconcileSettings) -> Plan:
     return Plan(
         status=status,
         finalizer=True if not writes and _wants_finalizer(view, acceptable, deploy) else None,
+        note=_note(view),
         writes=writes,
         deploy=deploy,
         adopts=deploy is not None and view.workload is not None and view.workload.retained,
@@ -133,6 +135,18 @@ def _upsert(view: View) -> tuple[Write, ...]:
         # The row of an earlier object with this very name: retained by it, or its end was missed.
         return (Remove(view.kind, view.record.id, "", 0, changed_by=FIELD_MANAGER), upsert)
     return ()
+
+
+def _note(view: View) -> Note | None:
+    """A canary that somebody promoted or aborted: that makes no generation, so no row would tell of it."""
+    if view.row is None or view.attempts.noted or view.attempts.registry_fault is not None:
+        return None
+    acted = act_between(remembered(view.object.status), view.canary)
+    if acted is None:
+        return None
+    word, changes = acted
+    who, request_id = author_of(view.object.metadata, f"{GROUP}/{word}")
+    return Note(view.kind, view.row.record.id, changes, who, request_id)
 
 
 def _changed_by(view: View) -> str:

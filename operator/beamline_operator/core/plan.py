@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from beamline_registry.port import Write
+from beamline_registry.port import Note, Write
 from beamline_sdk.deployment.port import DeploymentRequest
 
 from .ports import Event
@@ -18,14 +18,15 @@ from .ports import Event
 class Plan:
     """At most one step of work, in the order of the fields, and the status as it stands before it.
 
-    ``writes`` go into one transaction, in order. ``finalizer`` is True to put ours on, False to take it off,
-    None to leave it. ``requeue`` is the number of seconds until the object wants to be looked at again
-    whatever happens; None waits for the next event. ``failed`` says that something did not answer, and is a
-    reason to come back with a growing delay.
+    ``note`` is written first, by itself. ``writes`` go into one transaction, in order. ``finalizer`` is True
+    to put ours on, False to take it off, None to leave it. ``requeue`` is the number of seconds until the
+    object wants to be looked at again whatever happens; None waits for the next event. ``failed`` says that
+    something did not answer, and is a reason to come back with a growing delay.
     """
 
     status: Mapping[str, Any]
     finalizer: bool | None = None
+    note: Note | None = None
     writes: tuple[Write, ...] = ()
     deploy: DeploymentRequest | None = None
     adopts: bool = False
@@ -42,4 +43,10 @@ class Plan:
     @property
     def idle(self) -> bool:
         """Nothing to do but to say how things are."""
-        return self.finalizer is None and not self.writes and self.deploy is None and not self.undeploy
+        return (
+            self.finalizer is None
+            and self.note is None
+            and not self.writes
+            and self.deploy is None
+            and not self.undeploy
+        )

@@ -61,6 +61,8 @@ class Attempts:
     deploy_conflict: bool = False
     """Something that somebody else made stands where the workload should."""
     undeployed: bool = False
+    noted: bool = False
+    """What somebody did to the object is in the audit log."""
     finalizer: bool | None = None
     """Whether our finalizer was put on (True) or taken off (False)."""
 

@@ -31,7 +31,7 @@ from uuid import uuid4
 import structlog
 
 from beamline_contract.model import Fault
-from beamline_contract.names import ADMIN_FIELD_MANAGER, CHANGED_BY, FINALIZER, NAME_PATTERN
+from beamline_contract.names import ADMIN_FIELD_MANAGER, CHANGED_BY, FINALIZER, GROUP, NAME_PATTERN
 from beamline_contract.objects import (
     KINDS,
     BeamlineObject,
@@ -307,7 +307,9 @@ class FileStore:
         if signed and (before is None or before.metadata.annotations.get(CHANGED_BY) != signed):
             who, request_id = parse_signature(signed)
             return replace(meta, changed_by=f"{who} ({ADMIN_FIELD_MANAGER})", request_id=request_id)
-        return replace(meta, changed_by=f"file:{document.file} ({self._user})", request_id="")
+        editor = f"file:{document.file} ({self._user})"
+        ours = {name: editor for name in meta.annotations if name.startswith(f"{GROUP}/")}
+        return replace(meta, changed_by=editor, request_id="", annotated_by=ours)
 
     def _put(self, stored: StoredObject) -> None:
         self._objects[stored.key] = stored

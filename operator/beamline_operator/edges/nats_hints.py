@@ -7,7 +7,8 @@ after every reconnect the last revision is told again and all routers are asked 
 A router that has not reported for :data:`STATUS_TTL_S` is forgotten, and ``on_report`` hears of it as a
 report that it is leaving. One that is new, or comes back, is asked for its breakers: of those it tells
 nothing while they stay as they are. Health reports are handed to ``on_health`` once each: a repeat is
-recognised by instance and sequence.
+recognised by instance and sequence. Acts on routers, which ask to be noted, are handed to ``on_act``, which
+answers for a leader.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -25,7 +26,9 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from pydantic import ValidationError
 
+from beamline_contract.acts import ActNoted
 from beamline_contract.names import (
+    SUBJECT_OPERATOR_ACT,
     SUBJECT_REGISTRY_CHANGED,
     SUBJECT_ROUTER_HEALTH,
     SUBJECT_ROUTER_PROBE,
@@ -65,6 +68,8 @@ class NatsHints:
     ) -> None:
         self.on_report = on_report
         self.on_health = on_health
+        self.on_act: Callable[[bytes], Awaitable[ActNoted]] | None = None
+        """Notes an act; None answers nothing, as in a process that does not lead."""
         self.objects: Callable[[], int] = lambda: 0
         """How many objects there are."""
         self.schemas = PublishedSchemas(clock=clock)
@@ -185,6 +190,7 @@ class NatsHints:
         self._subscriptions = [
             await self._nc.subscribe(SUBJECT_ROUTER_STATUS, cb=self._on_status),
             await self._nc.subscribe(SUBJECT_ROUTER_HEALTH, cb=self._on_health),
+            await self._nc.subscribe(SUBJECT_OPERATOR_ACT, cb=self._on_act),
         ]
         self._tasks.append(asyncio.create_task(self.schemas.survey(self._nc), name="config-schemas"))
         await self._greet()
@@ -203,6 +209,12 @@ class NatsHints:
 
     async def _on_health(self, message: Msg) -> None:
         self.take_health(message.data)
+
+    async def _on_act(self, message: Msg) -> None:
+        if self.on_act is None or not message.reply:
+            return
+        noted = await self.on_act(message.data)
+        await self._publish(message.reply, noted.model_dump_json().encode())
 
     async def _sweep(self) -> None:
         while True:

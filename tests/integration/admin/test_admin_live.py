@@ -18,7 +18,7 @@ from beamline_admin.catalogue import Catalogue
 from beamline_admin.events_api import events_api
 from beamline_admin.identity import Identity, Role
 from beamline_admin.live.hub import QUEUE
-from beamline_admin.live.watcher import Watcher
+from beamline_admin.live.watcher import GRACE_S, Watcher
 from beamline_admin.routers import RoutersError
 from beamline_contract.projection import ExtensionRecord
 from beamline_registry.memory import MemoryRegistry
@@ -104,6 +104,50 @@ async def test_objects_are_told_as_they_come_change_and_go(world: World) -> None
     ]  # fmt: skip
     revisions = [one["revision"] for one in told]
     assert revisions == sorted(revisions)
+
+
+async def test_who_lost_the_connection_is_told_what_came_meanwhile_and_nothing_twice(world: World) -> None:
+    first = await world.client.get("/events?topics=objects&seconds=0.02")
+    await world.write(Upsert(record(), "ada"))
+    await world.watcher.look_at_objects()
+    last = {"last-event-id": "0"}
+    second = await world.client.get("/events?topics=objects&seconds=0.02", headers=last)
+    assert [(name, data["action"]) for name, data in events(second.text)] == [("objects", "added")]
+    seen = re.findall(r"id: (\d+)", second.text)[-1]
+    third = await world.client.get("/events?topics=objects&seconds=0.02", headers={"last-event-id": seen})
+    assert events(first.text) == events(third.text) == []
+
+
+@pytest.mark.parametrize("last", ["99", "-1", "1.5", "x", "\u0661"])
+async def test_who_comes_with_a_number_that_is_not_known_is_told_to_load_anew(
+    world: World, last: str
+) -> None:
+    headers = {"last-event-id": last.encode()}
+    answer = await world.client.get("/events?topics=objects,canaries&seconds=0.02", headers=headers)
+    assert [name for name, _ in events(answer.text)] == ["reset", "canaries"]
+
+
+async def test_a_change_right_after_the_stream_has_begun_is_told(world: World) -> None:
+    stream = asyncio.create_task(world.client.get("/events?topics=objects&seconds=0.3"))
+    await listening(world, "objects")
+    await world.write(Upsert(record(), "ada"))
+    await world.watcher.look_at_objects()
+    assert [data["action"] for _, data in events((await stream).text)] == ["added"]
+
+
+async def test_changes_that_nobody_looked_for_end_what_can_be_resumed() -> None:
+    now = [0.0]
+    registry = MemoryRegistry()
+    watcher = Watcher(Catalogue(registry), registry, clock=lambda: now[0])
+    await watcher.expect_objects()
+    last = watcher.hub.join(ADA, {"objects"})
+    watcher.hub.leave(last)
+    now[0] += GRACE_S - 1
+    await watcher.look_at_objects()
+    assert watcher.hub.missed(watcher.hub.join(ADA, set()), last.number) == []
+    now[0] += GRACE_S + 1
+    await watcher.look_at_objects()
+    assert watcher.hub.missed(watcher.hub.join(ADA, set()), last.number) is None
 
 
 async def test_a_stream_ends_with_the_session(world: World) -> None:

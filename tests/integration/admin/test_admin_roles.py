@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from beamline_admin import openapi
 from beamline_admin.app import application
 from beamline_admin.objects.memory import MemoryObjects
 from beamline_admin.oidc import OidcSettings, OidcVerifier
+from beamline_contract.acts import ActNoted, RouterAct
 from beamline_contract.projection import ExtensionRecord, PolicyRecord
 from beamline_registry.memory import MemoryRegistry
 from beamline_registry.port import Upsert
@@ -32,7 +34,17 @@ STREAMS = {
     if "text/event-stream" in operation["responses"].get("200", {}).get("content", {})
 }
 """Routes that answer until somebody ends them."""
-OPERATOR = ("/enable", "/disable", "/isolate", "/reset", "/promote", "/abort", "/watch", "/playground")
+OPERATOR = (
+    "/enable",
+    "/disable",
+    "/isolate",
+    "/reset",
+    "/promote",
+    "/abort",
+    "/watch",
+    "/playground",
+    "/export",
+)
 READING_POSTS = ("/validate", "/diff", "/explain")
 SPEC = {"type": "pre", "subject": "beamline.ext.pre.here.v1"}
 POLICY = {"steps": [{"action": "select_provider", "providers": [{"extensionRef": {"name": "mock"}}]}]}
@@ -60,11 +72,16 @@ class Routers:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, Any]] = []
+        self.noted: list[RouterAct] = []
 
     async def ask(self, verb: str, request: Any, enough: Any = None) -> list[dict[str, Any]]:
         self.asked.append((verb, request))
         results = {"recent": {"requests": [TRAIL]}, "trace": TRAIL}
         return [{"instance": "router-1", "result": results.get(verb, {"verb": verb})}]
+
+    async def note(self, act: RouterAct) -> ActNoted:
+        self.noted.append(act)
+        return ActNoted()
 
     async def invoke(self, request: Any, headers: Any, seconds: float) -> dict[str, Any]:
         return {"output": "x", "policy": "here"}
@@ -120,7 +137,7 @@ async def world() -> World:
 
 
 def needed(method: str, path: str) -> str:
-    if method == "GET" or path.endswith(READING_POSTS):
+    if (method == "GET" and not path.endswith(OPERATOR)) or path.endswith(READING_POSTS):
         return "viewer"
     return "operator" if path.endswith(OPERATOR) else "admin"
 
@@ -195,7 +212,7 @@ async def test_an_admin_of_another_tenant_sees_and_changes_nothing_of_this_one(
         assert '"canaries":[]' in answer.text
     elif path.endswith("/canaries"):
         assert answer.json() == {"canaries": []}
-    elif method == "GET" and path.endswith(("/extensions", "/policies", "/requests")):
+    elif method == "GET" and path.endswith(("/extensions", "/policies", "/requests", "/audit")):
         assert answer.json()["items"] == []
     else:
         assert answer.status_code in {403, 404}, answer.text
@@ -211,3 +228,31 @@ async def test_an_admin_of_the_tenant_may_change_what_is_the_tenants_alone(world
     assert grab.status_code == 403
     everybody = await world.call("POST", "/api/v1/policies", token, {"name": "all", "spec": POLICY})
     assert everybody.status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        pytest.param("/explain", {"request": {"tenant_id": "shop", "policy": "here"}}, id="explain"),
+        pytest.param(
+            "/playground", {"request": {"tenant_id": "shop", "policy": "here"}}, id="in the request"
+        ),
+        pytest.param("/playground", {"request": {"tenant_id": "shop"}, "policy": "here"}, id="beside it"),
+        pytest.param(
+            "/playground",
+            {"request": {"tenant_id": "shop"}, "policy": "all", "compare": "here"},
+            id="compared",
+        ),
+    ],
+)
+async def test_who_is_bound_to_a_tenant_can_not_name_the_policy_of_another(
+    world: World, path: str, body: dict[str, Any]
+) -> None:
+    await world.fill()
+    everybodys = PolicyRecord("all", "default", "all", "uid-all", 1, {"match": {}, "steps": []})
+    await world.registry.write([Upsert(everybodys, "ada")], epoch=await world.registry.acquire_epoch("tests"))
+    answer = await world.call("POST", f"/api/v1{path}", world.provider.token("admin", "shop"), body)
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert [verb for verb, _ in world.routers.asked if verb == "explain"] == []
+    own = json.loads(json.dumps(body).replace("here", "all"))
+    assert (await world.call("POST", f"/api/v1{path}", world.provider.token("admin", "shop"), own)).is_success

@@ -52,8 +52,9 @@ async def test_isolate_holds_in_all_routers_through_a_reload_and_ends_with_reset
     site: Site, two: tuple[Served, Served], beamline: Beamline
 ) -> None:
     assert (await two[0].route({"prompt": "x"})).status_code == 200
-    code, out, _ = await beamline("isolate", "echo")
+    code, out, err = await beamline("isolate", "echo")
     assert code == 0
+    assert err == "warning: this is not in the audit log: no operator leads\n"
     assert [line.split() for line in out.splitlines()[1:]] == [
         ["router-a", "echo", "isolated"],
         ["router-b", "echo", "isolated"],

@@ -138,14 +138,24 @@ class Clock:
         return self.now
 
 
+class Known:
+    """Knows the tokens that a test states."""
+
+    def __init__(self, **tokens: Identity) -> None:
+        self.tokens = tokens
+
+    async def verify(self, token: str, client: Client) -> Identity | None:
+        return self.tokens.get(token)
+
+
 async def test_a_session_ends_with_its_time_its_logout_or_its_place() -> None:
     clock = Clock()
-    sessions = Sessions(clock)
-    local, anywhere = Identity("ada", Role.ADMIN, local_only=True), Identity("bob", Role.VIEWER)
-    mine, theirs = sessions.open(local), sessions.open(anywhere)
-    assert await sessions.verify(mine, HERE) == local
+    bob = Identity("bob", Role.VIEWER)
+    sessions = Sessions(clock, Authenticator([LoopbackToken(TOKEN), Known(bobs=bob)]))
+    mine, theirs = sessions.open(TOKEN), sessions.open("bobs")
+    assert await sessions.verify(mine, HERE) == Identity("local", Role.ADMIN, local_only=True)
     assert await sessions.verify(mine, ELSEWHERE) is None, "a local identity stays local in its session"
-    assert await sessions.verify(theirs, ELSEWHERE) == anywhere
+    assert await sessions.verify(theirs, ELSEWHERE) == bob
     sessions.close(mine)
     sessions.close("never opened")
     assert await sessions.verify(mine, HERE) is None
@@ -153,9 +163,21 @@ async def test_a_session_ends_with_its_time_its_logout_or_its_place() -> None:
     assert await sessions.verify(theirs, HERE) is None
 
 
+async def test_a_session_may_no_more_than_its_token_may_now_and_ends_with_it() -> None:
+    known = Known(bobs=Identity("bob", Role.ADMIN))
+    sessions = Sessions(Clock(), known)
+    secret = sessions.open("bobs")
+    known.tokens["bobs"] = Identity("bob", Role.VIEWER)
+    found = await sessions.verify(secret, HERE)
+    assert found is not None
+    assert found.role is Role.VIEWER
+    known.tokens.clear()
+    assert await sessions.verify(secret, HERE) is None
+
+
 async def test_sessions_are_bounded_and_the_oldest_makes_room() -> None:
-    sessions = Sessions(Clock())
-    secrets = [sessions.open(Identity("ada", Role.VIEWER)) for _ in range(MAX_SESSIONS + 1)]
+    sessions = Sessions(Clock(), Known(adas=Identity("ada", Role.VIEWER)))
+    secrets = [sessions.open("adas") for _ in range(MAX_SESSIONS + 1)]
     assert len(set(secrets)) == MAX_SESSIONS + 1
     assert await sessions.verify(secrets[0], HERE) is None
     assert await sessions.verify(secrets[-1], HERE) is not None

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from beamline_admin.identity import Identity, Role
+from beamline_admin.live.hub import KEPT as KEPT_EVENTS
 from beamline_admin.live.hub import MAX_LISTENERS, MAX_PER_IDENTITY, QUEUE, FullError, Hub
 from beamline_admin.live.traffic import Traffic, quantile_ms
 from beamline_admin.live.trails import KEPT, TrailStore, Wanted
@@ -96,7 +97,7 @@ async def test_a_listener_hears_its_topics_and_only_what_it_may_see() -> None:
     bound = hub.join(Identity("bob", Role.VIEWER, tenants=frozenset({"acme"})), {"objects"})
     hub.publish("objects", lambda who: None if who.tenants else {"id": "secret"})
     hub.publish("routers", lambda _: {"id": "other"})
-    assert await whole.next(0.01) == ("objects", {"id": "secret"})
+    assert await whole.next(0.01) == (5, "objects", {"id": "secret"})
     assert await whole.next(0.01) is None
     assert await bound.next(0.01) is None
 
@@ -106,12 +107,58 @@ async def test_a_slow_listener_is_dropped_and_told_so_and_others_go_on() -> None
     slow, fast = hub.join(ADA, {"trail"}), hub.join(Identity("bob", Role.ADMIN), {"trail"})
     for number in range(QUEUE + 10):
         hub.publish("trail", lambda _, number=number: {"number": number})
-        assert await fast.next(0.01) == ("trail", {"number": number})
+        assert await fast.next(0.01) == (number + 5, "trail", {"number": number})
     assert slow.lagged
     assert not fast.lagged
     for _ in range(QUEUE):
         assert await slow.next(0.01) is not None
     assert slow.over()
+
+
+def test_who_comes_again_is_told_what_it_missed_and_only_what_it_may_see() -> None:
+    hub = Hub(first=100)
+    last = hub.join(ADA, {"objects"}).number
+    for number in range(3):
+        hub.publish("objects", lambda who, number=number: None if who.tenants else {"number": number})
+        hub.publish("trail", lambda _: {"other": "topic"})
+        hub.publish("routers", lambda _: {"has": "a state"})
+    again = hub.join(ADA, {"objects"})
+    assert hub.missed(again, last) == [
+        (103, "objects", {"number": 0}),
+        (106, "objects", {"number": 1}),
+        (109, "objects", {"number": 2}),
+    ]
+    assert hub.missed(again, 106) == [(109, "objects", {"number": 2})]
+    assert hub.missed(again, again.number) == []
+    bound = hub.join(Identity("bob", Role.VIEWER, tenants=frozenset({"acme"})), {"objects"})
+    assert hub.missed(bound, last) == []
+
+
+@pytest.mark.parametrize(
+    ("last", "known"),
+    [
+        pytest.param(1_000 + KEPT_EVENTS, True, id="the newest"),
+        pytest.param(1_003, True, id="the oldest that is followed by everything"),
+        pytest.param(1_002, False, id="one whose successor made room"),
+        pytest.param(57, False, id="one of the process before"),
+        pytest.param(5_000, False, id="one that has not been told yet"),
+        pytest.param(-1, False, id="no number at all"),
+    ],
+)
+def test_what_is_kept_is_bounded_and_its_end_is_known(last: int, known: bool) -> None:
+    hub = Hub(first=1_000)
+    for number in range(KEPT_EVENTS + 3):
+        hub.publish("trail", lambda _, number=number: {"number": number})
+    assert (hub.missed(hub.join(ADA, {"trail"}), last) is not None) is known
+
+
+def test_after_something_that_nobody_was_told_nobody_can_go_on() -> None:
+    hub = Hub()
+    last = hub.join(ADA, {"objects"}).number
+    hub.forget()
+    again = hub.join(ADA, {"objects"})
+    assert hub.missed(again, last) is None
+    assert hub.missed(again, again.number) == []
 
 
 async def test_listeners_are_bounded_for_each_identity_and_in_all() -> None:

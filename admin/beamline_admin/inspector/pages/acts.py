@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from ...access import Admin, ObjectId, Operator, needs
 from ...identity import Identity, Role
-from ...writing import Request as How
+from ...preconditions import Request as How
 from ..acting import WAIT_S, WORDS, Act, Acting, Proposal, outcome_of
 from ..differences import lines_of
 from ..forms import ours

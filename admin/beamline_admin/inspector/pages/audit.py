@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 from urllib.parse import urlencode
 
@@ -9,19 +10,16 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from beamline_registry.port import AuditQuery, AuditRecord
+from beamline_registry.port import AuditQuery
 
 from ...access import Viewer
-from ..digest import Digest
-from ..look import Look
-from ..words import visible_rows
+from ...identity import Role
+from ..words import seen_history
 
 if TYPE_CHECKING:
     from ..site import Site
 
 PAGE: Final = 50
-MAX_READ: Final = 2_000
-"""Rows read for one page of somebody who is bound to tenants: most rows may not be theirs."""
 ACTIONS: Final = ("created", "updated", "deleted", "enabled", "disabled")
 _MAX_SEQUENCE: Final = 2**63 - 1
 
@@ -35,12 +33,18 @@ class AuditPageQuery(BaseModel):
     object: Annotated[str, Field(max_length=253)] = ""
     before: Annotated[int | None, Field(ge=1, le=_MAX_SEQUENCE)] = None
 
-    def asked(self, before: int | None, limit: int) -> AuditQuery:
+    def asked(self, only: Collection[str] | None) -> AuditQuery:
         """As the registry takes it. PostgreSQL knows no U+0000, so nothing holds one."""
         text = self.q.replace("\0", "\N{REPLACEMENT CHARACTER}")
         name = self.object.replace("\0", "\N{REPLACEMENT CHARACTER}")
         return AuditQuery(
-            self.kind or None, name or None, before, limit, text=text or None, action=self.action or None
+            self.kind or None,
+            name or None,
+            self.before,
+            PAGE + 1,
+            text=text or None,
+            action=self.action or None,
+            only=only,
         )
 
 
@@ -53,7 +57,9 @@ def routes(site: Site) -> APIRouter:
         request: Request, identity: Viewer, query: Annotated[AuditPageQuery, Query()]
     ) -> Response:
         look = site.sources.look(identity)
-        rows, older = await _rows(look, await look.digest(), query)
+        digest = await look.digest()
+        read = await look.audit(query.asked(seen_history(digest, look.whole)))
+        rows, older = read[:PAGE], read[PAGE - 1].sequence if len(read) > PAGE else None
         kept = query.model_dump(exclude={"before"}, exclude_defaults=True)
         return site.page(
             request,
@@ -61,19 +67,10 @@ def routes(site: Site) -> APIRouter:
             identity,
             rows=rows,
             actions=ACTIONS,
+            exports=look.whole and identity.role.covers(Role.OPERATOR),
             newest=f"/audit?{urlencode(kept)}" if query.before is not None else None,
             older=f"/audit?{urlencode({**kept, 'before': older})}" if older is not None else None,
             **look.words(),
         )
 
     return found
-
-
-async def _rows(look: Look, digest: Digest, query: AuditPageQuery) -> tuple[list[AuditRecord], int | None]:
-    """A page of rows that are seen, and before which sequence the next page begins."""
-    limit = PAGE + 1 if look.whole else MAX_READ
-    read = await look.audit(query.asked(query.before, limit))
-    seen = visible_rows(read, digest, look.whole)
-    if len(seen) > PAGE:
-        return seen[:PAGE], seen[PAGE - 1].sequence
-    return seen, read[-1].sequence if len(read) == limit else None

@@ -18,7 +18,7 @@ from ..attention import attention
 from ..charts import chart
 from ..look import breakers_of
 from ..traffic import Sample, Traffic
-from ..words import visible_rows
+from ..words import seen_history
 
 if TYPE_CHECKING:
     from ..site import Site
@@ -40,7 +40,7 @@ def routes(site: Site) -> APIRouter:
             look.health(),
             look.routers(),
             look.objects(),
-            look.audit(AuditQuery(limit=LAST_CHANGES * (1 if look.whole else 20))),
+            look.audit(AuditQuery(limit=LAST_CHANGES, only=seen_history(digest, look.whole))),
         )
         words = Counter(health_word(health[key]) if key in health else "no_data" for key in digest.extensions)
         breakers = breakers_of(routers or ())
@@ -59,7 +59,7 @@ def routes(site: Site) -> APIRouter:
             ),
             hinted=sum(1 for _ in digest.hinted()),
             attention=attention(digest, health, routers or () if look.whole else (), breakers, objects),
-            changes=visible_rows(changes, digest, look.whole)[:LAST_CHANGES],
+            changes=changes,
             traffic=traffic,
             **_charts(traffic),
             **look.words(),

@@ -70,7 +70,7 @@ def routes(site: Site) -> APIRouter:
         request: Request, identity: Viewer, request_id: Id, explain: Annotated[bool, Query()] = False
     ) -> Response:
         trail = await trails.one(request_id, identity)
-        explained = await trails.explain(trail) if explain else None
+        explained = await trails.explain(trail, identity) if explain else None
         return site.page(request, "request.html", identity, trail=trail, explained=explained)
 
     return found
