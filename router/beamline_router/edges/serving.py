@@ -327,7 +327,7 @@ class Serving:
             policy=result.policy_id,
             provider=provider,
             extension_id=provider if error is None else error.extension_id,
-            latency_ms=round(seconds * 1000.0, 3),
+            latency_ms=int(seconds * 1e6 + 0.5) / 1000.0,
             status="ok" if answered else "error",
             error=None if error is None else error.code.value,
         )
