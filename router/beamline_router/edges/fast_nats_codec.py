@@ -227,11 +227,11 @@ class Starts(dict[str, str]):
 
 
 def request_message(start: str, number: int, text: str, payload: bytes) -> bytes:
-    """The HPUB of a request: ``start`` from :class:`Starts`, to which its number is added, and the ASCII text of
-    its :class:`HeaderLines`.
+    """The HPUB of a request: ``start`` from :class:`Starts`, to which its number is added, and the ASCII text
+    of its :class:`HeaderLines`.
 
-    The same bytes as :meth:`Encoder.head` and :func:`publication` make, with one formatting less: a router does
-    this for each step.
+    The same bytes as :meth:`Encoder.head` and :func:`publication` make, with one formatting less: a router
+    does this for each step.
     """
     size = len(text) + FRAME
     line = f"{start}{number} {size} {size + len(payload)}\r\nNATS/1.0\r\n{text}\r\n"
