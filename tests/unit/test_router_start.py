@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 
 import pytest
+
+from beamline_router import collector
 
 SCRIPT = """
 import sys
@@ -36,3 +39,12 @@ def test_a_router_starts_without_what_it_never_uses(environment: dict[str, str],
         timeout=60,
     )
     assert ran.stdout.strip() == loaded
+
+
+def test_a_router_asks_the_collector_more_rarely_and_only_for_the_young() -> None:
+    before = gc.get_threshold()
+    try:
+        collector.look_rarely()
+        assert gc.get_threshold() == (collector.YOUNG, *before[1:])
+    finally:
+        gc.set_threshold(*before)

@@ -43,8 +43,10 @@ def router() -> None:
     lean.load(os.environ)
     from pydantic import ValidationError
 
+    from beamline_router import collector
     from beamline_router.app import main
 
+    collector.look_rarely()
     try:
         raise typer.Exit(main())
     except ValidationError as error:

@@ -57,7 +57,7 @@ def of_attempt(begun: str, span: int, flags: str, deadline: tuple[str, str], att
     two values of :func:`.deadline.header_values`, and which attempt it is.
     """
     return HeaderLines(
-        f"{begun}{span:016x}-{flags}\r\n"
+        f"{begun}{span.to_bytes(8).hex()}-{flags}\r\n"
         f"{names.HEADER_DEADLINE_MS}: {deadline[0]}\r\n"
         f"{names.HEADER_DEADLINE_AT}: {deadline[1]}\r\n"
         f"{names.HEADER_ATTEMPT}: {attempt}\r\n"

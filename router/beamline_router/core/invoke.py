@@ -150,14 +150,14 @@ class Invoker:
                 try:
                     reply = await self._transport.request(call.subject, payload, headers, timeout_s)
                     done = self._clock()
-                    value = self._read(call, reply)
+                    value = (
+                        _no_reply(reply)
+                        if isinstance(reply, TransportFault)
+                        else READERS[call.type](reply, call.extension_id)
+                    )
                 except BaseException as error:
                     breaker.release(permit)
-                    reason = ErrorCode.INTERNAL if isinstance(error, Exception) else ErrorCode.CANCELLED
-                    done = self._clock()
-                    self._recorder.attempt(call.extension_id, False, reason.value, done - now)
-                    if spans is not None:
-                        spans.call(span, call, attempt, now, done, reason.value)
+                    self._broke_off(run, call, error, attempt, span, began=now)
                     raise
                 if spans is not None:
                     failed = value.code.value if isinstance(value, WireError) else None
@@ -169,6 +169,8 @@ class Invoker:
                     budget.succeeded()
                     guard.load.observe(done - now, done)
                     self._recorder.attempt(call.extension_id, False, None, done - now)
+                    for name in value.dropped:
+                        self._recorder.dropped(call.extension_id, name)
                     return Invocation(value=value, attempts=attempt, breaker=_word(breaker))
                 last = self._judge(
                     call,
@@ -199,17 +201,15 @@ class Invoker:
         finally:
             guard.leave()
 
-    def _read(self, call: Call, reply: bytes | TransportFault) -> ReplyValue | WireError:
-        if isinstance(reply, TransportFault):
-            code, message = _FAULTS[reply]
-            return WireError.of(
-                code, message, details=_TOO_LARGE if reply is TransportFault.TOO_LARGE else {}
-            )
-        value = READERS[call.type](reply, call.extension_id)
-        if not isinstance(value, WireError) and value.dropped:
-            for name in value.dropped:
-                self._recorder.dropped(call.extension_id, name)
-        return value
+    def _broke_off(
+        self, run: Run, call: Call, fault: BaseException, attempt: int, span: int, *, began: float
+    ) -> None:
+        """Tells recorder and trace about an attempt that a cancellation or a fault of our own ended."""
+        reason = ErrorCode.INTERNAL if isinstance(fault, Exception) else ErrorCode.CANCELLED
+        done = self._clock()
+        self._recorder.attempt(call.extension_id, False, reason.value, done - began)
+        if run.request.spans is not None:
+            run.request.spans.call(span, call, attempt, began, done, reason.value)
 
     def _judge(
         self,
@@ -243,6 +243,11 @@ class Invoker:
             budget.failed()
         self._recorder.attempt(call.extension_id, failed, code.value, seconds)
         return Invocation(error=error, timed_out=timed_out, breaker=_word(breaker))
+
+
+def _no_reply(fault: TransportFault) -> WireError:
+    code, message = _FAULTS[fault]
+    return WireError.of(code, message, details=_TOO_LARGE if fault is TransportFault.TOO_LARGE else {})
 
 
 def _full(limit: int, whose: str) -> Invocation:

@@ -98,7 +98,7 @@ def serialised(value: Mapping[str, Any], at: str) -> orjson.Fragment:
         data = orjson.dumps(value)
     except (TypeError, RecursionError) as error:
         raise BrokenRecordError(at, f"is not JSON: {error}") from error
-    if data.count(b"{") + data.count(b"[") >= MAX_JSON_DEPTH and depth(value) >= MAX_JSON_DEPTH:
+    if not brackets_within(data, MAX_JSON_DEPTH - 1) and depth(value) >= MAX_JSON_DEPTH:
         raise BrokenRecordError(at, f"must be nested less than {MAX_JSON_DEPTH} levels")
     return orjson.Fragment(data)
 
@@ -114,6 +114,21 @@ def depth(value: object) -> int:
         deepest += 1
         level = [child for node in nested for child in (node.values() if isinstance(node, dict) else node)]
     return deepest
+
+
+def brackets_within(data: bytes, most: int) -> bool:
+    """Whether at most ``most`` objects and lists begin in JSON text, which then is no deeper than that.
+
+    By leaps from one bracket to the next: counting looks at each byte, and most of them are text.
+    """
+    for bracket in (b"{", b"["):
+        at = data.find(bracket)
+        while at >= 0:
+            if not most:
+                return False
+            most -= 1
+            at = data.find(bracket, at + 1)
+    return True
 
 
 def number(value: object, at: str, low: float, high: float) -> float:

@@ -19,7 +19,7 @@ from beamline_contract.errors import MAX_MESSAGE_LENGTH, ErrorCode, WireError
 from beamline_contract.names import ExtensionType
 from beamline_contract.wire import MAX_JSON_DEPTH, MAX_REPLY_BYTES, MAX_RETRY_AFTER_MS, PROTECTED_FIELDS
 
-from .reading import depth
+from .reading import brackets_within, depth
 from .twice import REPLY_FIELDS, says_twice
 from .windows import WHOLE
 
@@ -151,8 +151,8 @@ def _object(data: bytes) -> dict[str, Any] | WireError:
         reply = orjson.loads(data)
     except orjson.JSONDecodeError:
         return malformed("not JSON")
-    # Counting brackets is a fast upper bound of the depth: only a suspicious reply is walked.
-    if data.count(b"{") + data.count(b"[") > MAX_JSON_DEPTH and depth(reply) > MAX_JSON_DEPTH:
+    # The number of brackets is a fast upper bound of the depth: only a suspicious reply is walked.
+    if not brackets_within(data, MAX_JSON_DEPTH) and depth(reply) > MAX_JSON_DEPTH:
         return malformed(f"nested deeper than {MAX_JSON_DEPTH} levels")
     if not isinstance(reply, dict):
         return malformed("not an object")

@@ -90,7 +90,7 @@ class StepTrace:
             "action": self.action,
             "extension_id": self.extension_id,
             "outcome": self.outcome,
-            "ms": round(self.ms, 3),
+            "ms": int(self.ms * 1000.0 + 0.5) / 1000.0,  # as round(), which is four times as dear
             "attempts": self.attempts,
         }
         if self.reason is not None:

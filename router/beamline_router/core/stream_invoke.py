@@ -28,7 +28,7 @@ from .deadline import attempt_timeout, header_values
 from .invoke import Invoker
 from .message_parts import merged
 from .ports import TransportFault
-from .reading import depth
+from .reading import brackets_within, depth
 from .run import Run
 from .stream_port import WINDOW, Chunk, Delta, ReplyStream, Sink, SinkStalledError, StreamFault, Streams
 from .windows import Chain
@@ -226,7 +226,7 @@ def _object(payload: bytes) -> dict[str, Any] | None:
         body = orjson.loads(payload)
     except orjson.JSONDecodeError:
         return None
-    if payload.count(b"{") + payload.count(b"[") > MAX_JSON_DEPTH and depth(body) > MAX_JSON_DEPTH:
+    if not brackets_within(payload, MAX_JSON_DEPTH) and depth(body) > MAX_JSON_DEPTH:
         return None
     return body if isinstance(body, dict) else None
 

@@ -2,32 +2,33 @@
 
 Every parser takes one of the two, not all the same one: what a guard reads is then not what a provider reads.
 So a message that says one of its own fields twice is refused. Looking at every object costs many times what
-parsing does; counting the field's name in the bytes costs next to nothing, and only where it occurs twice, at
-whatever depth, is the message looked at in full. A name may hide behind ``\\u`` escapes of plain letters: no
-encoder writes those, so they are reason enough to look, too.
+parsing does; finding the fields' names in the bytes costs next to nothing, and only where one occurs twice,
+at whatever depth, is the message looked at in full. A name may hide behind ``\\u`` escapes of plain letters:
+no encoder writes those, so they are reason enough to look, too.
+
+All names are found by one pass over the bytes: a message is mostly one long text, and going through it once
+for each name was a twentieth of what a request cost.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Final
 
-REQUEST_FIELDS: Final = tuple(
-    b'"%b"' % name
-    for name in (b"tenant_id", b"environment", b"model", b"policy", b"prompt", b"messages", b"parameters")
-)
-REPLY_FIELDS: Final = (b'"output"', b'"verdict"', b'"error"')
+REQUEST_FIELDS: Final = re.compile(rb'"(?:tenant_id|environment|model|policy|prompt|messages|parameters)"')
+REPLY_FIELDS: Final = re.compile(rb'"(?:output|verdict|error)"')
 _ESCAPED: Final = (b"\\u005", b"\\u006", b"\\u007")
 
 
-def says_twice(data: bytes, fields: tuple[bytes, ...]) -> bool:
+def says_twice(data: bytes, fields: re.Pattern[bytes]) -> bool:
     """Whether an object in ``data``, valid JSON of bounded depth, has a key twice; only looked for where one
-    of ``fields``, names in quotes, occurs twice.
+    of the names in quotes that ``fields`` finds occurs twice.
     """
-    for field in fields:
-        if data.count(field) > 1:
-            return any_key_twice(data)
-    if b"\\u00" in data and any(escape in data for escape in _ESCAPED):
+    found = fields.findall(data)
+    if len(found) > 1 and len(set(found)) < len(found):
+        return any_key_twice(data)
+    if b"\\" in data and any(escape in data for escape in _ESCAPED):
         return any_key_twice(data)
     return False
 

@@ -46,17 +46,21 @@ from nats.aio.subscription import Subscription
 
 from beamline_contract.names import cancel_subject
 
+from ..core.headers import HeaderLines
 from ..core.ports import TransportFault
 from .fast_nats_codec import (
+    FRAME,
     NO_RESPONDERS,
     Decoder,
     Encoder,
     Handler,
     Line,
     Message,
+    Starts,
     StreamError,
     headers_of,
     publication,
+    request_message,
 )
 from .nats_transport import SERVICE_ERROR, SERVICE_ERROR_CODE, SETTLE_S, given_up, service_error
 
@@ -91,6 +95,7 @@ class HotPath:
         self._waiting: dict[int, tuple[asyncio.Future[Outcome], float]] = {}
         self._last_id = 0
         self._inbox = b""
+        self._starts = Starts(self._encoder, "")
         self._inbox_opening = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
         self._due_at = 0.0
@@ -210,16 +215,22 @@ class HotPath:
             return TransportFault.DISCONNECTED
         if timeout_s <= 0:
             return TransportFault.TIMED_OUT
-        target, head = self._encoder.subject(subject), self._encoder.head(headers)
-        if len(payload) + len(head) > self._nc._max_payload:
-            return TransportFault.TOO_LARGE
         self._last_id = number = self._last_id + 1
+        if type(headers) is HeaderLines and (text := headers.text).isascii():
+            size = len(text) + FRAME
+            message = request_message(self._starts[subject], number, text, payload)
+        else:
+            target, head = self._encoder.subject(subject), self._encoder.head(headers)
+            size = len(head)
+            message = publication(target, b"%b%d" % (self._inbox, number), head, payload)
+        if size + len(payload) > self._nc._max_payload:
+            return TransportFault.TOO_LARGE
         future: asyncio.Future[Outcome] = self._loop.create_future()
         ends_at = time.monotonic() + timeout_s
         self._waiting[number] = (future, ends_at)
         if self._timer is None or ends_at < self._due_at - SWEEP_S:
             self._arm(timeout_s)
-        self._send(publication(target, b"%b%d" % (self._inbox, number), head, payload))
+        self._send(message)
         try:
             return await future
         finally:
@@ -239,6 +250,7 @@ class HotPath:
             except errors.Error as error:  # it began to drain or to close: no requests any more
                 log.debug("nats.no_inbox", error=type(error).__name__)
                 return
+            self._starts = Starts(self._encoder, inbox)
             self._inbox = inbox.encode()
 
     def _replied(self, subject: bytes, _reply: bytes, head: bytes, payload: bytes) -> None:

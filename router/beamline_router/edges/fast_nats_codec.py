@@ -39,6 +39,8 @@ _MAX_KNOWN: Final = 4096
 _H: Final = ord("H")
 _MESSAGE: Final = frozenset(b"MH")
 _WORDS_MORE: Final = (0, 1)
+FRAME: Final = len(b"NATS/1.0\r\n\r\n")
+"""Bytes of a header block that are not its lines."""
 
 
 class StreamError(ValueError):
@@ -206,6 +208,34 @@ class Encoder:
     def subject(self, subject: str) -> bytes:
         """The subject's bytes. Raises :class:`ValueError` for one that would break its line."""
         return self._subjects[subject]
+
+
+class Starts(dict[str, str]):
+    """How the line of a request begins, by subject. ``inbox``: what replies come to, less the number."""
+
+    def __init__(self, encoder: Encoder, inbox: str) -> None:
+        super().__init__()
+        self._encoder = encoder
+        self._inbox = inbox
+
+    def __missing__(self, subject: str) -> str:
+        checked = self._encoder.subject(subject).decode()
+        if len(self) >= _MAX_KNOWN:
+            self.clear()
+        self[subject] = start = f"HPUB {checked} {self._inbox}"
+        return start
+
+
+def request_message(start: str, number: int, text: str, payload: bytes) -> bytes:
+    """The HPUB of a request: ``start`` from :class:`Starts`, to which its number is added, and the ASCII text
+    of its :class:`HeaderLines`.
+
+    The same bytes as :meth:`Encoder.head` and :func:`publication` make, with one formatting less: a router
+    does this for each step.
+    """
+    size = len(text) + FRAME
+    line = f"{start}{number} {size} {size + len(payload)}\r\nNATS/1.0\r\n{text}\r\n"
+    return b"%b%b\r\n" % (line.encode(), payload)
 
 
 def publication(subject: bytes, reply: bytes, head: bytes, payload: bytes) -> bytes:

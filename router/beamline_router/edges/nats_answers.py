@@ -15,7 +15,7 @@ read, so that the caller knows from the start where to say that it has read, or 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
@@ -39,54 +39,67 @@ _KEY_STREAM: Final = HEADER_STREAM.lower()
 
 
 class NatsAnswer:
-    """One exchange. ``leave`` is called when the caller has left; ``max_payload``: the server's, in bytes."""
+    """One exchange, made by the task that serves it. ``max_payload``: the server's, in bytes.
+
+    ``headers`` are the caller's, less what may hold a key.
+    """
+
+    __slots__ = ("_headers", "_left", "_max_payload", "_reply", "_senders", "_stream", "_task")
 
     def __init__(
-        self,
-        senders: StreamSenders,
-        reply: str,
-        headers: Mapping[str, str],
-        *,
-        max_payload: int,
-        leave: Callable[[], None],
+        self, senders: StreamSenders, reply: bytes, headers: Mapping[str, str], max_payload: int
     ) -> None:
         self._senders = senders
         self._reply = reply
         self._headers = headers
         self._max_payload = max_payload
-        self._leave = leave
         self._stream: _Stream | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._left = False
 
     def sink_of(self, request: Request, envelope: Envelope) -> Sink | None:
         """``Serving``'s question where the answer is streamed to."""
         if not request.stream and self._headers.get(_KEY_STREAM) != "1":
             return None
+        self._task = asyncio.current_task()
         extra = {HEADER_TRACEPARENT: envelope.traceparent, HEADER_REQUEST_ID: envelope.request_id}
-        sender = self._senders.sender(self._reply, self._headers, extra)
+        sender = self._senders.sender(self._reply.decode(), self._headers, extra)
         sender.on_left = self._leave
         piece = max(1, min(_PIECE, self._max_payload // _BYTES_PER_CHARACTER))
         self._stream = _Stream(sender, piece)
         return self._stream
 
-    async def finish(self, served: Served) -> bytes | None:
-        """Ends the stream; where there is none, the bytes of the one message that answers."""
+    def left(self) -> bool:
+        """Whether the task was cancelled because the caller has left; the cancellation is then taken back."""
+        if self._left and self._task is not None:
+            self._task.uncancel()
+        return self._left
+
+    def whole(self, served: Served) -> bytes | None:
+        """The bytes of the one message that answers; None for a stream, which :meth:`finish` ends."""
+        if self._stream is not None:
+            return None
         body = served.body()
-        stream = self._stream
-        if stream is not None:
-            wire: dict[str, Any] = orjson.loads(body)
-            wire.pop("output", None)
-            body = orjson.dumps(wire)
-        if len(body) > self._max_payload - (_PIECE // 64 if stream is not None else 0):
+        return body if len(body) <= self._max_payload else _too_large(served, self._max_payload)
+
+    async def finish(self, served: Served) -> None:
+        """Ends the stream."""
+        wire: dict[str, Any] = orjson.loads(served.body())
+        wire.pop("output", None)
+        body = orjson.dumps(wire)
+        if len(body) > self._max_payload - _PIECE // 64:
             body = _too_large(served, self._max_payload)
-        if stream is None:
-            return body
         await self._end(body)
-        return None
 
     async def give_up(self, why: WireError) -> None:
         """Ends a stream that was begun with an error; there is nothing to end otherwise."""
         if self._stream is not None:
             await self._end(orjson.dumps({"error": why.to_wire()}))
+
+    def _leave(self) -> None:
+        self._left = True
+        if self._task is not None:
+            self._task.cancel()
 
     async def _end(self, body: bytes) -> None:
         assert self._stream is not None

@@ -14,7 +14,7 @@ tasks; the connection must outlive it, because the answers still need it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
@@ -30,7 +30,7 @@ from beamline_sdk.streams import StreamSenders
 
 from ..core.api_keys import without_keys
 from .nats_answers import NatsAnswer
-from .serving import Serving
+from .serving import Served, Serving
 
 log = structlog.get_logger()
 
@@ -113,7 +113,11 @@ class NatsDoor:
         self._subscription: Subscription | None = None
         self._nc: Client | None = None
         self._streams = StreamSenders(self._publish)
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks: dict[int, asyncio.Task[None]] = {}
+        """What is being answered. Each takes itself out at its end: a callback would be one more turn of the
+        loop for each request.
+        """
+        self._last = 0
 
     async def open(self, nc: Client) -> None:
         """Subscribes; after a reconnect nats-py subscribes again by itself."""
@@ -140,7 +144,7 @@ class NatsDoor:
                 log.debug("request.drain_incomplete", error=type(error).__name__)
         if not self.tasks:
             return
-        _, late = await asyncio.wait(tuple(self.tasks), timeout=grace_s)
+        _, late = await asyncio.wait(tuple(self.tasks.values()), timeout=grace_s)
         for task in late:
             task.cancel()
         if late:
@@ -155,49 +159,57 @@ class NatsDoor:
         if refusal is not None:
             self._send_now(reply, refusal.plain % self._serving.id_of(headers))
             return
-        task = asyncio.get_running_loop().create_task(self._serve(reply, headers, payload))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        self._last = number = self._last + 1
+        self._start(number, self._serve(number, reply, headers, payload))
+
+    def _start(self, number: int, work: Coroutine[Any, Any, None]) -> None:
+        # As loop.create_task does it, less a new name for each task.
+        self.tasks[number] = asyncio.Task(work, loop=asyncio.get_running_loop(), name="nats request")
 
     def _send_now(self, reply: bytes, body: bytes) -> None:
         """For refusals: an overloaded router makes no task for what it does not execute, where it can."""
         line = self._line
         assert line is not None
         if not line.send(reply, body):
-            task = asyncio.get_running_loop().create_task(_sent_if_possible(line, reply, body))
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
+            self._last = number = self._last + 1
+            self._start(number, self._send_if_possible(number, line, reply, body))
 
-    async def _serve(self, reply: bytes, headers: Mapping[str, str], payload: bytes) -> None:
-        key = self._serving.admit("nats", headers)
-        if "authorization" in headers or "x-api-key" in headers:
-            headers = without_keys(dict(headers))
-        line, task = self._line, asyncio.current_task()
-        assert line is not None
-        assert task is not None
-        left = False
-
-        def leave() -> None:
-            nonlocal left
-            left = True
-            task.cancel()
-
-        answer = NatsAnswer(self._streams, reply.decode(), headers, max_payload=line.max_payload, leave=leave)
+    async def _send_if_possible(self, number: int, line: Line, reply: bytes, body: bytes) -> None:
         try:
-            if isinstance(key, WireError):
-                served = self._serving.refuse("nats", headers, key)
-            else:
-                served = await self._serving.serve("nats", payload, headers, key=key, sink_of=answer.sink_of)
-        except asyncio.CancelledError:
-            if left:
-                task.uncancel()
-                await answer.give_up(WireError.of(ErrorCode.CANCELLED, "the caller left"))
-                return
-            await answer.give_up(_SHUT_DOWN)
-            raise
-        body = await answer.finish(served)
-        if body is None:
-            return
+            await line.publish(reply, body)
+        except errors.Error as error:
+            log.debug("request.refusal_lost", error=type(error).__name__)
+        finally:
+            self.tasks.pop(number, None)
+
+    async def _serve(self, number: int, reply: bytes, headers: Mapping[str, str], payload: bytes) -> None:
+        line, serving = self._line, self._serving
+        assert line is not None
+        try:
+            key = serving.admit("nats", headers)
+            if "authorization" in headers or "x-api-key" in headers:
+                headers = without_keys(dict(headers))
+            answer = NatsAnswer(self._streams, reply, headers, line.max_payload)
+            try:
+                if isinstance(key, WireError):
+                    served = serving.refuse("nats", headers, key)
+                else:
+                    served = await serving.serve("nats", payload, headers, key=key, sink_of=answer.sink_of)
+            except asyncio.CancelledError:
+                if answer.left():
+                    await answer.give_up(WireError.of(ErrorCode.CANCELLED, "the caller left"))
+                    return
+                await answer.give_up(_SHUT_DOWN)
+                raise
+            body = answer.whole(served)
+            if body is None:
+                await answer.finish(served)
+            elif not line.send(reply, body):
+                await self._answer_by_publish(line, reply, body, served)
+        finally:
+            self.tasks.pop(number, None)
+
+    async def _answer_by_publish(self, line: Line, reply: bytes, body: bytes, served: Served) -> None:
         try:
             await line.publish(reply, body)
         except errors.Error as error:
@@ -214,11 +226,6 @@ class NatsDoor:
     ) -> None:
         assert self._nc is not None
         await self._nc.publish(subject, payload, reply, headers=headers)
-
-
-async def _sent_if_possible(line: Line, reply: bytes, body: bytes) -> None:
-    with suppress(errors.Error):
-        await line.publish(reply, body)
 
 
 async def _ending(subscription: Any) -> None:

@@ -296,41 +296,35 @@ class Serving:
         self._ended += 1
         seconds = self._clock() - started
         self._telemetry.request(door, result, seconds)
-        if isinstance(result, Failure) and result.error.request_id is None:
-            result = Failure(result.error.at(request_id=envelope.request_id), result.trail, result.policy_id)
+        error: WireError | None = None
+        provider: str | None = None
+        if isinstance(result, Answer):
+            provider = result.provider_id
+        else:
+            error = result.error
+            if error.request_id is None:
+                error = error.at(request_id=envelope.request_id)
+                result = Failure(error, result.trail, result.policy_id)
+        tenant = None if request is None else request.tenant_id
         self._trails.note(door, envelope, request, result, started=started, seconds=seconds)
         if envelope.spans is not None:
-            envelope.spans.ended(
-                door,
-                None if request is None else request.tenant_id,
-                result.policy_id,
-                None if isinstance(result, Failure) else result.provider_id,
-                result.error if isinstance(result, Failure) else None,
+            envelope.spans.ended(door, tenant, result.policy_id, provider, error)
+        if self._access_log.wants(error is not None):
+            self._access_log.write(
+                door=door,
+                request_id=envelope.request_id,
+                trace_id=envelope.trace_id,
+                tenant_id=tenant,
+                policy=result.policy_id,
+                provider=provider,
+                extension_id=provider if error is None else error.extension_id,
+                latency_ms=int(seconds * 1e6 + 0.5) / 1000.0,
+                status="ok" if error is None else "error",
+                error=None if error is None else error.code.value,
             )
-        if self._access_log.wants(isinstance(result, Failure)):
-            self._write_line(door, envelope, request, result, seconds)
         if request is None:
             return Served(envelope, result)
         return Served(envelope, result, request.want_trail, request.headers.get(_KEY_TRAIL) == "1", warnings)
-
-    def _write_line(
-        self, door: str, envelope: Envelope, request: Request | None, result: Answer | Failure, seconds: float
-    ) -> None:
-        answered = isinstance(result, Answer)
-        error = None if isinstance(result, Answer) else result.error
-        provider = result.provider_id if isinstance(result, Answer) else None
-        self._access_log.write(
-            door=door,
-            request_id=envelope.request_id,
-            trace_id=envelope.trace_id,
-            tenant_id=None if request is None else request.tenant_id,
-            policy=result.policy_id,
-            provider=provider,
-            extension_id=provider if error is None else error.extension_id,
-            latency_ms=round(seconds * 1000.0, 3),
-            status="ok" if answered else "error",
-            error=None if error is None else error.code.value,
-        )
 
 
 def _starting(envelope: Envelope) -> WireError:

@@ -66,7 +66,7 @@ class Telemetry:
         self.registry = CollectorRegistry()
         self._wall = wall
         self._steps: defaultdict[str, Tally] = defaultdict(Tally)
-        self._providers: defaultdict[str, Tally] = defaultdict(Tally)
+        self._providers: dict[str, Tally] = {}
         self._doors: defaultdict[str, Tally] = defaultdict(Tally)
         self._policies: defaultdict[str, PolicyTally] = defaultdict(PolicyTally)
         self._own: defaultdict[str, Tally] = defaultdict(Tally)
@@ -81,9 +81,10 @@ class Telemetry:
         ok.
         """
         status = outcome if outcome in _STATUSES else _OK
-        self._steps[extension_id].add(status, seconds)
-        if extension_type == "provider":
-            self._providers[extension_id].add(status, seconds)
+        tally = self._steps[extension_id]
+        tally.add(status, seconds)
+        if extension_type == "provider" and extension_id not in self._providers:
+            self._providers[extension_id] = tally  # a provider's steps under other names: counted once
         if reason is not None and status in {"error", "skipped"}:
             self._failures.labels(extension_id, _reason_label(reason)).inc()
 
@@ -148,12 +149,10 @@ class Telemetry:
         """The trace of a request that :meth:`request` was told of."""
         self._doors[door].example(trace_id, seconds, self._wall())
 
-    def example_of_step(self, extension_id: str, extension_type: str, trace_id: str, seconds: float) -> None:
+    def example_of_step(self, extension_id: str, trace_id: str, seconds: float) -> None:
         """The trace of a step that :meth:`step` was told of."""
-        kept = [self._steps, self._providers] if extension_type == "provider" else [self._steps]
-        for tallies in kept:
-            if extension_id in tallies:  # it may have left the registry meanwhile
-                tallies[extension_id].example(trace_id, seconds, self._wall())
+        if extension_id in self._steps:  # it may have left the registry meanwhile
+            self._steps[extension_id].example(trace_id, seconds, self._wall())
 
     def reloaded(self, seconds: float, sizes: dict[tuple[str, str], int], revision: int) -> None:
         """A new table serves. ``sizes``: (type, "true" or "false" for enabled) to how many there are."""

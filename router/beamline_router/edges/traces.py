@@ -191,9 +191,7 @@ class RequestSpans:
                 error=noted.error,
             )
         for call, seconds in steps:
-            self._traces.telemetry.example_of_step(
-                call.extension_id, call.type, self._envelope.trace_id, seconds
-            )
+            self._traces.telemetry.example_of_step(call.extension_id, self._envelope.trace_id, seconds)
 
 
 class Traces:

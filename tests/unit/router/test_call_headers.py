@@ -6,7 +6,7 @@ import pytest
 
 from beamline_router.core.headers import HeaderLines, of_attempt, opening
 from beamline_router.core.request import Trace
-from beamline_router.edges.fast_nats_codec import Encoder, headers_of
+from beamline_router.edges.fast_nats_codec import Encoder, Starts, headers_of, publication, request_message
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 
@@ -42,3 +42,21 @@ def test_a_line_break_in_a_value_becomes_a_space(field: str, broken: str) -> Non
     head = Encoder().head(lines(**{field: broken}))
     assert "x-evil" not in headers_of(head)
     assert head.count(b"\n") == len(lines(**{field: "a"})) + 2
+
+
+@pytest.mark.parametrize("payload", [b"", b"x" * 1200, "für".encode()], ids=["empty", "long", "not ASCII"])
+def test_the_message_of_a_request_is_what_its_parts_make_one_by_one(payload: bytes) -> None:
+    encoder, headers = Encoder(), lines(tracestate="a=1")
+    starts = Starts(encoder, "_INBOX.abc.")
+    apart = publication(
+        encoder.subject("beamline.ext.pre.one.v1"), b"_INBOX.abc.17", encoder.head(headers), payload
+    )
+    for _ in range(2):  # made, then remembered
+        start = starts["beamline.ext.pre.one.v1"]
+        assert request_message(start, 17, headers.text, payload) == apart
+
+
+@pytest.mark.parametrize("subject", ["a b", "a\r\nPUB b 0", ""])
+def test_no_request_begins_with_a_subject_that_would_break_its_line(subject: str) -> None:
+    with pytest.raises(ValueError, match="subject"):
+        Starts(Encoder(), "_INBOX.abc.")[subject]

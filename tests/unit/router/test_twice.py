@@ -12,6 +12,7 @@ from beamline_router.core.twice import REQUEST_FIELDS, says_twice
     [
         pytest.param(b'{"model":"a","model":"a"}', id="the same value twice"),
         pytest.param(b'{"context":{"model":"a","model":"b"}}', id="further in"),
+        pytest.param(b'{"policy":"p","model":"a","tenant_id":"t","policy":"p"}', id="others between"),
         pytest.param(rb'{"model":"a","mode\u006c":"b"}', id="one of the two escaped"),
     ],
 )
