@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import httpx2
@@ -32,7 +32,10 @@ STREAMS = {
     if "text/event-stream" in operation["responses"].get("200", {}).get("content", {})
 }
 """Routes that answer until somebody ends them."""
-OPERATOR = ("/enable", "/disable", "/isolate", "/reset", "/promote", "/abort", "/watch", "/playground")
+OPERATOR = (
+    "/enable", "/disable", "/isolate", "/reset", "/promote", "/abort", "/watch", "/playground",
+    "/playground/stream",
+)  # fmt: skip
 READING_POSTS = ("/validate", "/diff", "/explain")
 SPEC = {"type": "pre", "subject": "beamline.ext.pre.here.v1"}
 POLICY = {"steps": [{"action": "select_provider", "providers": [{"extensionRef": {"name": "mock"}}]}]}
@@ -40,6 +43,7 @@ BODIES: dict[str, Any] = {
     "explain": {"request": {"prompt": "x"}},
     "watch": {},
     "playground": {"request": {"prompt": "x"}},
+    "stream": {"request": {"prompt": "x"}},
     "validate": {"name": "other", "spec": SPEC},
     "diff": {"spec": SPEC},
     "POST": {"name": "other", "spec": {"type": "pre"}},
@@ -68,6 +72,13 @@ class Routers:
 
     async def invoke(self, request: Any, headers: Any, seconds: float) -> dict[str, Any]:
         return {"output": "x", "policy": "here"}
+
+    async def stream(
+        self, request: Any, headers: Any, seconds: float
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        yield {"delta": "Mock "}
+        yield {"delta": "response"}
+        yield {"policy": "here"}
 
     async def follow(self, subject: str, heard: Any) -> None:
         raise AssertionError("nothing runs in the background of these tests")
@@ -190,7 +201,7 @@ async def test_an_admin_of_another_tenant_sees_and_changes_nothing_of_this_one(
         assert answer.status_code == 200
     elif path.endswith("/watch"):
         assert [asked["tenant"] for verb, asked in world.routers.asked if verb == "watch"] == ["shop"]
-    elif (method, path) in STREAMS:
+    elif (method, path) in STREAMS and method == "GET":
         assert set(re.findall("event: (.+)", answer.text)) == {"canaries"}
         assert '"canaries":[]' in answer.text
     elif path.endswith("/canaries"):
