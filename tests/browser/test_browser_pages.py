@@ -76,6 +76,14 @@ async def test_an_extension_says_who_uses_it_how_it_is_and_what_it_is_given(
     await expect(users.get_by_role("link", name="default")).to_be_visible()
     await expect(page.get_by_role("region", name="Audit")).to_contain_text("created")
     await expect(page.locator("#figures").get_by_text("2/2", exact=True)).to_be_visible()
+    charts = page.get_by_role("region", name="Calls of the last 30 minutes")
+    latency = charts.get_by_role("img", name=re.compile(r"^Latency over 30 minutes: p99 now [\d.]+\Sms"))
+    await expect(latency).to_be_visible(timeout=20_000)  # routers are asked every five seconds
+    calls = charts.get_by_role("img", name=re.compile(r"^Requests per second over 30 minutes: now 0?\.?\d+"))
+    await expect(calls.locator("path.line")).to_have_attribute("d", re.compile(r"^M"))
+    await expect(
+        charts.get_by_role("img", name=re.compile(r"^Errors per second .* at most 0$"))
+    ).to_be_visible()
 
 
 async def test_a_policy_is_drawn_with_its_shares_shadow_fallback_and_counts(

@@ -7,10 +7,10 @@ two looks at quiet traffic look the same. Points are means of neighbouring sampl
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
 WIDTH: Final = 600
 HEIGHT: Final = 96
@@ -53,6 +53,34 @@ def chart(*lines: tuple[str, str, Sequence[float | None]]) -> Chart:
         top,
         not known,
     )
+
+
+class Moment(NamedTuple):
+    """What the three charts of traffic show of one interval: calls and errors per second, milliseconds."""
+
+    requests: float
+    errors: float
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+def traffic_charts(moments: Sequence[Moment], points: int) -> dict[str, Chart]:
+    """Requests, errors and latency, by the names that ``templates/charts.html`` knows. ``points`` fill the
+    axis; what was before the first moment is left empty.
+    """
+    unknown = [None] * max(0, points - len(moments))
+
+    def values(read: Callable[[Moment], float | None]) -> list[float | None]:
+        return [*unknown, *map(read, moments)]
+
+    return {
+        "rate": chart(("requests per second", "plain", values(lambda one: one.requests))),
+        "errors": chart(("errors per second", "bad", values(lambda one: one.errors))),
+        "latency": chart(
+            ("p99", "plain", values(lambda one: one.p99_ms)),
+            ("p50", "soft", values(lambda one: one.p50_ms)),
+        ),
+    }
 
 
 def nice(value: float) -> float:

@@ -115,7 +115,7 @@ class Answer {
 }
 
 function millis(ms) {
-  return ms < 1_000 ? `${ms >= 100 ? Math.round(ms) : Math.round(ms * 10) / 10}\u00a0ms` : `${Math.round(ms / 100) / 10}\u00a0s`;
+  return ms < 10_000 ? `${ms >= 100 ? Math.round(ms) : Math.round(ms * 10) / 10}\u00a0ms` : `${Math.round(ms / 100) / 10}\u00a0s`;
 }
 
 function compare([one, other]) {
