@@ -118,12 +118,18 @@ class Asked:
     seconds: float
 
 
-def asked_of(watcher: Watcher, body: PlaygroundBody, who: Identity) -> list[Asked]:
+async def asked_of(watcher: Watcher, body: PlaygroundBody, who: Identity) -> list[Asked]:
     """The requests that ``body`` means, one for each policy. Raises :class:`ProblemError` where ``who`` may
     not, or no router can be asked.
     """
     tenant = body.request.get("tenant_id")
-    Scope(who.tenants).must_be_own(tenant if isinstance(tenant, str) else None)
+    scope = Scope(who.tenants)
+    scope.must_be_own(tenant if isinstance(tenant, str) else None)
+    if who.tenants is not None:
+        view = await watcher.view()
+        named = {"policy": body.policy, "compare": body.compare, "request.policy": body.request.get("policy")}
+        for field, name in named.items():
+            scope.must_see_policy(name, view, field=field)
     if watcher.routers is None:
         raise ProblemError(
             ErrorCode.UNAVAILABLE, "this process was not told where NATS is", hint="set NATS_URL"
@@ -150,7 +156,7 @@ async def played(
     watcher: Watcher, body: PlaygroundBody, who: Identity, request_id: str
 ) -> list[PlaygroundAnswer]:
     """Sends the request, once for each policy. Raises :class:`ProblemError`."""
-    requests = asked_of(watcher, body, who)
+    requests = await asked_of(watcher, body, who)
     answers = await asyncio.gather(*(_one(watcher, asked, who, body.trail) for asked in requests))
     told(who, request_id, answers)
     return list(answers)

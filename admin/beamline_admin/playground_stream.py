@@ -65,7 +65,7 @@ def playground_stream(watcher: Watcher) -> APIRouter:
     )
     async def stream_request(request: Request, body: PlaygroundBody, who: Operator) -> StreamingResponse:
         """As `POST /api/v1/playground`, told as it comes; ending the connection cancels the request."""
-        requests = asked_of(watcher, body, who)
+        requests = await asked_of(watcher, body, who)
         events = _events(watcher, requests, who, body.trail, request.state.request_id)
         return StreamingResponse(events, media_type=MEDIA_TYPE, headers={"x-accel-buffering": "no"})
 

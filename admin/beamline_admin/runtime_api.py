@@ -77,9 +77,20 @@ def runtime_api(routers: Routers | None, catalogue: Catalogue) -> APIRouter:
     async def explain_request(body: ExplainBody, who: Viewer) -> RoutersAnswer:
         """Which way a request would take in each router now, and why; nothing is called."""
         tenant = body.request.get("tenant_id")
-        Scope(who.tenants).must_be_own(tenant if isinstance(tenant, str) else None)
+        scope = Scope(who.tenants)
+        scope.must_be_own(tenant if isinstance(tenant, str) else None)
         asked: dict[str, Any] = {"request": body.request, "headers": body.headers}
-        return await ask("explain", asked if body.instance is None else {**asked, "instance": body.instance})
+        if body.instance is not None:
+            asked["instance"] = body.instance
+        if who.tenants is None:
+            return await ask("explain", asked)
+        view = await catalogue.view()
+        scope.must_see_policy(body.request.get("policy"), view, field="request.policy")
+        answer = await ask("explain", asked)
+        for item in answer.routers:
+            if item.result is not None:
+                item.result["others"] = scope.seen_others(item.result.get("others") or (), view)
+        return answer
 
     @routes.post("/extensions/{identifier}/isolate", tags=["runtime"])
     async def isolate_extension(identifier: ObjectId, who: Operator) -> RoutersAnswer:

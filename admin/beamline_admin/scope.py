@@ -7,7 +7,7 @@ Changing needs that nobody else is touched: every tenant concerned must be one's
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from beamline_contract.errors import ErrorCode
@@ -62,6 +62,17 @@ class Scope:
         """Raises :class:`ProblemError` where ``tenant`` is somebody else's, or nobody's."""
         if self._tenants is not None and tenant not in self._tenants:
             raise ProblemError(ErrorCode.PERMISSION_DENIED, "this tenant is not yours", field=field)
+
+    def must_see_policy(self, name: object, view: View, *, field: str) -> None:
+        """Raises :class:`ProblemError` where ``name`` is a policy of others: the same as for none."""
+        policy = view.policies.get(object_id(name)) if isinstance(name, str) else None
+        if policy is not None and not self.sees([tenants_of(policy)]):
+            raise ProblemError(AdminCode.NOT_FOUND, "no policy goes by that id", field=field)
+
+    def seen_others(self, others: Iterable[Mapping[str, Any]], view: View) -> list[Mapping[str, Any]]:
+        """Of the policies that a router says do not apply, those that may be seen."""
+        known = ((one, view.policies.get(str(one.get("policy")))) for one in others)
+        return [one for one, policy in known if policy is not None and self.sees([tenants_of(policy)])]
 
     def must_be_whole(self) -> None:
         """Raises :class:`ProblemError` unless the identity is bound to no tenants."""

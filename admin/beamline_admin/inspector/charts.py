@@ -15,6 +15,8 @@ from typing import Final, NamedTuple
 WIDTH: Final = 600
 HEIGHT: Final = 96
 MAX_POINTS: Final = 90
+DASH: Final = 8.0
+"""How long a value without neighbours is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,4 +126,9 @@ def _runs(places: Sequence[tuple[float, float] | None]) -> list[list[tuple[float
             found[-1].append(here)
         elif before is not None:
             found.append([])
-    return [run if len(run) > 1 else [run[0], (run[0][0] + 2, run[0][1])] for run in found if run]
+    return [run if len(run) > 1 else _dash(*run[0]) for run in found if run]
+
+
+def _dash(x: float, y: float) -> list[tuple[float, float]]:
+    start = max(0.0, x - DASH)
+    return [(start, y), (start + DASH, y)]

@@ -59,16 +59,18 @@ class Trails:
             )
         return Trail.of(found)
 
-    async def explain(self, trail: Trail) -> Explained:
-        """Which way a request like this one would take now in the router that served it, or in another where
-        that one is gone.
+    async def explain(
+        self, request: Mapping[str, str], headers: Mapping[str, str], router: str
+    ) -> list[Explained]:
+        """Which way a request would take now: in ``router`` alone where it is named and still runs, else in
+        every router.
         """
-        request = {"prompt": "explain", "tenant_id": trail.tenant, "model": trail.model}
-        asked = {"request": {name: value for name, value in request.items() if value}}
-        answers = await self._ask({**asked, "instance": trail.instance}) or await self._ask(asked)
+        asked = {"request": dict(request), "headers": dict(headers)}
+        answers = await self._ask({**asked, "instance": router}) if router else []
+        answers = answers or await self._ask(asked)
         if not answers:
             raise ProblemError(ErrorCode.UNAVAILABLE, "no router answered")
-        return explained_of(answers[0])
+        return [explained_of(answer) for answer in answers]
 
     async def _ask(self, asked: Mapping[str, Any]) -> list[dict[str, Any]]:
         if self._watcher.routers is None:

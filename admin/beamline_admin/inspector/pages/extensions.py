@@ -147,7 +147,7 @@ def routes(site: Site) -> APIRouter:
             routers=routers if look.whole else None,
             count=traffic.extensions.get(identifier),
             measured=traffic.known,
-            **traffic_charts(moments, MAX_POINTS),
+            charts=traffic_charts(moments, MAX_POINTS),
             replicas=replicas_of(held),
             failure_mode=effective_failure_mode(record),
             fields=fields_of(masked("", record.config), record.spec.get("configSchema")),

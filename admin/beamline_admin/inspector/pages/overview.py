@@ -60,7 +60,7 @@ def routes(site: Site) -> APIRouter:
             attention=attention(digest, health, routers or () if look.whole else (), breakers, objects),
             changes=visible_rows(changes, digest, look.whole)[:LAST_CHANGES],
             traffic=traffic,
-            **_charts(traffic),
+            charts=_charts(traffic),
             **look.words(),
         )
 
