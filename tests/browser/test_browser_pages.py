@@ -19,7 +19,6 @@ PAGES = {
     "/extensions/pii_guard": "pii_guard",
     "/policies": "Policies",
     "/policies/default": "default",
-    "/explain?tenant=acme": "Explain",
     "/routers": "Routers",
     "/audit": "Audit",
 }

@@ -11,6 +11,7 @@ ON_FAILURE: Final = {
     "closed": "the request fails",
     "fallback": "the one below is asked",
 }
+IN_SHADOW: Final = "it is recorded, and nothing else"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,8 @@ def _calls(steps: Sequence[Mapping[str, Any]]) -> Iterator[Call]:
     for step in steps:
         if "providers" not in step:
             mode = str(step.get("failure_mode", ""))
-            yield _call(step, step, "", ON_FAILURE.get(mode, mode))
+            after = IN_SHADOW if step.get("mode") == "shadow" else ON_FAILURE.get(mode, mode)
+            yield _call(step, step, "", after)
             if instead := step.get("fallback"):
                 yield _call(step, instead, "instead of it", "")
             continue
