@@ -61,9 +61,7 @@ async def _measured(rounds: int) -> tuple[dict[str, list[float]], list[int]]:
             *(policy(f"p{number:04}", step, priority=number) for number in range(POLICIES)),
         )
         for _ in range(rounds):
-            visitor = await Visitor.open(
-                browser, app.url
-            )  # a cache of its own: cold
+            visitor = await Visitor.open(browser, app.url)  # a cache of its own: cold
             await visitor.enter(TOKEN)
             for path in PAGES:
                 await visitor.page.goto(path)
