@@ -130,5 +130,5 @@ def _runs(places: Sequence[tuple[float, float] | None]) -> list[list[tuple[float
 
 
 def _dash(x: float, y: float) -> list[tuple[float, float]]:
-    start = max(0.0, x - DASH)
+    start = min(x, WIDTH - DASH)
     return [(start, y), (start + DASH, y)]
