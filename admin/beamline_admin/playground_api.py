@@ -70,7 +70,12 @@ class PlaygroundBody(BaseModel):
     policy: PolicyId = None
     compare: PolicyId = None
     headers: Annotated[
-        dict[HeaderName, HeaderValue], Field(max_length=32, description="Headers that policies may match.")
+        dict[HeaderName, HeaderValue],
+        Field(
+            max_length=32,
+            description="Headers that policies may match.",
+            json_schema_extra={"additionalProperties": False},
+        ),
     ] = {}
     key: Key | None = None
     trail: bool = True
