@@ -36,6 +36,7 @@ ROWS = {
     "anthropic_provider": "bench.anthropic_provider",
     "provider_registry": "bench.provider_registry",
     "overload": "bench.overload",
+    "inspector": "bench.inspector",
 }
 """Row name to the module whose ``run(rounds=, seconds=)`` measures it."""
 

@@ -49,6 +49,7 @@ from .live_api import live_api
 from .objects.port import Objects
 from .outside import Outside, OutsideError
 from .playground_api import playground_api
+from .playground_stream import playground_stream
 from .problems import AdminCode, ProblemError
 from .routers import Routers
 from .runtime_api import runtime_api
@@ -241,6 +242,7 @@ def web(
             events_api(watcher),
             trail_api(watcher, content=content),
             playground_api(watcher),
+            playground_stream(watcher),
         )
     )
     app.include_router(site.routes(), include_in_schema=False)

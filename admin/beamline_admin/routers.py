@@ -9,7 +9,8 @@ than :data:`PATIENCE_S`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from typing import Any, Final, Protocol
 
 import orjson
@@ -58,6 +59,14 @@ class Routers(Protocol):
     ) -> dict[str, Any]:
         """What one router answers to a request, as ``POST /v1/route`` answers it. Raises
         :class:`RoutersError`.
+        """
+        ...
+
+    def stream(
+        self, request: Mapping[str, Any], headers: Mapping[str, str], seconds: float
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """What one router answers to a request, in parts as they come; the last one is the reply without its
+        text, or ``{"error": {...}}``. Who closes it early has left. Raises :class:`RoutersError`.
         """
         ...
 
@@ -136,6 +145,20 @@ class NatsRouters:
         if not isinstance(found, dict):
             raise RoutersError("a router answered something that is not an object")
         return found
+
+    async def stream(
+        self, request: Mapping[str, Any], headers: Mapping[str, str], seconds: float
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """See :class:`Routers`."""
+        from .router_stream import streamed  # noqa: PLC0415 -- it raises what this module defines
+
+        try:
+            nc = await self._connected()
+            async with aclosing(streamed(nc, request, headers, seconds)) as parts:
+                async for part in parts:
+                    yield part
+        except (link.LinkError, errors.Error, OSError) as error:
+            raise RoutersError(f"NATS does not answer ({type(error).__name__})") from error
 
     async def follow(self, subject: str, heard: Callable[[bytes], None]) -> None:
         """See :class:`Routers`."""

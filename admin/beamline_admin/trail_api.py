@@ -122,6 +122,7 @@ class Trail(Shape):
     door: str
     policy: str | None
     tenant: str | None
+    environment: str | None = None
     model: str | None = None
     status: Literal["ok", "error"]
     error: TrailError | None

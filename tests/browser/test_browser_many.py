@@ -15,7 +15,11 @@ from harness.chromium import Visitor
 from harness.inspector_app import TOKEN, InspectorApp, extension, inspector_app, policy
 
 POLICIES = 5_000
-PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
+PAINTED = """() => new Promise((resolve) => new PerformanceObserver((list) => {
+  const paint = list.getEntriesByName('first-contentful-paint')[0];
+  if (paint) resolve(paint.startTime);
+}).observe({ type: 'paint', buffered: true }))"""
+"""Milliseconds from the start of the navigation until something is seen; once it is."""
 XSS = (
     "<script>window.hit = 1</script>",
     "<img src=x onerror='window.hit = 1'>",
@@ -74,7 +78,9 @@ async def test_five_thousand_policies_cost_a_page_as_little_as_fifty(
                 assert answer is not None
                 assert len(await answer.body()) < limit, f"bytes of the first answer of {path}"
                 assert await nodes(visitor) < 1_800, path
-                record_property(f"first paint of {path}, ms", await page.evaluate(PAINTED))
+                painted = await page.evaluate(PAINTED)
+                assert painted is not None, f"{path} painted nothing"
+                record_property(f"first paint of {path}, ms", round(painted))
             await page.goto("/policies")
             await expect(page.get_by_role("table")).to_have_attribute("aria-rowcount", str(POLICIES + 1))
             await page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
@@ -195,6 +201,6 @@ async def test_everything_that_can_be_wrong_at_once_is_legible_and_no_markup(
             await page.goto(f"/extensions/{name}")
             await expect(page.get_by_role("alert")).to_contain_text("there is no such extension")
             await page.set_viewport_size({"width": 360, "height": 740})
-            for path in (*lists, *ones):
+            for path in () if dark else (*lists, *ones):  # a theme changes no width
                 await page.goto(path)
                 await visitor.fits()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from playwright.async_api import expect
 
+from beamline_router.core.keys import within
 from harness.inspector_world import InspectorWorld
 
 XSS = [
@@ -105,7 +107,7 @@ async def test_content_is_seen_by_an_admin_while_a_watch_with_content_is_on(
 async def test_one_request_says_which_way_it_went_and_what_one_like_it_would_meet(
     visit: Any, world: InspectorWorld
 ) -> None:
-    one = request_id(world.route("hello", tenant_id="acme"))
+    one = request_id(world.route("hello", tenant_id="acme", environment="prod", model="gpt-4o"))
     visitor = await visit("viewer")
     page = visitor.page
     await page.goto("/requests")
@@ -115,12 +117,89 @@ async def test_one_request_says_which_way_it_went_and_what_one_like_it_would_mee
     await expect(steps).to_have_count(3)
     await expect(steps.filter(has_text="pii_guard")).to_contain_text("shadow")
     await expect(steps.filter(has_text="mock_spare")).to_contain_text("first in order")
+    await visitor.picture("inspector-request", whole=True)
     await page.get_by_role("link", name="Explain this one").click()
-    explained = page.get_by_role("region", name="A request like it, now")
+    for label, text in (
+        ("Tenant", "acme"),
+        ("Environment", "prod"),
+        ("Model", "gpt-4o"),
+        ("Request id", one),
+    ):
+        await expect(page.get_by_label(label, exact=True)).to_have_value(text)
+    explained = page.get_by_role("region", name="Its way now")
     await expect(explained).to_contain_text("Policy acme_chat, because of those that match")
     await expect(explained.get_by_role("row").filter(has_text="mock_provider")).to_contain_text("fallback")
     await visitor.accessible()
-    await visitor.picture("inspector-request", whole=True)
+    await visitor.picture("inspector-explain", whole=True)
+
+
+async def test_explain_takes_all_that_matching_looks_at(visit: Any, world: InspectorWorld) -> None:
+    """The policy picky asks for tenant, environment, model and header, and takes half of the request ids."""
+    asked = {"tenant": "picky", "environment": "lab", "model": "odd-9", "headers": "X-Team: red"}
+    taken = [key for key in map(str, range(40)) if within(50, "picky", key)]
+    left = [key for key in map(str, range(40)) if key not in taken]
+    visitor = await visit("viewer")
+    page = visitor.page
+    explained = page.get_by_role("region", name="Its way now")
+    for fields, policy in (
+        ({**asked, "id": taken[0]}, "picky"),
+        ({**asked, "id": left[0]}, "default"),
+        ({**asked, "id": taken[0], "headers": "X-Team: blue"}, "default"),
+        ({**asked, "id": taken[0], "environment": ""}, "default"),
+        ({**asked, "id": taken[0], "model": "odd-8"}, "default"),
+        ({**asked, "id": taken[0], "tenant": "other"}, "default"),
+        ({**asked, "policy": "acme-chat"}, "acme_chat"),
+    ):
+        if "id" in fields:
+            stated = {"tenant_id": fields["tenant"], "model": fields["model"]}
+            stated |= {"environment": fields["environment"]} if fields["environment"] else {}
+            name, _, value = fields["headers"].partition(": ")
+            answer = world.route("hello", {"x-request-id": fields["id"], name: value}, **stated)
+            assert answer.json()["policy"] == policy, (fields, answer.text)
+        await page.goto(f"/explain?{urlencode(fields)}")
+        await expect(explained).to_contain_text(f"Policy {policy}, because")
+    await page.goto(f"/explain?{urlencode({**asked, 'id': taken[0]})}")
+    await expect(explained).to_contain_text(f"Its share is decided by the key {taken[0]}")
+    await expect(explained).to_contain_text("all 2 routers say so")
+    await explained.get_by_text(re.compile("Why not the other")).click()
+    await expect(explained.get_by_role("listitem").filter(has_text="acme_chat")).to_contain_text(
+        "match.tenants does not hold"
+    )
+    visitor.allowed = ("status of 400",)
+    for fields, said in (
+        ({"tenant": "no tenant"}, "tenant_id must be"),
+        ({"headers": "no colon"}, "a header is written as name: value"),
+        ({"headers": "X-Api-Key: abc"}, "an API key goes into its own field"),
+    ):
+        await page.goto(f"/explain?{urlencode(fields)}")
+        await expect(page.get_by_text(said)).to_be_visible()
+
+
+async def test_who_is_bound_to_a_tenant_explains_by_its_own_policies_alone(
+    visit: Any, world: InspectorWorld
+) -> None:
+    visitor = await visit("operator", tenants=["shop"])
+    visitor.allowed = ("status of 403", "status of 404")
+    page = visitor.page
+    await page.goto("/explain?tenant=shop")
+    explained = page.get_by_role("region", name="Its way now")
+    await expect(explained).to_contain_text("Policy default")
+    assert "acme_chat" not in await page.content()
+    await page.goto("/explain?tenant=acme")
+    await expect(page.get_by_text("this tenant is not yours")).to_be_visible()
+    await page.goto("/explain?tenant=shop&policy=acme-chat")
+    await expect(page.get_by_text("no policy goes by that id")).to_be_visible()
+    theirs = {"authorization": f"Bearer {world.token('operator', ['shop'])}"}
+    request = {"prompt": "x", "tenant_id": "shop"}
+    answer = world.api.post("/explain", json={"request": request}, headers=theirs)
+    assert "acme_chat" not in answer.text
+    for path, body in (
+        ("/explain", {"request": {**request, "policy": "acme-chat"}}),
+        ("/playground", {"request": request, "policy": "acme_chat"}),
+        ("/playground/stream", {"request": request, "compare": "acme_chat"}),
+    ):
+        refused = world.api.post(path, json=body, headers=theirs)
+        assert (refused.status_code, refused.json()["code"]) == (404, "not_found"), path
 
 
 async def test_who_is_bound_to_a_tenant_sees_its_requests_alone(visit: Any, world: InspectorWorld) -> None:
@@ -138,70 +217,6 @@ async def test_who_is_bound_to_a_tenant_sees_its_requests_alone(visit: Any, worl
     assert answer.status == 404
 
 
-async def test_the_playground_shows_the_answer_and_its_way(visit: Any) -> None:
-    visitor = await visit("operator")
-    page = visitor.page
-    await page.goto("/playground")
-    await page.get_by_label("Prompt").fill("Hello, mail me at jane@example.com")
-    await page.get_by_label("Prompt").press("Control+Enter")
-    answer = page.get_by_role("article", name="default")
-    await expect(answer).to_contain_text("hello, mail me at [EMAIL]")
-    await expect(answer.locator("tbody tr")).to_have_count(4)
-    await visitor.accessible()
-    await visitor.picture("inspector-playground")
-    await page.get_by_label("Prompt").fill("my ssn is 123-45-6789")
-    await page.get_by_role("button", name="Send").click()
-    await expect(answer).to_contain_text("VALIDATION_REJECTED")
-
-
-async def test_two_policies_are_compared_side_by_side(visit: Any) -> None:
-    visitor = await visit("operator", dark=True)
-    page = visitor.page
-    await page.goto("/playground?policy=default")
-    await page.get_by_label("Prompt").fill("HELLO")
-    await page.get_by_label("Compare with").fill("acme-chat")
-    await page.get_by_role("button", name="Send").click()
-    await expect(page.get_by_role("article", name="default")).to_contain_text("to: hello")
-    await expect(page.get_by_role("article", name="acme_chat")).to_contain_text("to: HELLO")
-    await expect(page.get_by_text("different answers")).to_be_visible()
-    await visitor.accessible()
-    await visitor.picture("inspector-compare", whole=True)
-
-
-@pytest.mark.parametrize(
-    ("fields", "said"),
-    [
-        ({"Headers, one a line": "no colon"}, "a header is written as name: value"),
-        ({"Policy": "Not/a name"}, "policy: "),
-        ({"Tenant": "no such\ttenant <b>"}, "tenant_id"),
-        ({"Policy": "nowhere"}, "NOT_FOUND"),
-    ],
-    ids=["a header without a colon", "no name of a policy", "no tenant", "a policy that is not there"],
-)
-async def test_what_is_wrong_with_a_request_is_told_beside_it(
-    visit: Any, fields: dict[str, str], said: str
-) -> None:
-    visitor = await visit("operator")
-    visitor.allowed = ("status of 400",)
-    page = visitor.page
-    await page.goto("/playground")
-    await page.get_by_label("Prompt").fill("hello")
-    for label, text in fields.items():
-        await page.get_by_label(label, exact=True).fill(text)
-    await page.get_by_role("button", name="Send").click()
-    await expect(page.locator("#answers")).to_contain_text(said)
-
-
-async def test_a_viewer_can_not_send_even_by_hand(visit: Any) -> None:
-    visitor = await visit("viewer")
-    await visitor.page.goto("/playground")
-    await expect(visitor.page.get_by_text("Sending a request needs the role operator.")).to_be_visible()
-    await expect(visitor.page.locator("#ask")).to_have_count(0)
-    word = await visitor.word()
-    answer = await visitor.context.request.post("/playground", form={"word": word, "prompt": "x"})
-    assert answer.status == 403
-
-
 async def test_hostile_text_stays_text_in_prompts_answers_errors_and_trails(
     visit: Any, world: InspectorWorld
 ) -> None:
@@ -213,11 +228,13 @@ async def test_hostile_text_stays_text_in_prompts_answers_errors_and_trails(
     await page.goto("/playground?policy=default")
     await page.get_by_label("Prompt").fill(TEXT)
     await page.get_by_label("Compare with").fill("acme_chat")
+    await page.get_by_label("API key").fill(world.keys["acme"])
     await page.get_by_role("button", name="Send").click()
     await expect(page.get_by_role("article", name="acme_chat")).to_contain_text(XSS[0])
     for label in ("Policy", "Tenant", "Headers, one a line"):
         await page.goto("/playground")
         await page.get_by_label("Prompt").fill("x")
+        await page.get_by_label("API key").fill(world.keys["acme"])
         await page.get_by_label(label, exact=True).fill(TEXT[:60])
         await page.get_by_role("button", name="Send").click()
         await expect(page.locator("#answers .notice, #answers article")).to_have_count(1)
@@ -242,7 +259,7 @@ async def test_pages_of_requests_fit_a_phone_and_are_accessible(
 ) -> None:
     one = request_id(world.route("my ssn is 123-45-6789", tenant_id="acme" * 20, model="m" * 200))
     visitor = await visit("admin", dark=dark, phone=True)
-    for path in ("/requests", f"/requests/{one}?explain=true", "/playground"):
+    for path in ("/requests", f"/requests/{one}", f"/explain?tenant={'acme' * 20}", "/playground"):
         await visitor.page.goto(path)
         await visitor.fits()
         await visitor.accessible()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -11,8 +12,11 @@ from beamline_admin.cluster_identity import CACHE_S, ClusterVerifier
 from beamline_admin.identity import Client, Identity, Role
 from beamline_admin.objects.cluster import KubeObjects
 from beamline_admin.objects.port import Author, ChangedError, RefusedError
+from beamline_contract.conditions import EventReason
 from beamline_contract.names import ADMIN_FIELD_MANAGER
 from beamline_contract.objects import ObjectKey, parse_metadata
+from beamline_operator.core.ports import Event
+from beamline_operator.edges.kube_store import KubeStore
 from beamline_sdk.deployment.kube_api import KubeApi
 
 CLIENT = Client("10.0.0.1", "admin.example")
@@ -86,6 +90,32 @@ async def test_a_token_for_another_audience_proves_nothing(api: KubeApi, namespa
     token = await account(api, namespace, "root", [rule("adminroles"), rule("tenants")])
     verifier = ClusterVerifier(api, audience="beamline-admin", clock=lambda: 0.0, tenants=tenants)
     assert await verifier.verify(token, CLIENT) is None
+
+
+async def test_events_that_the_operator_wrote_are_read_newest_first_and_of_one_object_alone(
+    api: KubeApi, namespace: str
+) -> None:
+    path = f"/apis/beamline.io/v1alpha1/namespaces/{namespace}/extensions"
+    head = {"apiVersion": "beamline.io/v1alpha1", "kind": "Extension"}
+    store = KubeStore(api, namespaces=(namespace,))
+    one, other = (ObjectKey("Extension", namespace, name) for name in ("one", "other"))
+    for key in (one, other):
+        body = {**head, "metadata": {"name": key.name}, "spec": SPEC}
+        store.observe(await api.request("POST", path, body=body))
+    synced = Event(EventReason.SYNCED, "The registry holds generation 1.")
+    refused = Event(EventReason.REFUSED, "router r1 refused spec.timeoutMs", "Warning")
+    for key, event in ((one, synced), (one, refused), (other, synced), (one, refused)):
+        await store.record_event(key, event)
+    objects = KubeObjects(api, namespaces=(namespace,))
+    held = await objects.get(one)
+    assert held is not None
+    found = await objects.events(held)
+    assert [(event.reason, event.type, event.message, event.count) for event in found] == [
+        ("Refused", "Warning", "router r1 refused spec.timeoutMs", 2),
+        ("Synced", "Normal", "The registry holds generation 1.", 1),
+    ]
+    assert found[0].at > found[1].at
+    assert all(datetime.fromisoformat(event.at).tzinfo is not None for event in found)
 
 
 async def test_objects_are_applied_with_who_asked_and_lose_what_is_not_wanted_any_more(

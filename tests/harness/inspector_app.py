@@ -5,7 +5,7 @@ such as 5,000 policies, a database that is away, or names that nobody may give.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -47,6 +47,12 @@ class SomeRouters:
         self, request: Mapping[str, Any], headers: Mapping[str, str], seconds: float
     ) -> dict[str, Any]:
         raise RoutersError("no router answers requests here")
+
+    async def stream(
+        self, request: Mapping[str, Any], headers: Mapping[str, str], seconds: float
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        raise RoutersError("no router answers requests here")
+        yield {}
 
     async def follow(self, subject: str, heard: Callable[[bytes], None]) -> None:
         """Nobody publishes here."""

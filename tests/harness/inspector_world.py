@@ -1,13 +1,15 @@
 """What stands behind the inspector in the browser's tests: ``beamline up`` with PostgreSQL, NATS, the
 reconcile core, extensions, the admin process, and a second router beside its own. All are real processes.
 
-People log in with tokens of an identity provider of the test, so that each role can be tried.
+People log in with tokens of an identity provider of the test, so that each role can be tried. Requests over
+NATS need an API key, as in a cluster with `router.auth.natsKeys: required`; ``keys`` has one for each tenant.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,18 +19,22 @@ from typing import Any
 import httpx2
 import yaml
 
+from beamline_router.core.api_keys import new_key
+
 from .laptop import ROOT, Up
 from .oidc import AUDIENCE, Provider, served
 from .processes import BEAMLINE, Process, eventually, free_port
 
+TENANTS = ("acme", "shop")
 MANIFESTS = ROOT / "tests" / "browser" / "manifests"
 
 
 class InspectorWorld:
     """``up`` and the second router; ``url`` is where the inspector is."""
 
-    def __init__(self, up: Up, provider: Provider) -> None:
+    def __init__(self, up: Up, provider: Provider, keys: Mapping[str, str]) -> None:
         self.up = up
+        self.keys = keys
         self.provider = provider
         found = re.search(r"Admin API: (\S+)/api/v1 with 'Authorization: Bearer (\S+)'", up.said)
         assert found is not None, up.said
@@ -79,6 +85,15 @@ class InspectorWorld:
         answer = self.api.get("/routers")
         return answer.status_code == 200 and len(answer.json()["routers"]) == 2
 
+    def texts(self) -> dict[str, str]:
+        """Everything that a process of the world has written in words, by its file."""
+        paths = [path for path in self.up.state.rglob("*") if path.suffix in {".log", ".json"}]
+        found = {
+            path.name: path.read_text(errors="replace") for path in (*paths, self.up.output, self.second.log)
+        }
+        assert {"admin.log", "router.log"} <= found.keys(), found.keys()
+        return found
+
     def close(self) -> None:
         """Stops everything."""
         self.api.close()
@@ -115,8 +130,14 @@ def inspector_world(folder: Path) -> Iterator[InspectorWorld]:
     """Starts everything, and stops it whatever happens."""
     manifests = folder / "manifests"
     shutil.copytree(MANIFESTS, manifests)
+    made = {tenant: new_key(tenant, None, None, secrets.token_bytes) for tenant in TENANTS}
+    file = folder / "keys.yaml"
+    file.write_text(yaml.safe_dump({"keys": [entry for _, entry in made.values()]}))
     with served() as provider:
         environ = {
+            "BEAMLINE_API_KEYS": str(file),
+            "BEAMLINE_ANONYMOUS": "true",
+            "BEAMLINE_NATS_KEYS": "required",
             "BEAMLINE_ADMIN_OIDC_ISSUER": provider.issuer,
             "BEAMLINE_ADMIN_OIDC_AUDIENCE": AUDIENCE,
             "BEAMLINE_TRAIL_CONTENT": "true",
@@ -124,7 +145,8 @@ def inspector_world(folder: Path) -> Iterator[InspectorWorld]:
         up = Up(folder, folder=manifests, environ=environ)
         world: InspectorWorld | None = None
         try:
-            world = InspectorWorld(up.ready(), provider)
+            keys = {tenant: key for tenant, (key, _) in made.items()}
+            world = InspectorWorld(up.ready(), provider, keys)
             world.second.start()
             eventually(world.routers_ready, "both routers answer")
             yield world

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,6 +62,13 @@ class OneRouter:
 
     async def invoke(self, request: Mapping[str, Any], headers: Any, seconds: float) -> dict[str, Any]:
         return {"provider_id": "mock_provider", "output": "Mock response", "policy": "default"}
+
+    async def stream(
+        self, request: Any, headers: Any, seconds: float
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        yield {"delta": "Mock "}
+        yield {"delta": "response"}
+        yield {"provider_id": "mock_provider", "policy": "default"}
 
     async def follow(self, subject: str, heard: Any) -> None:
         raise AssertionError("nothing runs in the background here")

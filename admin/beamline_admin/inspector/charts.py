@@ -7,14 +7,16 @@ two looks at quiet traffic look the same. Points are means of neighbouring sampl
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
 WIDTH: Final = 600
 HEIGHT: Final = 96
 MAX_POINTS: Final = 90
+DASH: Final = 8.0
+"""How long a value without neighbours is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,34 @@ def chart(*lines: tuple[str, str, Sequence[float | None]]) -> Chart:
         top,
         not known,
     )
+
+
+class Moment(NamedTuple):
+    """What the three charts of traffic show of one interval: calls and errors per second, milliseconds."""
+
+    requests: float
+    errors: float
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+def traffic_charts(moments: Sequence[Moment], points: int) -> dict[str, Chart]:
+    """Requests, errors and latency, by the names that ``templates/charts.html`` knows. ``points`` fill the
+    axis; what was before the first moment is left empty.
+    """
+    unknown = [None] * max(0, points - len(moments))
+
+    def values(read: Callable[[Moment], float | None]) -> list[float | None]:
+        return [*unknown, *map(read, moments)]
+
+    return {
+        "rate": chart(("requests per second", "plain", values(lambda one: one.requests))),
+        "errors": chart(("errors per second", "bad", values(lambda one: one.errors))),
+        "latency": chart(
+            ("p99", "plain", values(lambda one: one.p99_ms)),
+            ("p50", "soft", values(lambda one: one.p50_ms)),
+        ),
+    }
 
 
 def nice(value: float) -> float:
@@ -96,4 +126,9 @@ def _runs(places: Sequence[tuple[float, float] | None]) -> list[list[tuple[float
             found[-1].append(here)
         elif before is not None:
             found.append([])
-    return [run if len(run) > 1 else [run[0], (run[0][0] + 2, run[0][1])] for run in found if run]
+    return [run if len(run) > 1 else _dash(*run[0]) for run in found if run]
+
+
+def _dash(x: float, y: float) -> list[tuple[float, float]]:
+    start = min(x, WIDTH - DASH)
+    return [(start, y), (start + DASH, y)]

@@ -11,6 +11,7 @@ ON_FAILURE: Final = {
     "closed": "the request fails",
     "fallback": "the one below is asked",
 }
+IN_SHADOW: Final = "it is recorded, and nothing else"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,13 @@ class Explained:
     calls: tuple[Call, ...] = ()
     others: tuple[tuple[str, str], ...] = ()
     others_total: int = 0
+    percent_key: str = ""
+    """What decided whether the policy's percentage takes the request; empty where it takes all."""
+
+    def agrees_with(self, other: Explained) -> bool:
+        """Whether both send the request the same way."""
+        ways = [[(call.step, call.extension, call.note) for call in one.calls] for one in (self, other)]
+        return (self.error, self.policy) == (other.error, other.policy) and ways[0] == ways[1]
 
 
 def explained_of(answer: Mapping[str, Any]) -> Explained:
@@ -64,6 +72,7 @@ def explained_of(answer: Mapping[str, Any]) -> Explained:
         tuple(_calls(result.get("steps") or ())),
         tuple((str(one.get("policy")), str(one.get("because"))) for one in result.get("others") or ()),
         int(result.get("others_total") or 0),
+        str(policy.get("percent_key") or ""),
     )
 
 
@@ -71,7 +80,8 @@ def _calls(steps: Sequence[Mapping[str, Any]]) -> Iterator[Call]:
     for step in steps:
         if "providers" not in step:
             mode = str(step.get("failure_mode", ""))
-            yield _call(step, step, "", ON_FAILURE.get(mode, mode))
+            after = IN_SHADOW if step.get("mode") == "shadow" else ON_FAILURE.get(mode, mode)
+            yield _call(step, step, "", after)
             if instead := step.get("fallback"):
                 yield _call(step, instead, "instead of it", "")
             continue

@@ -25,6 +25,7 @@ ENTRIES: Final = (
     Entry("/extensions", "Extensions", "extensions"),
     Entry("/policies", "Policies", "policies"),
     Entry("/requests", "Requests", "requests"),
+    Entry("/explain", "Explain", "explain"),
     Entry("/playground", "Playground", "playground"),
     Entry("/routers", "Routers", "routers"),
     Entry("/audit", "Audit", "audit"),

@@ -60,19 +60,26 @@ class Trails:
             )
         return Trail.of(found)
 
-    async def explain(self, trail: Trail, who: Identity) -> Explained:
-        """Which way a request like this one would take now in the router that served it, or in another where
-        that one is gone.
+    async def explain(
+        self, request: Mapping[str, str], headers: Mapping[str, str], router: str, who: Identity
+    ) -> list[Explained]:
+        """Which way a request would take now, as far as ``who`` may see it: in ``router`` alone where it is
+        named and still runs, else in every router.
         """
-        request = {"prompt": "explain", "tenant_id": trail.tenant, "model": trail.model}
-        asked = {"request": {name: value for name, value in request.items() if value}}
-        answers = await self._ask({**asked, "instance": trail.instance}) or await self._ask(asked)
+        asked = {"request": dict(request), "headers": dict(headers)}
+        answers = await self._ask({**asked, "instance": router}) if router else []
+        answers = answers or await self._ask(asked)
         if not answers:
             raise ProblemError(ErrorCode.UNAVAILABLE, "no router answered")
-        answer = answers[0]
-        if who.tenants is not None and isinstance(answer.get("result"), Mapping):
-            answer = {**answer, "result": as_seen(answer["result"], await self._watcher.view(), who)}
-        return explained_of(answer)
+        if who.tenants is not None:
+            view = await self._watcher.view()
+            answers = [
+                {**answer, "result": as_seen(answer["result"], view, who)}
+                if isinstance(answer.get("result"), Mapping)
+                else answer
+                for answer in answers
+            ]
+        return [explained_of(answer) for answer in answers]
 
     async def _ask(self, asked: Mapping[str, Any]) -> list[dict[str, Any]]:
         if self._watcher.routers is None:

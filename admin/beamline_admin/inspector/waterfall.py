@@ -93,6 +93,7 @@ class Trail:
     door: str
     policy: str
     tenant: str
+    environment: str
     model: str
     error: Failed | None
     latency_ms: float
@@ -122,6 +123,7 @@ class Trail:
             door=_text(found, "door"),
             policy=_text(found, "policy"),
             tenant=_text(found, "tenant"),
+            environment=_text(found, "environment"),
             model=_text(found, "model"),
             error=_failed(error or {}) if error or found.get("status") == "error" else None,
             latency_ms=_number(found, "latency_ms"),

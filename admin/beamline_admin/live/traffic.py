@@ -6,8 +6,9 @@ from its start where it started since the look before, else from the first answe
 calls of before were made.
 
 Whole requests are kept as one sample per look. Extensions and policies are kept in slots of
-:data:`SLOT_S` and told as one sum over the last :data:`WINDOW_S`, so their number and not the time decides
-about memory.
+:data:`SLOT_S` and told as one sum over the last :data:`WINDOW_S`. Of a slot that is over, each extension that
+was called in it leaves one small :class:`Point`, which is what the charts of half an hour are drawn of; a
+thousand busy extensions, as many as routers tell of, keep some 60,000 of them.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import accumulate
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 INTERVAL_S: Final = 5.0
 KEPT: Final = 720
 """Samples: an hour of them."""
 SLOT_S: Final = 30.0
 WINDOW_S: Final = 300.0
+MAX_POINTS: Final = 60
+"""Slots in the charts of one extension: half an hour."""
 FORGET_S: Final = 600.0
 """A router that has not answered for so long counts as new when it answers again."""
 
@@ -37,6 +40,18 @@ class Sample:
     errors: int
     p50_ms: float | None
     p99_ms: float | None
+
+
+class Point(NamedTuple):
+    """Calls per second to one extension in one slot; latencies are None where nothing was asked."""
+
+    requests: float
+    errors: float
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+QUIET: Final = Point(0.0, 0.0, None, None)
 
 
 @dataclass(slots=True)
@@ -79,12 +94,18 @@ class Traffic:
         self._known: dict[str, _Known] = {}
         self._samples: deque[Sample] = deque(maxlen=KEPT)
         self._slots: deque[_Slot] = deque(maxlen=int(WINDOW_S / SLOT_S))
+        self._past: deque[dict[str, Point]] = deque(maxlen=MAX_POINTS)
         self._bounds: Sequence[float] = ()
         self._looked: float | None = None
 
     def take(self, answers: Iterable[tuple[str, Mapping[str, Any]]], at: float) -> None:
         """One look at all routers: (instance, result of the verb ``traffic``). ``at`` is Unix seconds."""
         if not self._slots or at - self._slots[-1].began >= SLOT_S:
+            if self._slots:
+                over, seconds = self._slots[-1], at - self._slots[-1].began
+                self._past.append(
+                    {name: self._point(counts, seconds) for name, counts in over.extensions.items()}
+                )
             self._slots.append(_Slot(at))
         slot, whole = self._slots[-1], Counts()
         for instance, told in answers:
@@ -104,6 +125,22 @@ class Traffic:
         self._looked = at
         p50, p99 = (quantile_ms(self._bounds, whole.buckets, share) for share in (0.5, 0.99))
         self._samples.append(Sample(at, whole.requests, whole.errors, p50, p99))
+
+    def points(self, extension: str) -> list[Point]:
+        """One for each of the last :data:`MAX_POINTS` slots, oldest first; the last one is not over yet."""
+        if not self._slots or self._looked is None:
+            return []
+        slot = self._slots[-1]
+        seconds = (
+            self._looked - slot.began + INTERVAL_S
+        )  # the look that begins a slot tells of what was before
+        now = slot.extensions.get(extension)
+        past = [known.get(extension, QUIET) for known in self._past]
+        return [*past, QUIET if now is None else self._point(now, seconds)][-MAX_POINTS:]
+
+    def _point(self, counts: Counts, seconds: float) -> Point:
+        p50, p99 = (quantile_ms(self._bounds, counts.buckets, share) for share in (0.5, 0.99))
+        return Point(counts.requests / seconds, counts.errors / seconds, p50, p99)
 
     def document(self, minutes: float = 30.0) -> dict[str, Any]:
         """The samples of the last ``minutes``; extensions and policies of the last five."""

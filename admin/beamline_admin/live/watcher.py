@@ -27,7 +27,7 @@ from ..routers import Routers, RoutersError
 from ..scope import Scope, concerned_rows, tenants_of
 from .canaries import canaries
 from .hub import Hub
-from .traffic import INTERVAL_S, Traffic
+from .traffic import INTERVAL_S, Point, Traffic
 from .trails import TrailStore
 
 log = structlog.get_logger()
@@ -88,12 +88,20 @@ class Watcher:
         """Ends every stream."""
         self.hub.close()
 
+    async def view(self) -> View:
+        """The registry as it is now. Raises :class:`RegistryError`."""
+        return await self._catalogue.view()
+
     async def traffic(self, minutes: float = 30.0) -> dict[str, Any]:
         """The document of traffic; asks the routers where the last look is too old."""
         async with self._turn:
             if self._looked is None or self._clock() - self._looked > 2 * INTERVAL_S:
                 await self._ask_traffic()
         return self._traffic.document(minutes)
+
+    def points(self, extension: str) -> list[Point]:
+        """How one extension was called within the last half hour, in slots of :data:`.traffic.SLOT_S`."""
+        return self._traffic.points(extension)
 
     async def statuses(self) -> list[dict[str, Any]]:
         """What every router serves. Raises :class:`RoutersError`."""

@@ -37,6 +37,7 @@ class FileObjects:
     def __init__(self, folder: Path, state: Path) -> None:
         self._folder = folder
         self._state = state / "objects"
+        self._events = state / "events"
         self._lock = asyncio.Lock()
 
     async def all(self, kind: Kind | None = None) -> dict[ObjectKey, Held]:
@@ -53,8 +54,25 @@ class FileObjects:
         return _kept(self._state / f"{key.kind}.{key.namespace}.{key.name}.json")
 
     async def events(self, held: Held) -> list[ObjectEvent]:
-        """See :class:`.port.Objects`: nobody keeps them here."""
-        return []
+        """See :class:`.port.Objects`; the last ones of each object are kept."""
+        key = held.key
+        path = self._events / f"{key.kind}.{key.namespace}.{key.name}.json"
+        try:
+            listed = json.loads(path.read_bytes())
+            return [
+                ObjectEvent(
+                    str(one["at"]),
+                    str(one["type"]),
+                    str(one["reason"]),
+                    str(one["message"]),
+                    int(one["count"]),
+                )
+                for one in listed
+            ]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ObjectsError(f"the events of {key} can't be read: {error}") from error
 
     async def rehearse(self, key: ObjectKey, spec: Mapping[str, Any], held: Held | None) -> None:
         """See :class:`.port.Objects`."""

@@ -44,7 +44,7 @@ from beamline_contract.objects import (
 )
 
 from ..core.ports import Event, StoredObject, StoreError
-from .kept import Kept, KeptObjects
+from .kept import Kept, KeptEvents, KeptObjects
 from .manifests import Document, FileContent, FileFault, Place, manifest_files, parse, read_file
 
 log = structlog.get_logger()
@@ -115,6 +115,7 @@ class FileStore:
         self._objects: dict[ObjectKey, StoredObject] = {}
         self._files: dict[ObjectKey, str] = {}
         self._kept = KeptObjects(state)
+        self._events = KeptEvents(state)
         self._told: set[str] = set()
         self._contents: dict[str, tuple[tuple[int, int, int], FileContent]] = {}
 
@@ -191,8 +192,10 @@ class FileStore:
         self._put(replace(stored, metadata=replace(stored.metadata, finalizers=finalizers)))
 
     async def record_event(self, key: ObjectKey, event: Event) -> None:
-        """Tells people: in the log, and to ``on_event``."""
+        """Tells people: in the log, below ``state``, and to ``on_event``."""
         log.debug("object.event", object=str(key), reason=event.reason.value, message=event.message)
+        if key in self._objects:
+            self._events.add(key, event, self._now())
         if self.on_event is not None:
             self.on_event(key, event)
 
@@ -326,6 +329,7 @@ class FileStore:
         self._objects.pop(key, None)
         self._files.pop(key, None)
         self._kept.delete(key)
+        self._events.delete(key)
 
 
 def _key(document: Document) -> ObjectKey | None:

@@ -1,9 +1,10 @@
 """What a laptop keeps of its objects between two starts: one JSON document each, as ``kubectl get -o json``
 prints it.
 
-Below the state folder: ``objects/KIND.NAMESPACE.NAME.json`` and ``faults.json``. Each file is written aside
-and renamed, so a reader never sees half of one. A document that this version can't read any more is left out,
-with a warning: the file it came from is read anyway.
+Below the state folder: ``objects/KIND.NAMESPACE.NAME.json``, what happened to each in
+``events/KIND.NAMESPACE.NAME.json``, and ``faults.json``. Each file is written aside and renamed, so a reader
+never sees half of one. A document that this version can't read any more is left out, with a warning: the file
+it came from is read anyway.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,11 +23,15 @@ from beamline_contract.model import InvalidObjectError
 from beamline_contract.names import API_VERSION
 from beamline_contract.objects import BrokenObject, ObjectKey, parse_object
 
-from ..core.ports import StoredObject, StoreError
+from ..core.ports import Event, StoredObject, StoreError
 from .manifests import FileFault
 
 log = structlog.get_logger()
 
+MAX_EVENTS: Final = 50
+"""Kept of one object, the newest."""
+SAME_EVENT_S: Final = 600.0
+"""The same event within this time counts up the one that is there, as in a cluster."""
 _FILE_ANNOTATION: Final = "beamline.io/file"
 _BROKEN_ANNOTATION: Final = "beamline.io/broken"
 
@@ -104,6 +110,54 @@ class KeptObjects:
 
     def _path(self, key: ObjectKey) -> Path:
         return self._objects / f"{key.kind}.{key.namespace}.{key.name}.json"
+
+
+class KeptEvents:
+    """What happened to each object, newest first, bounded by :data:`MAX_EVENTS`. Nothing here raises: an
+    event that is lost is no harm.
+    """
+
+    def __init__(self, state: Path) -> None:
+        self._folder = state / "events"
+
+    def add(self, key: ObjectKey, event: Event, at: datetime) -> None:
+        """Writes one down; the same one of a moment ago counts up."""
+        path = self._path(key)
+        known = _listed(path)
+        told = {"type": event.type, "reason": event.reason.value, "message": event.message}
+        count = 1
+        for position, one in enumerate(known):
+            if {name: one.get(name) for name in told} == told and _age_s(one, at) < SAME_EVENT_S:
+                count += int(known.pop(position).get("count", 1))
+                break
+        stamp = at.isoformat(timespec="microseconds").replace("+00:00", "Z")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            _replace(path, [{"at": stamp, **told, "count": count}, *known][:MAX_EVENTS])
+        except (OSError, StoreError) as error:
+            log.debug("event.lost", object=str(key), reason=event.reason.value, error=str(error))
+
+    def delete(self, key: ObjectKey) -> None:
+        """Forgets those of an object that is gone."""
+        self._path(key).unlink(missing_ok=True)
+
+    def _path(self, key: ObjectKey) -> Path:
+        return self._folder / f"{key.kind}.{key.namespace}.{key.name}.json"
+
+
+def _listed(path: Path) -> list[dict[str, Any]]:
+    try:
+        found = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return []
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def _age_s(event: dict[str, Any], now: datetime) -> float:
+    try:
+        return (now - datetime.fromisoformat(str(event.get("at")))).total_seconds()
+    except (ValueError, TypeError):
+        return float("inf")
 
 
 def manifest(stored: StoredObject) -> dict[str, Any]:

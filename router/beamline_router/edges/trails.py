@@ -61,6 +61,7 @@ class Kept(NamedTuple):
     trace_id: str
     door: str
     tenant: str | None
+    environment: str | None
     model: str | None
     policy: str | None
     provider: str | None
@@ -146,6 +147,7 @@ class Trails:
             envelope.trace_id,
             door,
             None if request is None else request.tenant_id,
+            None if request is None else request.environment,
             None if request is None else request.model,
             result.policy_id,
             result.provider_id if isinstance(result, Answer) else None,
@@ -224,6 +226,7 @@ class Trails:
             "door": one.door,
             "policy": one.policy,
             "tenant": one.tenant,
+            "environment": one.environment,
             "model": one.model,
             "status": "ok" if one.error is None else "error",
             "error": None if one.error is None else _error(one.error),

@@ -136,7 +136,7 @@ def test_an_explanation_names_each_call_its_chance_and_what_follows_a_failure() 
         for call in found.calls
     ]
     assert said == [
-        ("guard", "shadow", "", "", "open", "the request fails"),
+        ("guard", "shadow", "", "", "open", "it is recorded, and nothing else"),
         ("one", "", "90 % of the requests", "", "", "the next provider"),
         ("two", "", "", "disabled", "", "the next provider"),
         ("spare", "", "fallback", "", "", "the next one, or the request fails"),

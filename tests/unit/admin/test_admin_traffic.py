@@ -9,7 +9,7 @@ import pytest
 from beamline_admin.identity import Identity, Role
 from beamline_admin.live.hub import KEPT as KEPT_EVENTS
 from beamline_admin.live.hub import MAX_LISTENERS, MAX_PER_IDENTITY, QUEUE, FullError, Hub
-from beamline_admin.live.traffic import Traffic, quantile_ms
+from beamline_admin.live.traffic import MAX_POINTS, QUIET, Traffic, quantile_ms
 from beamline_admin.live.trails import KEPT, TrailStore, Wanted
 
 BOUNDS = [0.01, 0.1, 1.0]
@@ -75,6 +75,21 @@ def test_extensions_are_summed_over_five_minutes_and_samples_kept_for_an_hour() 
     assert len(document["samples"]) == 720
     assert len(traffic.document(minutes=1)["samples"]) == 12
     assert 54 <= document["extensions"]["mock"]["requests"] <= 60
+
+
+def test_the_calls_of_one_extension_are_told_by_slots_of_the_last_half_hour() -> None:
+    traffic = Traffic()
+    assert traffic.points("mock") == []
+    for look in range(500):  # 10 calls with 2 errors in each interval, of which the first is not known
+        traffic.take([("a", told(10 * look, errors=2 * look))], 1_000.0 + 5 * look)
+    points = traffic.points("mock")
+    assert len(points) == MAX_POINTS
+    assert {(one.requests, one.errors, one.p50_ms) for one in points} == {(2.0, 0.4, 5.0)}
+    for look in range(500, 509):  # the slot goes on without calls, and another one begins
+        traffic.take([("a", told(4_990, errors=998))], 1_000.0 + 5 * look)
+    last = [(round(one.requests, 3), one.p99_ms) for one in traffic.points("mock")[-3:]]
+    assert last == [(2.0, 9.9), (0.667, 9.9), (0.0, None)]
+    assert set(traffic.points("nobody")) == {QUIET}
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,9 @@ def test_a_chart_stays_in_its_frame_and_has_no_more_points_than_can_be_seen() ->
 def test_a_gap_divides_a_line_and_a_lonely_point_can_be_seen() -> None:
     line = chart(("p99", "plain", [1.0, 2.0, None, 3.0, None])).series[0]
     assert line.line.count("M") == 2
-    assert line.line.endswith("450,38.4 452,38.4")
+    assert line.line.endswith("450,38.4 458,38.4")
+    last = chart(("p99", "plain", [None, 3.0])).series[0]
+    assert last.line == "M592,38.4 600,38.4", "at the edge it stays in the frame"
     assert (line.last, line.highest) == (3.0, 3.0)
     assert chart(("p99", "plain", [None, None])).empty
     assert chart(("p99", "plain", [])).series[0].line == ""

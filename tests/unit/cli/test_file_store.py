@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from beamline_admin.objects.files import FileObjects
+from beamline_admin.objects.port import ObjectsError
 from beamline_contract.names import FINALIZER
 from beamline_contract.objects import BrokenObject, Extension, ObjectKey
 from beamline_operator.core.ports import Event, EventReason, StoreError
 from beamline_operator.edges.files import FileStore
+from beamline_operator.edges.kept import MAX_EVENTS, SAME_EVENT_S
 
 GUARD = ObjectKey("Extension", "default", "guard")
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -229,6 +232,45 @@ async def test_status_and_events_are_told(files: Files) -> None:
     assert told == [(GUARD, {"id": "guard"}), (GUARD, event)]
     kept = json.loads((files.state / "objects" / "Extension.default.guard.json").read_text())
     assert (kept["kind"], kept["status"], kept["spec"]["timeoutMs"]) == ("Extension", {"id": "guard"}, 5)
+
+
+async def test_events_are_kept_counted_bounded_and_gone_with_their_object(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [NOW]
+    monkeypatch.setattr(files.store, "_now", lambda: clock[0])
+    files.write(manifest())
+    reader = FileObjects(files.folder, files.state)
+    held = await reader.get(GUARD)
+    assert held is not None
+    assert await reader.events(held) == []
+    refused = Event(EventReason.REFUSED, "router r1 refused", "Warning")
+    for number in range(MAX_EVENTS):
+        clock[0] += timedelta(seconds=1)
+        await files.store.record_event(GUARD, Event(EventReason.SYNCED, f"generation {number}"))
+    for _ in range(3):
+        clock[0] += timedelta(seconds=1)
+        await files.store.record_event(GUARD, refused)
+    clock[0] += timedelta(seconds=SAME_EVENT_S)
+    await files.store.record_event(GUARD, refused)
+    await files.store.record_event(ObjectKey("Extension", "default", "nobody"), refused)
+    files.restart()
+    found = await reader.events(held)
+    assert len(found) == MAX_EVENTS
+    assert [(one.reason, one.type, one.message, one.count) for one in found[:3]] == [
+        ("Refused", "Warning", "router r1 refused", 1),
+        ("Refused", "Warning", "router r1 refused", 3),
+        ("Synced", "Normal", f"generation {MAX_EVENTS - 1}", 1),
+    ]
+    assert found[0].at == "2026-01-02T03:14:58.000000Z"
+    assert [path.name for path in (files.state / "events").iterdir()] == ["Extension.default.guard.json"]
+    (files.state / "events" / "Extension.default.guard.json").write_text("{")
+    with pytest.raises(ObjectsError, match=r"events of Extension default/guard can.t be read"):
+        await reader.events(held)
+    await files.store.record_event(GUARD, refused)
+    assert [one.count for one in await reader.events(held)] == [1]
+    files.write("")
+    assert await reader.events(held) == []
 
 
 def test_a_kept_object_of_another_time_is_left_out_with_a_warning(files: Files) -> None:

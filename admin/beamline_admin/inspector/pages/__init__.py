@@ -7,6 +7,7 @@ from typing import Final
 from . import (
     acts,
     audit,
+    explain,
     extensions,
     overview,
     playground,
@@ -22,6 +23,7 @@ PAGES: Final = (
     playground,
     policies,
     requests,
+    explain,
     routers,
     audit,
 )

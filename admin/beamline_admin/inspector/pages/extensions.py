@@ -18,8 +18,10 @@ from beamline_registry.port import AuditQuery, Health
 
 from ...access import ObjectId, Viewer
 from ...api import found as must_be
+from ...live.traffic import MAX_POINTS
 from ...objects.port import Held
 from ...shapes import health_word
+from ..charts import Moment, traffic_charts
 from ..digest import Digest
 from ..fields import fields_of
 from ..look import Breaker, breakers_of
@@ -127,6 +129,8 @@ def routes(site: Site) -> APIRouter:
         )
         events = await look.events(held) if held is not None else None
         breaker = breakers_of(routers or ()).get(identifier)
+        traffic = await look.traffic()
+        moments = [Moment(*point) for point in site.parts.watcher.points(identifier)]
         return site.page(
             request,
             "extension.html",
@@ -141,7 +145,9 @@ def routes(site: Site) -> APIRouter:
             breaker_settings=breaker_settings(record).model_dump(),
             breaker_looks=BREAKER_LOOKS,
             routers=routers if look.whole else None,
-            count=(await look.traffic()).extensions.get(identifier),
+            count=traffic.extensions.get(identifier),
+            measured=traffic.known,
+            charts=traffic_charts(moments, MAX_POINTS),
             replicas=replicas_of(held),
             failure_mode=effective_failure_mode(record),
             fields=fields_of(masked("", record.config), record.spec.get("configSchema")),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -15,9 +14,9 @@ from beamline_registry.port import AuditQuery
 from ...access import Viewer
 from ...shapes import health_word
 from ..attention import attention
-from ..charts import chart
+from ..charts import Chart, Moment, traffic_charts
 from ..look import breakers_of
-from ..traffic import Sample, Traffic
+from ..traffic import Traffic
 from ..words import seen_history
 
 if TYPE_CHECKING:
@@ -61,25 +60,17 @@ def routes(site: Site) -> APIRouter:
             attention=attention(digest, health, routers or () if look.whole else (), breakers, objects),
             changes=changes,
             traffic=traffic,
-            **_charts(traffic),
+            charts=_charts(traffic),
             **look.words(),
         )
 
     return found
 
 
-def _charts(traffic: Traffic) -> dict[str, Any]:
-    seconds, samples = traffic.interval_seconds, traffic.samples
-    unknown = [None] * max(0, round(CHART_S / seconds) - len(samples))
-
-    def values(read: Callable[[Sample], float | None]) -> list[float | None]:
-        return [*unknown, *map(read, samples)]
-
-    return {
-        "rate": chart(("requests per second", "plain", values(lambda one: one.requests / seconds))),
-        "errors": chart(("errors per second", "bad", values(lambda one: one.errors / seconds))),
-        "latency": chart(
-            ("p99", "plain", values(lambda one: one.p99_ms)),
-            ("p50", "soft", values(lambda one: one.p50_ms)),
-        ),
-    }
+def _charts(traffic: Traffic) -> dict[str, Chart]:
+    seconds = traffic.interval_seconds
+    moments = [
+        Moment(one.requests / seconds, one.errors / seconds, one.p50_ms, one.p99_ms)
+        for one in traffic.samples
+    ]
+    return traffic_charts(moments, round(CHART_S / seconds))

@@ -1,5 +1,9 @@
 """``/playground``: send a request through a real router, see the answer and its way; by two policies side by
 side. Providers are really called, so a request may cost.
+
+With scripts the page sends the request by the API and shows the answer as it comes; without, the form is sent
+here and the page that comes back holds whole answers. An API key that was typed is passed on and never
+written into a page: it is in its field until the tab goes elsewhere.
 """
 
 from __future__ import annotations
@@ -9,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from starlette.responses import Response
 
 from beamline_contract.errors import ErrorCode
@@ -17,7 +21,7 @@ from beamline_contract.names import object_id
 
 from ...access import Operator, Viewer, needs
 from ...identity import Role
-from ...playground_api import PlaygroundAnswer, PlaygroundBody, played
+from ...playground_api import KEY_HEADERS, PlaygroundAnswer, PlaygroundBody, played
 from ...problems import ProblemError
 from ...scope import Scope, tenants_of
 from ..forms import ours
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from ..site import Site
 
 FIELDS: Final = ("prompt", "model", "tenant", "environment", "policy", "compare", "headers")
+"""What a page says again when it comes back: all but the key."""
 MAX_FORM: Final = 128 * 1024
 MAX_POLICIES: Final = 500
 """Names that a field offers; any other may be typed."""
@@ -65,7 +70,7 @@ def routes(site: Site) -> APIRouter:
         fields = {name: sent.get(name, "") for name in FIELDS}
         problem, shown = None, []
         try:
-            body = body_of(fields)
+            body = body_of({**fields, "key": sent.get("key", "")})
             answers = await played(site.parts.watcher, body, identity, request.state.request_id)
             shown = [_shown(answer) for answer in answers]
         except ProblemError as error:
@@ -109,6 +114,7 @@ def body_of(fields: Mapping[str, str]) -> PlaygroundBody:
         return PlaygroundBody(
             request=request,
             headers=headers_of(fields["headers"]),
+            key=SecretStr(key) if (key := fields.get("key", "").strip()) else None,
             policy=object_id(fields["policy"].strip()) or None,
             compare=object_id(fields["compare"].strip()) or None,
         )
@@ -127,6 +133,11 @@ def headers_of(text: str) -> dict[str, str]:
         if not colon:
             raise ProblemError(
                 ErrorCode.INVALID_ARGUMENT, f"a header is written as name: value, not {line[:60]!r}",
+                field="headers",
+            )  # fmt: skip
+        if name.strip().lower() in KEY_HEADERS:
+            raise ProblemError(
+                ErrorCode.INVALID_ARGUMENT, "an API key goes into its own field, which no page shows again",
                 field="headers",
             )  # fmt: skip
         found[name.strip()] = value.strip()

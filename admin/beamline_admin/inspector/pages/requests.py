@@ -1,9 +1,9 @@
-"""``/requests``: the last requests of all routers as waterfalls; ``/requests/{id}``: one of them, and what a
-request like it would meet now."""
+"""``/requests``: the last requests of all routers as waterfalls; ``/requests/{id}``: one of them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Final
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, Field
@@ -66,11 +66,17 @@ def routes(site: Site) -> APIRouter:
         )
 
     @found.get("/requests/{request_id}")
-    async def one(
-        request: Request, identity: Viewer, request_id: Id, explain: Annotated[bool, Query()] = False
-    ) -> Response:
+    async def one(request: Request, identity: Viewer, request_id: Id) -> Response:
         trail = await trails.one(request_id, identity)
-        explained = await trails.explain(trail, identity) if explain else None
-        return site.page(request, "request.html", identity, trail=trail, explained=explained)
+        known = {
+            "tenant": trail.tenant,
+            "environment": trail.environment,
+            "model": trail.model,
+            "id": trail.request_id,
+            "router": trail.instance,
+            "of": trail.request_id,
+        }
+        explain = "/explain?" + urlencode({name: text for name, text in known.items() if text})
+        return site.page(request, "request.html", identity, trail=trail, explain=explain)
 
     return found

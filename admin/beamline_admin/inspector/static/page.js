@@ -53,4 +53,8 @@ addEventListener("pageshow", () => {
 document.addEventListener("beamline:refreshed", equip);
 document.addEventListener("beamline:rows", equip);
 setInterval(tick, 15_000);
+// On a phone the ways are one line, and the one that is on may stand outside of the window.
+const ways = document.querySelector(".ways");
+const here = ways?.querySelector("[aria-current]");
+if (here) ways.scrollLeft = here.offsetLeft - (ways.clientWidth - here.offsetWidth) / 2;
 equip();
