@@ -37,6 +37,7 @@ from beamline_sdk.deployment.kube_api import KubeApi, KubeError
 from beamline_sdk.deployment.kubernetes import KubernetesDeployments
 from beamline_sdk.health import HealthServer, HealthServerError
 from beamline_sdk.link import LinkSettings
+from beamline_sdk.loops import loop_factory
 
 from .config import OperatorSettings
 from .core.controller import Controller
@@ -315,7 +316,8 @@ def main() -> int:
     settings = OperatorSettings()  # type: ignore[call-arg]  # the environment gives what has no default
     logs.configure("operator", level=settings.log_level, silent=settings.log_silent)
     try:
-        asyncio.run(_until_signalled(settings))
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(_until_signalled(settings))
     except (Refusal, HealthServerError) as error:
         sys.stderr.write(f"beamline operator: {error}\n")
         return EXIT_CONFIG
