@@ -97,6 +97,7 @@ class Controller:
         self._clock = clock
         self._crowd = Crowd()
         reconciler.crowded = lambda: len(self.queue) > CROWD or self._crowd.is_here(self._time())
+        reconciler.batcher.crowded = reconciler.crowded
         self.queue.later_at_once = lambda: DESCRIBERS if self._crowd.is_here(self._time()) else workers
 
     @property

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-PER_SECOND: Final = 20.0
+PER_SECOND: Final = 40.0
 """Arrivals that go on at this rate are never a crowd: people, and what deploys for them, are slower."""
 ROOM: Final = 32.0
 """So many may come at once, a chart or a folder, before it is one."""

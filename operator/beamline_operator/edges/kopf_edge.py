@@ -37,7 +37,6 @@ from beamline_contract.objects import PLURAL
 from beamline_sdk.deployment.kube_api import KubeApi
 from beamline_sdk.deployment.kubernetes import LABEL_SELECTOR
 from beamline_sdk.deployment.manifests import PATHS, resource_of
-from beamline_sdk.loops import loop_factory
 
 from .kopf_session import RECONNECT_S, History, WatchSession
 
@@ -140,8 +139,7 @@ class KopfWatch:
         # It warns that it can't take over the signals, which is what its own thread is for.
         logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
         try:
-            with asyncio.Runner(loop_factory=loop_factory()) as runner:
-                runner.run(self._operate(ready))
+            asyncio.run(self._operate(ready))
         except Exception as error:  # noqa: BLE001 -- the thread's last words, whatever they are
             self._fail(f"the watch ended: {error}", ready)
         else:

@@ -160,8 +160,8 @@ async def test_in_a_stream_each_object_costs_one_finalizer_one_status_and_one_ev
     ("per_second", "seconds", "crowd"),
     [
         (PER_SECOND * 0.9, 60, False),
-        (PER_SECOND * 5, 0.3, False),
-        (PER_SECOND * 5, 1.0, True),
+        (1_000.0, 0.9 * ROOM / 1_000, False),
+        (2.5 * PER_SECOND, 1.0, True),
     ],
     ids=["people at work", "a chart of thirty objects", "a hundred a second"],
 )
