@@ -25,8 +25,8 @@ GIVE_UP_S = 180.0
 POLL_S = 0.05
 """Each look is a request to every router; more of them would be a load of their own."""
 SCRAPE_S, LIST_S = 0.5, 2.0
-"""Between two looks at the operator's metrics, and at all objects: thousands of them in one answer cost an API
-server as much as a hundred writes, so looking more often would measure the looking.
+"""Between two looks at the operator's metrics, and at all objects: thousands of them in one answer cost an
+API server as much as a hundred writes, so looking more often would measure the looking.
 """
 
 
