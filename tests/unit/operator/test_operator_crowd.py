@@ -161,7 +161,7 @@ async def test_in_a_stream_each_object_costs_one_finalizer_one_status_and_one_ev
     [
         (PER_SECOND * 0.9, 60, False),
         (1_000.0, 0.9 * ROOM / 1_000, False),
-        (2.5 * PER_SECOND, 1.0, True),
+        (2.5 * PER_SECOND, 10.0, True),
     ],
     ids=["people at work", "a chart of thirty objects", "a hundred a second"],
 )
