@@ -240,13 +240,14 @@ def _never_follows(steps: tuple[Step, ...], earlier: set[str], later: set[str]) 
     return not any(a.action in earlier and b.action in later for a, b in pairwise(steps))
 
 
-def _never_follows_cel(earlier: str, later: str) -> str:
-    """Neighbours are enough: a list whose neighbours are in order is in order. CEL's cost stays linear."""
-    positions = list(range(1, MAX_STEPS))
-    return (
-        f"{positions}.all(i, i >= self.steps.size() || !(self.steps[i - 1].action in {earlier} "
-        f"&& self.steps[i].action in {later}))"
-    )
+def _neighbours_cel(holds: str) -> str:
+    """``holds`` for every two neighbours, the steps at ``i - 1`` and ``i``.
+
+    An API server evaluates every rule at every write of an object, its status and finalizers included, and
+    this walk costs it as much as all other rules together. So no rule begins with it: something cheap that is
+    true of nearly every policy, and implies the rule, stands before it.
+    """
+    return f"{list(range(1, MAX_STEPS))}.all(i, i >= self.steps.size() || {holds})"
 
 
 def _overlaps_last(steps: tuple[Step, ...]) -> bool:
@@ -272,15 +273,13 @@ class RoutingPolicySpec(Model):
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            cel="self.steps.filter(s, s.action == 'select_provider').size() == 1",
+            cel="self.steps.exists_one(s, s.action == 'select_provider')",
             message="steps must hold exactly one select_provider",
             field="steps",
             holds=lambda self, _: sum(step.action == _PROVIDER for step in self.steps) == 1,
         ),
         Rule(
-            cel=_never_follows_cel(
-                "['select_provider', 'extension_post']", "['extension_pre', 'extension_validator']"
-            ),
+            cel="self.steps.map(s, s.action in ['select_provider', 'extension_post']).isSorted()",
             message="extension_pre and extension_validator must stand before select_provider and "
             "extension_post",
             field="steps",
@@ -289,14 +288,20 @@ class RoutingPolicySpec(Model):
             ),
         ),
         Rule(
-            cel=_never_follows_cel("['extension_post']", "['select_provider']"),
+            cel="self.steps.map(s, s.action == 'extension_post').isSorted() || "
+            + _neighbours_cel(
+                "!(self.steps[i - 1].action == 'extension_post' && self.steps[i].action == 'select_provider')"
+            ),
             message="extension_post must stand after select_provider",
             field="steps",
             holds=lambda self, _: _never_follows(self.steps, {"extension_post"}, {_PROVIDER}),
         ),
         Rule(
-            cel=f"{list(range(1, MAX_STEPS))}.all(i, i >= self.steps.size() || !self.steps[i - 1].overlap "
-            "|| self.steps[i].overlap || self.steps[i].action == 'select_provider')",
+            cel="!self.steps.exists(s, s.overlap) || "
+            + _neighbours_cel(
+                "!self.steps[i - 1].overlap || self.steps[i].overlap || "
+                "self.steps[i].action == 'select_provider'"
+            ),
             message="validators with overlap must stand directly before select_provider",
             field="steps",
             holds=lambda self, _: _overlaps_last(self.steps),

@@ -16,6 +16,7 @@ it does what it is there for. Being unready restarts nothing, and no traffic dep
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 import time
@@ -37,6 +38,7 @@ from beamline_sdk.deployment.kube_api import KubeApi, KubeError
 from beamline_sdk.deployment.kubernetes import KubernetesDeployments
 from beamline_sdk.health import HealthServer, HealthServerError
 from beamline_sdk.link import LinkSettings
+from beamline_sdk.loops import loop_factory
 
 from .config import OperatorSettings
 from .core.controller import Controller
@@ -63,6 +65,10 @@ EXIT_CONFIG: Final = 78
 SWITCH_INTERVAL_S: Final = 0.0005
 """kopf decodes watch events in a thread of its own. With Python's default of 5 ms each answer of the API
 server would wait that long for the interpreter while it does.
+"""
+GC_THRESHOLDS: Final = (10_000, 20, 20)
+"""For Python's garbage collector. Thousands of objects are kept for good, and each event, request and answer
+makes hundreds of small ones that go by themselves: by default it would look through them after each 700.
 """
 
 __all__ = [
@@ -315,10 +321,12 @@ async def run(
 def main() -> int:
     """The process: reads the environment, runs until SIGTERM or SIGINT, returns the exit code."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.set_threshold(*GC_THRESHOLDS)
     settings = OperatorSettings()  # type: ignore[call-arg]  # the environment gives what has no default
     logs.configure("operator", level=settings.log_level, silent=settings.log_silent)
     try:
-        asyncio.run(_until_signalled(settings))
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(_until_signalled(settings))
     except (Refusal, HealthServerError) as error:
         sys.stderr.write(f"beamline operator: {error}\n")
         return EXIT_CONFIG

@@ -43,6 +43,7 @@ from .framework.hosted import HostedExtension
 from .health import HealthServer, HealthServerError
 from .hosting import STOP_SECONDS, hosted_config, own_registry, why_not_up
 from .link import LinkError, LinkSettings, close, connect
+from .loops import loop_factory
 from .metrics import RuntimeMetrics
 from .registry import RegistryError
 from .registry.bounded import within
@@ -70,7 +71,7 @@ def run(extension: Extension[Any, Any]) -> None:
         sys.exit(EXIT_SETTINGS)
     logs.configure("extension", level=settings.log_level, silent=settings.log_silent, exception_text=False)
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(serve(extension, settings))
     except (HealthServerError, LinkError, SettingsError) as error:
         log.critical("extension.refused", extension_id=settings.extension_id, error=str(error))
@@ -345,11 +346,3 @@ class _Instance:
 
     def _who(self) -> dict[str, str]:
         return {"extension_id": self._settings.extension_id, "type": self._extension.kind}
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop  # noqa: PLC0415 -- not on every platform
-    except ImportError:
-        return None
-    return uvloop.new_event_loop

@@ -31,6 +31,7 @@ from nats.aio.client import Client
 from beamline_contract import __version__
 from beamline_registry.port import RegistryError, SchemaError
 from beamline_sdk import link, logs, signals
+from beamline_sdk.loops import loop_factory
 
 from .core.pipeline import Pipeline
 from .core.state import Runtime
@@ -107,15 +108,6 @@ def main() -> int:
         sys.stderr.write(f"beamline router: {error}\n")
         return EXIT_CONFIG
     return 0
-
-
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where it is installed, else None for asyncio's own."""
-    try:
-        import uvloop  # noqa: PLC0415 -- optional
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 def _door_settings(gate: Gate, settings: RouterSettings) -> DoorSettings:

@@ -88,10 +88,6 @@ class Watcher:
         """Ends every stream."""
         self.hub.close()
 
-    async def view(self) -> View:
-        """The registry as it is now. Raises :class:`RegistryError`."""
-        return await self._catalogue.view()
-
     async def traffic(self, minutes: float = 30.0) -> dict[str, Any]:
         """The document of traffic; asks the routers where the last look is too old."""
         async with self._turn:

@@ -29,6 +29,7 @@ from beamline_contract.reports import RouterHealth, RouterStatus
 from beamline_registry.port import FencedError, RegistryError, RegistryWriter
 from beamline_sdk.deployment.port import DeploymentError
 
+from .crowd import Crowd
 from .drift import RowCompare
 from .health import SLOT_S
 from .ports import Hints, ObjectStore, StoreError
@@ -42,6 +43,8 @@ SPREAD_S: Final = 10.0
 """A change that touches every object, such as a router that comes or goes, is spread over up to this long."""
 CROWD: Final = 32
 """With more objects due than this, each is served first and described when there is time."""
+DESCRIBERS: Final = 4
+"""So many workers at most describe what is served, while a crowd arrives."""
 STOP_GRACE_S: Final = 10.0
 KEPT_REVISIONS: Final = 10_000
 """Tombstones of so many revisions stay; a router that was away for longer reads everything once."""
@@ -91,7 +94,11 @@ class Controller:
         self.fenced: str | None = None
         """What the registry said when it turned out that another operator writes."""
         reconciler.notify = self._enqueue_later
-        reconciler.crowded = lambda: len(self.queue) > CROWD
+        self._clock = clock
+        self._crowd = Crowd()
+        reconciler.crowded = lambda: len(self.queue) > CROWD or self._crowd.is_here(self._time())
+        reconciler.batcher.crowded = reconciler.crowded
+        self.queue.later_at_once = lambda: DESCRIBERS if self._crowd.is_here(self._time()) else workers
 
     @property
     def registry_fault(self) -> str | None:
@@ -101,10 +108,14 @@ class Controller:
     def enqueue(self, key: ObjectKey) -> None:
         """Something happened to ``key``, or may have. What the registry does not hold yet goes first."""
         stored, row = self._store.get(key), self._reconciler.ledger.get(key)
-        if stored is None or row is None or stored.metadata.deleting:
-            self.queue.add(key)
-        else:
-            self.queue.add(key, first=row.record.generation != stored.metadata.generation)
+        first = stored is None or row is None or stored.metadata.deleting
+        if stored is not None and (row is None or row.record.generation != stored.metadata.generation):
+            first = True
+            self._crowd.arrive(self._time())
+        self.queue.add(key, first=first)
+
+    def _time(self) -> float:
+        return (self._clock or asyncio.get_running_loop()).time()
 
     def _enqueue_later(self, key: ObjectKey) -> None:
         self.queue.add(key, first=False)

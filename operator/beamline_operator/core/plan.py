@@ -41,6 +41,17 @@ class Plan:
     """Fields of status that must be written before the work begins: a kill in between must not undo it."""
 
     @property
+    def only_finalizer(self) -> bool:
+        """Whether putting ours on is all that there is to do."""
+        return (
+            self.finalizer is True
+            and not self.writes
+            and self.deploy is None
+            and not self.undeploy
+            and not self.remember
+        )
+
+    @property
     def idle(self) -> bool:
         """Nothing to do but to say how things are."""
         return (

@@ -8,6 +8,7 @@ the key out drops it.
 There are two lanes. What somebody waits for (an object that is new, changed or deleted) goes before what is
 said about the rest (routers' reports, timers, the full compare), so that a mass of changes is served before
 all of it is described. Of eight keys at least one is from the other lane, so neither ever stands still.
+:attr:`WorkQueue.later_at_once` says how many of the other lane may be worked on at a time.
 
 A failing key comes back after a delay that doubles from one second to two and a half, with jitter up to
 three, whatever wakes it meanwhile: never more than one attempt a second per key, and never more than five
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -57,8 +59,10 @@ class WorkQueue:
         """May hold a key that was moved to the first lane: whoever takes it out looks whether it is due."""
         self._dirty: dict[ObjectKey, bool] = {}
         """Keys that are due, and whether they are of the first lane."""
+        self.later_at_once: Callable[[], int] = lambda: sys.maxsize
         self._taken = 0
-        self._processing: set[ObjectKey] = set()
+        self._processing: dict[ObjectKey, bool] = {}
+        """Keys in a worker's hands, and whether they came from the first lane."""
         self._timers: dict[ObjectKey, tuple[float, Timer]] = {}
         self._failures: dict[ObjectKey, int] = {}
         self._not_before: dict[ObjectKey, float] = {}
@@ -132,7 +136,7 @@ class WorkQueue:
 
     async def get(self) -> ObjectKey:
         """The next key; call :meth:`done` when it has been worked on."""
-        while not len(self):
+        while (key := self._take()) is None:
             waiter = asyncio.get_running_loop().create_future()
             self._getters.append(waiter)
             try:
@@ -142,18 +146,18 @@ class WorkQueue:
                 if len(self):
                     self._wake()
                 raise
-        key = self._take()
-        del self._dirty[key]
-        self._processing.add(key)
+        self._processing[key] = self._dirty.pop(key)
         self._cancel_timer(key)
         return key
 
     def done(self, key: ObjectKey) -> None:
         """The work on ``key`` ended, well or not."""
-        self._processing.discard(key)
+        self._processing.pop(key, None)
         if key in self._dirty:
             self._put(key)
-        elif not self._dirty and not self._processing:
+        elif self._dirty:  # one more of the lane that waits may be taken now
+            self._wake()
+        elif not self._processing:
             self._idle.set()
 
     def close(self) -> None:
@@ -176,15 +180,18 @@ class WorkQueue:
         (self._first if self._dirty[key] else self._later).append(key)
         self._wake()
 
-    def _take(self) -> ObjectKey:
-        self._taken += 1
-        lanes = (self._later, self._first) if self._taken % SHARE == 0 else (self._first, self._later)
+    def _take(self) -> ObjectKey | None:
+        """The next key that may be worked on, None where there is none."""
+        lanes = [self._first]
+        if sum(not first for first in self._processing.values()) < self.later_at_once():
+            lanes.insert(0 if (self._taken + 1) % SHARE == 0 else 1, self._later)
         for lane in lanes:
             while lane:
                 key = lane.popleft()
                 if key in self._dirty and key not in self._processing:
+                    self._taken += 1
                     return key
-        raise AssertionError("a key that is due is in a lane")
+        return None
 
     def _wake(self) -> None:
         while self._getters:

@@ -23,7 +23,7 @@ import structlog
 
 from beamline_contract.names import object_id
 from beamline_contract.objects import KINDS, Extension, ObjectKey
-from beamline_registry.port import RegistryWriter, Remove
+from beamline_registry.port import Outcome, RegistryWriter, Remove
 from beamline_sdk.deployment.port import DeploymentError, Deployments
 
 from .act import Actor
@@ -191,12 +191,14 @@ class Reconciler:
             attempts = await self._actor.carry_out(key, plan, attempts)
             if attempts.finalizer is False:
                 return None
+            if plan.writes and _serves(attempts) and self.crowded():
+                return self._settings.patience_s
+            if plan.only_finalizer:  # nothing that is said depends on it
+                return plan.wait if plan.wait > 0 else await self._settled(key, view, plan)
             view = await self._gatherer.gather(key, attempts, self._now())
             if view is None:
                 raise RetryLater("the object went away while it was reconciled")
             attempts = view.attempts
-            if plan.writes and view.in_registry and self.crowded():
-                return max(0.0, view.patience)
         raise RetryLater(f"no rest after {MAX_STEPS} steps")
 
     async def _settled(self, key: ObjectKey, view: View, plan: Plan) -> float | None:
@@ -258,6 +260,11 @@ def _retained(row: Row) -> bool:
 def _stored_status(store: ObjectStore, view: View) -> dict[str, object]:
     current = store.get(view.object.key)
     return dict((current or view.object).status)
+
+
+def _serves(attempts: Attempts) -> bool:
+    """Whether the registry holds what was written into it last."""
+    return attempts.write is not None and attempts.write.outcome in {Outcome.WRITTEN, Outcome.UNCHANGED}
 
 
 def _nobody(_: ObjectKey) -> None:

@@ -43,7 +43,7 @@ from .schemas import PublishedSchemas
 SWEEP_S: Final = 1.0
 LISTEN_S: Final = 1.0
 """Routers answer a probe at once: whoever was asked so long ago and is alive has reported."""
-HINT_PER_OBJECT_S: Final = 100e-6
+HINT_PER_OBJECT_S: Final = 200e-6
 """Between two hints, for each object that there is: each makes every router build its table anew, which takes
 as long as the table is large. So a change among few is told at once, one after a pause among thousands too,
 and a stream of changes costs a router a tenth of its time however many objects there are.

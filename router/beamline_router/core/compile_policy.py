@@ -8,6 +8,7 @@ to an extension.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 from beamline_contract.extension import default_failure_mode
@@ -20,6 +21,7 @@ from .budget import BudgetSettings
 from .compile_call import Resolver
 from .compile_extension import FAILURE_MODES
 from .compile_match import compile_match
+from .hints import hints_of
 from .reading import (
     BrokenRecordError,
     flag,
@@ -57,7 +59,7 @@ def compile_policy(record: PolicyRecord, table: Mapping[str, CompiledExtension])
     ]
     default_fallback = texts(document.get("fallback") or (), "spec.fallback", 8)
     route = _route(policy_id, document, steps, default_fallback, resolver)
-    return CompiledPolicy(
+    compiled = CompiledPolicy(
         id=policy_id,
         name=text(record.name or policy_id, "metadata.name"),
         priority=whole(document.get("priority", 0), "spec.priority", -1_000_000, 1_000_000),
@@ -68,6 +70,7 @@ def compile_policy(record: PolicyRecord, table: Mapping[str, CompiledExtension])
         needs=tuple(resolver.needs.items()),
         record=record,
     )
+    return replace(compiled, hints=tuple(hints_of(compiled)))
 
 
 def _route(

@@ -16,6 +16,7 @@ import orjson
 from beamline_contract.names import Action, ExtensionType
 from beamline_contract.policy import Strategy
 from beamline_contract.projection import ExtensionRecord, PolicyRecord
+from beamline_contract.reports import Notice
 from beamline_sdk.breaker import BreakerSettings
 
 from .budget import BudgetSettings
@@ -184,3 +185,5 @@ class CompiledPolicy:
     complexity: int
     needs: tuple[tuple[str, CompiledExtension | None], ...]
     record: PolicyRecord
+    hints: tuple[Notice, ...] = ()
+    """What its author should hear of it alone (:mod:`.hints`)."""

@@ -21,7 +21,6 @@ from beamline_sdk.breaker import BreakerSettings
 from .budget import BudgetSettings
 from .compile_extension import compile_extension, link_versions
 from .compile_policy import compile_policy
-from .hints import hints_of
 from .matching import Matcher, notices_of, visible_models
 from .reading import BrokenRecordError
 from .request import Request
@@ -210,7 +209,7 @@ def compile_in_slices(
     for batch in batches(matcher.rules):
         for rule in batch:
             found += notices_of(rule, matcher)
-            found += hints_of(rule.policy)
+            found += rule.policy.hints
         yield
     return Compilation(snapshot, tuple(refused), tuple(found))
 

@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -34,6 +33,7 @@ from ..core.going_back import LOOK_AGAIN_S, GoingBack
 from ..core.slices import Sliced, batches
 from ..core.snapshot import Compilation, Snapshot, compile_in_slices, compile_snapshot
 from . import snapshot_file
+from .census import counting, ids_in
 from .large_tables import compiling, in_turns, let_go, taking_in
 from .telemetry import Telemetry
 
@@ -94,6 +94,8 @@ class Refresher:
         self._wall = wall
         self._extensions: dict[str, ExtensionRecord] = {}
         self._policies: dict[str, PolicyRecord] = {}
+        self._named: dict[str, set[str]] = {}
+        """The ids that each policy names."""
         self._current_at = clock()  # when the table was last known to be the registry's
         self._wake = asyncio.Event()
         self._wanted = 0
@@ -153,6 +155,7 @@ class Refresher:
             return
         self._extensions = {record.id: record for record in saved.extensions}
         self._policies = {record.id: record for record in saved.policies}
+        self._named = {record.id: ids_in(record.policy) for record in saved.policies}
         compiled = compile_snapshot(saved.extensions, saved.policies, revision=saved.revision, previous=None)
         self._take(compiled)
         age = max(0.0, self._wall() - saved.saved_at)
@@ -267,14 +270,19 @@ class Refresher:
 
     def _apply(self, delta: Delta) -> Sliced[None]:
         if delta.full:
-            self._extensions, self._policies = {}, {}
+            self._extensions, self._policies, self._named = {}, {}, {}
         for stone in delta.removed:
-            (self._extensions if stone.kind == "Extension" else self._policies).pop(stone.id, None)
+            if stone.kind == "Extension":
+                self._extensions.pop(stone.id, None)
+            else:
+                self._policies.pop(stone.id, None)
+                self._named.pop(stone.id, None)
         for extensions in batches(delta.extensions):
             self._extensions.update((record.id, record) for record in extensions)
             yield
         for policies in batches(delta.policies):
             self._policies.update((record.id, record) for record in policies)
+            self._named.update((record.id, ids_in(record.policy)) for record in policies)
             yield
 
     async def _swap(self, revision: int, started: float) -> None:
@@ -283,7 +291,7 @@ class Refresher:
             compiled = await in_turns(
                 compile_in_slices(extensions, policies, revision=revision, previous=self.snapshot)
             )
-            census = await in_turns(_counting(extensions, policies))
+            census = await in_turns(counting(extensions, tuple(self._named.values())))
             await asyncio.sleep(0)
         await asyncio.sleep(0)
         retired = await in_turns(_retired(self.snapshot))
@@ -332,30 +340,6 @@ class Refresher:
             log.warning("snapshot_file.not_saved", path=str(self._file), error=str(error))
 
 
-@dataclass(frozen=True, slots=True)
-class _Census:
-    """What metrics need to know of a table: how many extensions of each (type, enabled), and the ids that may
-    appear in labels, which are those that exist and those that a policy names though they do not.
-    """
-
-    sizes: dict[tuple[str, str], int]
-    ids: set[str]
-
-
-def _counting(extensions: Sequence[ExtensionRecord], policies: Sequence[PolicyRecord]) -> Sliced[_Census]:
-    sizes: Counter[tuple[str, str]] = Counter()
-    ids: set[str] = set()
-    for records in batches(extensions):
-        sizes.update((record.type, "true" if record.enabled else "false") for record in records)
-        ids.update(record.id for record in records)
-        yield
-    for batch in batches(policies):
-        for policy in batch:
-            ids |= _ids_in(policy.policy)
-        yield
-    return _Census(dict(sizes), ids)
-
-
 def _retired(snapshot: Snapshot | None) -> Sliced[list[object]]:
     """All that a table holds, so that it does not go in one piece with the table."""
     parts: list[object] = []
@@ -378,20 +362,3 @@ def _news(delta: Delta, revision: int) -> bool:
     if delta.full:
         return True
     return delta.revision != revision or bool(delta.extensions or delta.policies or delta.removed)
-
-
-def _ids_in(value: object) -> set[str]:
-    """Every extension id that a stored policy names."""
-    found: set[str] = set()
-    if isinstance(value, dict):
-        for key, entry in value.items():
-            if key in {"extension_id", "provider_id", "fallback_id"} and isinstance(entry, str):
-                found.add(entry)
-            elif key == "fallback" and isinstance(entry, list):
-                found.update(item for item in entry if isinstance(item, str))
-            else:
-                found |= _ids_in(entry)
-    elif isinstance(value, list):
-        for entry in value:
-            found |= _ids_in(entry)
-    return found

@@ -10,7 +10,8 @@ import pytest
 
 from beamline_contract.names import FINALIZER
 from beamline_contract.objects import ObjectKey
-from beamline_operator.core.controller import CROWD
+from beamline_operator.core.controller import CROWD, DESCRIBERS
+from beamline_operator.core.crowd import PER_SECOND, ROOM, Crowd
 from beamline_operator.core.ledger import Ledger
 from beamline_operator.core.queue import SHARE, WorkQueue
 from beamline_operator.core.view import Row
@@ -132,6 +133,65 @@ async def test_in_a_crowd_all_are_served_before_any_is_described(world: Any) -> 
         stored = world.store.get(key(f"many-{number}"))
         assert stored.metadata.finalizers == (FINALIZER,)
         assert world.verdict(stored.key, "Synced") == ("True", "Synced")
+
+
+async def test_in_a_stream_each_object_costs_one_finalizer_one_status_and_one_event(patient: Any) -> None:
+    """Each is served before the next comes, so that few are ever due; still they are a crowd."""
+    world, many = patient, 4 * int(ROOM)
+    world.report("r1", 0)
+    for number in range(many):
+        world.extension(f"stream-{number}")
+        await world.settle()
+        world.clock.advance(0.001)
+    for number in range(int(ROOM) + 1, many):
+        assert world.store.get(key(f"stream-{number}")).status == {}, "served, and not described yet"
+    assert len(await world.rows()) == many
+    world.report("r1")
+    await world.advance(0.6)
+    world.report("r1")
+    await world.advance(0.6)
+    assert len(world.store.finalizer_writes) == many
+    assert len(world.store.events) == many
+    assert many <= len(world.store.status_writes) <= many + 2 * ROOM, "first sight of those before the crowd"
+    assert world.message(key(f"stream-{many - 1}"), "Programmed") == "1/1 routers at generation 1."
+
+
+@pytest.mark.parametrize(
+    ("per_second", "seconds", "crowd"),
+    [
+        (PER_SECOND * 0.9, 60, False),
+        (1_000.0, 0.9 * ROOM / 1_000, False),
+        (2.5 * PER_SECOND, 10.0, True),
+    ],
+    ids=["people at work", "a chart of thirty objects", "a hundred a second"],
+)
+def test_a_crowd_is_what_comes_faster_than_it_leaks_away(
+    per_second: float, seconds: float, crowd: bool
+) -> None:
+    arrivals = Crowd()
+    for number in range(int(per_second * seconds)):
+        arrivals.arrive(number / per_second)
+    assert arrivals.is_here(seconds) is crowd
+    assert not arrivals.is_here(seconds + ROOM / PER_SECOND), "soon after its last, it is over"
+
+
+async def test_while_a_crowd_arrives_few_workers_describe_and_all_serve() -> None:
+    queue = WorkQueue(ManualClock())
+    queue.later_at_once = lambda: 2
+    for number in range(4):
+        queue.add(key(f"told-{number}"), first=False)
+    taken = [await queue.get(), await queue.get()]
+    third = asyncio.ensure_future(queue.get())
+    await asyncio.sleep(0)
+    assert not third.done(), "two are described at a time"
+    queue.add(key("new"))
+    assert (await third).name == "new", "and what is new is served beside them"
+    fourth = asyncio.ensure_future(queue.get())
+    await asyncio.sleep(0)
+    assert not fourth.done()
+    queue.done(taken[0])
+    assert (await fourth).name == "told-2"
+    assert DESCRIBERS >= 1, "or nothing would ever be described"
 
 
 async def test_a_router_that_lags_is_named_when_patience_ends(patient: Any) -> None:

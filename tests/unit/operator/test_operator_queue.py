@@ -10,7 +10,7 @@ import pytest
 
 from beamline_contract.objects import ObjectKey
 from beamline_contract.projection import ExtensionRecord
-from beamline_operator.core.batcher import Batcher
+from beamline_operator.core.batcher import FULL, Batcher
 from beamline_operator.core.queue import WorkQueue
 from beamline_operator.fakes import ManualClock, MemoryHints
 from beamline_registry.memory import MemoryRegistry
@@ -161,3 +161,23 @@ async def test_an_outage_reaches_everyone_who_waits() -> None:
     batcher = Batcher(registry, MemoryHints(), lambda: 1, linger_s=0)
     results = await asyncio.gather(*(batcher.submit(upsert(name)) for name in "ab"), return_exceptions=True)
     assert [type(result) for result in results] == [RegistryUnavailableError] * 2
+
+
+async def test_a_transaction_waits_for_company_in_a_crowd_but_not_when_it_is_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("beamline_operator.core.batcher.CROWD_PACE_S", 3600.0)
+    registry = CountingRegistry()
+    epoch = await registry.acquire_epoch("test")
+    batcher = Batcher(registry, MemoryHints(), lambda: epoch, linger_s=0)
+    batcher.crowded = lambda: True
+    first = [asyncio.create_task(batcher.submit(upsert(f"first{number}"))) for number in range(FULL)]
+    await asyncio.gather(*first)
+    waiting = [asyncio.create_task(batcher.submit(upsert(f"more{number}"))) for number in range(FULL - 1)]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert registry.batches == [FULL], "until its pause is over, unless it is full before"
+    waiting.append(asyncio.create_task(batcher.submit(upsert("last"))))
+    await asyncio.wait_for(asyncio.gather(*waiting), 10)
+    assert registry.batches == [FULL, FULL]
+    await batcher.stop()
