@@ -117,7 +117,9 @@ def test_what_is_found_is_grouped_with_ticks_and_crosses_and_what_to_do(cluster:
         "components",
     ]
     assert any(line.startswith("  \N{CHECK MARK} api-server") for line in lines)
-    (cross,) = [line for line in lines if line.startswith("  \N{BALLOT X}")]
+    crosses = [line for line in lines if line.startswith("  \N{BALLOT X}")]
+    assert len(crosses) == 1, crosses
+    (cross,) = crosses
     assert "namespaces" in cross
     assert "`kubectl create namespace no-such-namespace`" in cross
     assert "\x1b[" not in done.stdout
