@@ -58,6 +58,12 @@ async def test_a_label_of_the_object_itself_wakes_it_and_changes_nothing(bench: 
     await bench.extension("other", workload=None)
     await settled(bench, "guard")
     await bench.wait("Extension", "other", "Synced", "True")
+
+    async def counted() -> bool:
+        found = await bench.get("Extension", "guard")
+        return found is not None and found["status"].get("replicas") == 1
+
+    await bench.until(counted, "the pod that the Deployment's controller asks for, in the status")
     await asyncio.sleep(0.5)
     before, audit = await bench.versions(), await bench.audit()
     labelled = await patch(bench, "Extension", "guard", {"labels": {"team": "red"}})
