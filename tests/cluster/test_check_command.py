@@ -107,7 +107,7 @@ def test_credentials_that_the_api_server_does_not_know_are_one_failure(cluster: 
 
 def test_what_is_found_is_grouped_with_ticks_and_crosses_and_what_to_do(cluster: Any, namespace: str) -> None:
     command = [*BEAMLINE, "check", "--kubeconfig", str(cluster.kubeconfig), "-n", namespace]
-    command += ["-n", "no-such-namespace"]
+    command += ["-n", "no-such-namespace", "--install-namespace", namespace]  # others install, beside this
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
     assert done.returncode == 1
     lines = done.stdout.splitlines()
