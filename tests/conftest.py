@@ -13,9 +13,14 @@ from uuid import uuid4
 
 import pytest
 import structlog
+from hypothesis import settings
 
 from beamline_cli.local.nats import LocalNats
 from beamline_cli.local.postgres import LocalPostgres
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("beamline", deadline=None)
+settings.load_profile("beamline")
 
 HERE = Path(__file__).resolve().parent
 FAST_AND_UNSAFE = {

@@ -23,7 +23,7 @@ from harness.poison import FIELDS, HOSTILE, JUNK, REPLIES, REQUESTS
 
 from .conftest import PIPELINE, Served, Site, eventually, extension, policy, running
 
-MANY = settings(max_examples=35, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(max_examples=35, suppress_health_check=[HealthCheck.function_scoped_fixture])
 JSON = {"content-type": "application/json"}
 PATIENT = {"circuitBreaker": {"failureThreshold": 10_000, "minFailureRatio": 1.0}}
 STEMS = {"pre": "ext.pre", "validator": "ext.validate", "provider": "provider", "post": "ext.post"}

@@ -137,7 +137,7 @@ class RegistryMachine(RuleBasedStateMachine):
 
 
 TestRegistryMachine = RegistryMachine.TestCase
-TestRegistryMachine.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestRegistryMachine.settings = settings(max_examples=40, stateful_step_count=25)
 
 
 async def test_a_thousand_calls_at_the_same_time_leave_a_table_that_agrees_with_the_world() -> None:

@@ -25,7 +25,7 @@ async def masked_by(mask: MaskSensitiveData, text: str, style: Style, tenant: st
     return text if patch.output is None else patch.output
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10**6), st.sampled_from(["token", "partial", "hash"]))
 async def test_after_masking_nothing_is_left_and_doing_it_twice_changes_nothing(
     seed: int, style: Style

@@ -138,7 +138,7 @@ def test_folding_leads_back_to_where_a_character_stood(text: str) -> None:
         assert fold(text[start:end]).text == character
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 10**6))
 def test_no_find_is_longer_than_its_detector_declares(seed: int) -> None:
     for sample in with_data(seed, 20):

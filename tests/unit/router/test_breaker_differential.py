@@ -86,7 +86,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(threshold=st.integers(1, 6), successes=st.integers(1, 4), events=EVENTS)
 def test_the_breaker_admits_and_changes_state_as_pybreaker_does(
     threshold: int, successes: int, events: list[str | float]

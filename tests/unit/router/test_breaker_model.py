@@ -173,4 +173,4 @@ class BreakerModel(RuleBasedStateMachine):
 
 
 TestBreakerModel = BreakerModel.TestCase
-TestBreakerModel.settings = hypothesis_settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestBreakerModel.settings = hypothesis_settings(max_examples=100, stateful_step_count=40)

@@ -19,7 +19,7 @@ from beamline_router.core.request import Answer, Failure, Request
 from harness.poison import FIELDS, HOSTILE, JUNK, REPLIES, REQUESTS
 from harness.router_world import PASS, World, check, fails, post, pre, provider, says
 
-QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def take(body: bytes, **headers: str) -> Request | WireError:

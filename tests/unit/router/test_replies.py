@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from beamline_contract.errors import ErrorCode, WireError
@@ -93,7 +93,6 @@ def test_a_reply_at_the_limits_is_read(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", list(READERS))
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_no_bytes_raise(kind: str, data: bytes) -> None:
     assert isinstance(read(kind, data), WireError | Patch | Verdict | ProviderReply)
@@ -124,7 +123,6 @@ FIELDS = [
 
 
 @pytest.mark.parametrize("kind", list(READERS))
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(FIELDS), ANY_JSON))
 def test_no_json_raises_and_what_is_read_has_its_types(kind: str, reply: dict[str, Any]) -> None:
     value = read(kind, reply)

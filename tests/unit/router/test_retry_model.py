@@ -67,7 +67,7 @@ class Model:
         raise AssertionError("the script is longer than any call")
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     kind=st.sampled_from(["validator", "provider"]),
     retry=st.integers(0, 5),

@@ -100,7 +100,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(PIECES, min_size=1, max_size=25), st.integers(1, 200))
 async def test_any_answer_streams_to_what_it_would_have_been_in_one_piece(
     pieces: list[str], size: int
@@ -120,7 +120,7 @@ VALUES: dict[str, tuple[str, ...]] = {
 }
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     kind=st.sampled_from(sorted(VALUES)),
     data=st.data(),
@@ -174,7 +174,7 @@ async def test_hidden_characters_without_end_hide_no_value_beside_them() -> None
     assert "".join(await streamed(mask, [text[at : at + 9] for at in range(0, len(text), 9)])) == whole
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     values=st.lists(
         st.sampled_from([one for kind in VALUES.values() for one in kind]), min_size=2, max_size=4
@@ -318,7 +318,7 @@ async def test_a_step_that_looks_further_than_it_says_is_what_the_word_is_for() 
     assert "secret" in "".join(parts)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     pieces=st.lists(st.sampled_from(["<<", ">>", "x" * 200, "y" * 90, FILLER, " "]), max_size=30),
     size=st.integers(1, 500),

@@ -120,7 +120,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(JSON)
 async def test_no_arguments_raise_and_nothing_passes_that_the_step_would_change(value: Any) -> None:
     try:
