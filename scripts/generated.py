@@ -33,6 +33,11 @@ GENERATORS: tuple[tuple[str, list[str], list[str]], ...] = (
         [PYTHON, "scripts/sync_chart_crds.py", "--check"],
     ),
     (
+        "tests/e2e/previous/*.tgz",
+        [PYTHON, "scripts/previous_chart.py"],
+        [PYTHON, "scripts/previous_chart.py", "--check"],
+    ),
+    (
         "deploy/argocd/argocd-cm.yaml",
         [PYTHON, "scripts/argocd_config.py"],
         [PYTHON, "scripts/argocd_config.py", "--check"],

@@ -188,7 +188,7 @@ async def test_who_is_bound_to_a_tenant_explains_by_its_own_policies_alone(
     await page.goto("/explain?tenant=acme")
     await expect(page.get_by_text("this tenant is not yours")).to_be_visible()
     await page.goto("/explain?tenant=shop&policy=acme-chat")
-    await expect(page.get_by_text("no policy goes by that id")).to_be_visible()
+    await expect(page.get_by_text("there is no such policy")).to_be_visible()
     theirs = {"authorization": f"Bearer {world.token('operator', ['shop'])}"}
     request = {"prompt": "x", "tenant_id": "shop"}
     answer = world.api.post("/explain", json={"request": request}, headers=theirs)
