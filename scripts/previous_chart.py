@@ -1,7 +1,7 @@
 """Renews the definitions in the chart that stands for the previous release in the end-to-end suite.
 
-That chart is frozen, and runs the code of today: an operator that refuses definitions without a field it needs
-would never start there. So its definitions follow; its values and its other objects stay as they were.
+That chart is frozen, and runs the code of today: an operator that refuses definitions without a field it
+needs would never start there. So its definitions follow; its values and its other objects stay as they were.
 With ``--check`` nothing is written, and a stale archive is exit code 1.
 """
 
