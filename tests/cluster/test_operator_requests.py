@@ -28,11 +28,30 @@ async def counted(bench: Bench) -> AsyncIterator[FaultyApi]:
         yield server
 
 
-async def test_an_object_costs_one_finalizer_one_status_and_one_event_and_a_restart_nothing(
-    counted: FaultyApi, bench: Bench, nats_server: Any, tmp_path: Path
-) -> None:
+@pytest.fixture
+async def router(nats_server: Any) -> AsyncIterator[None]:
+    """One that serves whatever there is, and did so before the operator came."""
     from nats import connect
 
+    nc = await connect(nats_server.url)
+
+    async def report() -> None:
+        serving = RouterStatus(instance="r1", revision=1_000_000, started_at="2030-01-01T00:00:00Z")
+        while True:
+            await nc.publish("beamline.router.v1.status", serving.model_dump_json().encode())
+            await nc.flush()
+            await asyncio.sleep(0.05)
+
+    reports = asyncio.create_task(report())
+    yield
+    reports.cancel()
+    await asyncio.gather(reports, return_exceptions=True)
+    await nc.close()
+
+
+async def test_an_object_costs_one_finalizer_one_status_and_one_event_and_a_restart_nothing(
+    counted: FaultyApi, router: None, bench: Bench, tmp_path: Path
+) -> None:
     await asyncio.gather(*(bench.extension(f"many-{number}", workload=None) for number in range(MANY)))
     await asyncio.gather(
         *(
@@ -40,18 +59,10 @@ async def test_an_object_costs_one_finalizer_one_status_and_one_event_and_a_rest
             for number in range(MANY)
         )
     )
-    nc = await connect(nats_server.url)
-
-    async def report() -> None:
-        """A router that serves whatever there is."""
-        serving = RouterStatus(instance="r1", revision=1_000_000, started_at="2030-01-01T00:00:00Z")
-        await nc.publish("beamline.router.v1.status", serving.model_dump_json().encode())
-        await nc.flush()
-
     port = free_port()
     settings = {"kubeconfig": counted.kubeconfig(tmp_path / "kubeconfig"), "metrics_port": port}
     await bench.start(**settings)
-    await bench.until(lambda: _described(bench, report), "all of them are programmed")
+    await bench.until(lambda: _described(bench), "all of them are programmed")
     writes = _writes(counted)
     assert writes["finalizer"] == 2 * MANY
     assert 2 * MANY <= writes["status"] < 3 * MANY, "and first sight of the last, which are no crowd any more"
@@ -61,9 +72,8 @@ async def test_an_object_costs_one_finalizer_one_status_and_one_event_and_a_rest
     await bench.stop()
     before = _writes(counted)
     await bench.start(**settings)
-    await bench.until(lambda: _reconciled(port, report), "each was looked at once")
+    await bench.until(lambda: _reconciled(port), "each was looked at once")
     await bench.stop()
-    await nc.close()
     assert _writes(counted) == before
     assert not _read_alone(counted), "lists and watches, and nothing for each object"
 
@@ -72,8 +82,7 @@ def _step(provider: str) -> dict[str, Any]:
     return {"action": "select_provider", "providers": [{"extensionRef": {"name": provider}}]}
 
 
-async def _described(bench: Bench, report: Any) -> bool:
-    await report()
+async def _described(bench: Bench) -> bool:
     found = 0
     for plural in ("extensions", "routingpolicies"):
         path = f"/apis/beamline.io/v1alpha1/namespaces/{bench.namespace}/{plural}"
@@ -84,9 +93,7 @@ async def _described(bench: Bench, report: Any) -> bool:
     return found == 2 * MANY
 
 
-async def _reconciled(port: int, report: Any) -> bool:
-    await report()
-
+async def _reconciled(port: int) -> bool:
     def scrape() -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
             return str(answer.read().decode())
