@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -27,28 +28,34 @@ def applied(cluster: Any, namespace: str) -> str:
 
 
 def test_a_folder_is_compared_with_the_cluster_and_what_it_does_not_hold_stays(
-    cluster: Any, applied: str, tmp_path: Path
+    cluster: Any, namespace: str, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "manifests"
+    """Under names of its own: ids are one space, and who comes later than others' `default` is not routed."""
+    folder, own = tmp_path / "manifests", namespace[-6:]
     shutil.copytree(QUICKSTART, folder)
-    same = beamline(cluster, "diff", str(folder), "-n", applied)
+    for path in folder.glob("*.yaml"):
+        path.write_text(re.sub(r"{name: ([a-z-]+)}", rf"{{name: \1-{own}}}", path.read_text()))
+    cluster.kubectl("-n", namespace, "apply", "-f", str(folder))
+    same = beamline(cluster, "diff", str(folder), "-n", namespace)
     assert (same.returncode, same.stdout) == (0, "Nothing changes.\n"), same.stderr
 
     policy = folder / "policy.yaml"
     policy.write_text(policy.read_text().replace("deadlineMs: 10000", "deadlineMs: 20000"))
     (folder / "extensions.yaml").unlink()
-    changed = beamline(cluster, "diff", str(folder), "-n", applied, "-o", "json")
+    changed = beamline(cluster, "diff", str(folder), "-n", namespace, "-o", "json")
     assert changed.returncode == 1, changed.stderr
     found = json.loads(changed.stdout)
-    assert [(one["name"], one["change"]) for one in found["objects"]] == [("default", "changed")]
+    assert [(one["name"], one["change"]) for one in found["objects"]] == [(f"default-{own}", "changed")]
     assert found["policies"][0]["details"] == [{"at": "deadline_ms", "from": 10000, "to": 20000}]
 
-    pruned = beamline(cluster, "diff", str(folder), "-n", applied, "--prune")
+    pruned = beamline(cluster, "diff", str(folder), "-n", namespace, "--prune")
     assert pruned.returncode == 1
-    assert f"Extension {applied}/pii-guard removed" in pruned.stdout
-    assert "there is no Extension pii-guard" in pruned.stdout
+    assert f"Extension {namespace}/pii-guard-{own} removed" in pruned.stdout
+    assert f"there is no Extension pii-guard-{own}" in pruned.stdout
     # Nothing of it was written.
-    live = cluster.kubectl("-n", applied, "get", "rp", "default", "-o", "jsonpath={.spec.deadlineMs}")
+    live = cluster.kubectl(
+        "-n", namespace, "get", "rp", f"default-{own}", "-o", "jsonpath={.spec.deadlineMs}"
+    )
     assert live.stdout == "10000"
 
 
