@@ -37,6 +37,7 @@ ROWS = {
     "provider_registry": "bench.provider_registry",
     "overload": "bench.overload",
     "inspector": "bench.inspector",
+    "soak": "bench.soak",
 }
 """Row name to the module whose ``run(rounds=, seconds=)`` measures it."""
 

@@ -21,7 +21,7 @@ BATCH = 500
 def records(version: int = 1) -> tuple[list[ExtensionRecord], list[PolicyRecord]]:
     """All of them; another ``version`` differs in every record."""
     extensions = [_extension(number, version) for number in range(EXTENSIONS)]
-    policies = [_policy(number, version) for number in range(POLICIES)]
+    policies = [policy(number, version) for number in range(POLICIES)]
     return extensions, policies
 
 
@@ -39,7 +39,8 @@ def _extension(number: int, version: int) -> ExtensionRecord:
     return extension_record(step, generation=version, config={"model": f"model-{number}", "version": version})
 
 
-def _policy(number: int, version: int) -> PolicyRecord:
+def policy(number: int, version: int) -> PolicyRecord:
+    """One of the policies, in that version."""
     provider = Step(f"size_{number % EXTENSIONS}", "provider", "", {})
     match: dict[str, Any] = (
         {"models": [f"family-{number}-*"]} if number % 5 == 0 else {"tenants": [f"tenant-{number}"]}
