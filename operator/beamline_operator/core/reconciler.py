@@ -211,10 +211,11 @@ class Reconciler:
         return plan.requeue
 
     async def _begun(self, key: ObjectKey, view: View) -> View:
-        """First sight is told at once, but not to a crowd, whose objects say ``Pending`` of themselves; a
-        forced pass takes nothing as known.
+        """First sight is told at once, but not to a crowd, whose objects say ``Pending`` of themselves, and not
+        where the row was written in an earlier pass: what is told then is the outcome. A forced pass takes
+        nothing as known.
         """
-        if view.unseen and not view.object.metadata.deleting and not self.crowded():
+        if view.unseen and not view.object.metadata.deleting and not _is_served(view) and not self.crowded():
             await self._store.write_status(key, first_sight(view))
         if view.forced and not view.suspended:
             self.ledger.forget(key)
@@ -251,6 +252,10 @@ def _asks_for_none(stored: StoredObject) -> bool:
         and not stored.spec.suspend
         and not stored.metadata.deleting
     )
+
+
+def _is_served(view: View) -> bool:
+    return view.row is not None and view.row.record.generation == view.object.metadata.generation
 
 
 def _retained(row: Row) -> bool:

@@ -152,7 +152,7 @@ async def test_in_a_stream_each_object_costs_one_finalizer_one_status_and_one_ev
     await world.advance(0.6)
     assert len(world.store.finalizer_writes) == many
     assert len(world.store.events) == many
-    assert many <= len(world.store.status_writes) <= many + 2 * ROOM, "first sight of those before the crowd"
+    assert many <= len(world.store.status_writes) <= many + ROOM, "first sight of those before the crowd"
     assert world.message(key(f"stream-{many - 1}"), "Programmed") == "1/1 routers at generation 1."
 
 
