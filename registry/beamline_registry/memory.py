@@ -66,15 +66,15 @@ class MemoryRegistry:
         return Delta(
             revision=self._revision,
             full=full,
-            extensions=tuple(row for row in rows if isinstance(row, ExtensionRecord)),
-            policies=tuple(row for row in rows if isinstance(row, PolicyRecord)),
-            removed=()
+            extensions=[row for row in rows if isinstance(row, ExtensionRecord)],
+            policies=[row for row in rows if isinstance(row, PolicyRecord)],
+            removed=[]
             if full
-            else tuple(
+            else [
                 Tombstone(kind, object_id, revision)
                 for (kind, object_id), revision in sorted(self._tombstones.items())
                 if revision > since
-            ),
+            ],
         )
 
     async def acquire_epoch(self, holder: str) -> int:

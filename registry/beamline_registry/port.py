@@ -13,7 +13,7 @@ than the stored one of the same uid changes nothing.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
@@ -152,13 +152,16 @@ class Delta:
 
     With ``full`` the records are all there are and replace what the reader holds: it asked from 0, was too
     far behind for the tombstones that are kept, or was ahead of a database that somebody replaced.
+
+    Lists, because one that has grown is old to the garbage collector; a tuple made of thousands of records
+    would be young, and every collection of young objects would walk all of it.
     """
 
     revision: int
     full: bool
-    extensions: tuple[ExtensionRecord, ...] = ()
-    policies: tuple[PolicyRecord, ...] = ()
-    removed: tuple[Tombstone, ...] = ()
+    extensions: list[ExtensionRecord] = field(default_factory=list)
+    policies: list[PolicyRecord] = field(default_factory=list)
+    removed: list[Tombstone] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ class PostgresReader:
         return Delta(
             revision=revision,
             full=full,
-            extensions=tuple(extensions),
-            policies=tuple(policies),
-            removed=tuple(Tombstone(row["kind"], row["id"], row["revision"]) for row in removed),
+            extensions=extensions,
+            policies=policies,
+            removed=[Tombstone(row["kind"], row["id"], row["revision"]) for row in removed],
         )

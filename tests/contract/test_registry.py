@@ -34,8 +34,8 @@ class TestReading:
         delta = await world.registry.read(0)
         assert delta.full
         assert delta.revision == 1
-        assert delta.extensions == (replace(record, revision=1),)
-        assert delta.policies == (replace(policy(), revision=1),)
+        assert delta.extensions == [replace(record, revision=1)]
+        assert delta.policies == [replace(policy(), revision=1)]
 
     async def test_a_reader_that_is_up_to_date_gets_nothing(self, world: World) -> None:
         await world.put(extension())
@@ -54,15 +54,15 @@ class TestReading:
         await world.put(extension(), policy())
         await world.write(remove(extension()), remove(policy()))
         delta = await world.registry.read(1)
-        assert delta.removed == (Tombstone("Extension", "mock", 2), Tombstone("RoutingPolicy", "default", 2))
-        assert (await world.registry.read(0)).removed == ()
+        assert delta.removed == [Tombstone("Extension", "mock", 2), Tombstone("RoutingPolicy", "default", 2)]
+        assert (await world.registry.read(0)).removed == []
 
     async def test_a_row_that_came_back_leaves_no_tombstone(self, world: World) -> None:
         await world.put(extension())
         await world.write(remove(extension()))
         await world.put(extension(uid="another"))
         delta = await world.registry.read(1)
-        assert delta.removed == ()
+        assert delta.removed == []
         assert [row.uid for row in delta.extensions] == ["another"]
 
     async def test_a_reader_ahead_of_the_registry_gets_everything(self, world: World) -> None:
@@ -76,7 +76,7 @@ class TestReading:
         assert await world.registry.compact(1, epoch=world.epoch) == 1
         behind, near = await world.registry.read(1), await world.registry.read(2)
         assert (behind.full, [row.id for row in behind.extensions]) == (True, ["c"])
-        assert (near.full, near.removed) == (False, (Tombstone("Extension", "b", 3),))
+        assert (near.full, near.removed) == (False, [Tombstone("Extension", "b", 3)])
 
     async def test_compacting_again_with_a_larger_reserve_brings_nothing_back(self, world: World) -> None:
         await world.put(extension())
@@ -185,7 +185,7 @@ class TestWriting:
 
     async def test_written_and_removed_in_one_batch_is_gone(self, world: World) -> None:
         await world.write(Upsert(extension(), "anna"), remove(extension()))
-        assert (await world.registry.read(0)).extensions == ()
+        assert (await world.registry.read(0)).extensions == []
         assert await world.actions() == ["created", "deleted"]
 
     async def test_removing_what_is_not_there_changes_nothing(self, world: World) -> None:
@@ -204,7 +204,7 @@ class TestWriting:
         await world.put(extension(generation=4))
         (result,) = await world.write(remove(extension(), uid="", generation=0))
         assert result.outcome is Outcome.WRITTEN
-        assert (await world.registry.read(0)).extensions == ()
+        assert (await world.registry.read(0)).extensions == []
 
     async def test_an_unknown_creation_time_becomes_the_time_of_the_write_and_stays(
         self, world: World

@@ -8,7 +8,7 @@ The cost is linear.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, TypeVar
@@ -69,31 +69,49 @@ class Snapshot:
 
     __slots__ = ("_all", "_by_subject", "_by_type", "_enabled", "_policies", "matcher", "revision", "upkeep")
 
-    def __init__(
-        self,
+    def __init__(self, revision: int, matcher: Matcher, upkeep: Upkeep) -> None:
+        self.revision = revision
+        self.matcher = matcher
+        self.upkeep = upkeep
+        self._all: dict[str, CompiledExtension] = {}
+        self._policies: dict[str, CompiledPolicy] = {}
+        self._enabled: dict[str, CompiledExtension] = {}
+        self._by_subject: dict[str, CompiledExtension] = {}
+        self._by_type: dict[ExtensionType, list[CompiledExtension]] = {}
+
+    @classmethod
+    def building(
+        cls,
         revision: int,
         extensions: Mapping[str, CompiledExtension],
         policies: Mapping[str, CompiledPolicy],
         *,
         matcher: Matcher,
         upkeep: Upkeep,
-    ) -> None:
-        self.revision = revision
-        self._all = dict(extensions)
-        self._policies = dict(policies)
-        self._enabled = {key: extension for key, extension in self._all.items() if extension.enabled}
-        self._by_subject = {extension.subject: extension for extension in self._enabled.values()}
-        by_type: dict[str, list[CompiledExtension]] = {}
-        for extension in self._enabled.values():
-            by_type.setdefault(extension.type, []).append(extension)
-        self._by_type = {kind: tuple(found) for kind, found in by_type.items()}
-        self.matcher = matcher
-        self.upkeep = upkeep
+    ) -> Sliced[Snapshot]:
+        """Makes a snapshot in pieces."""
+        made = cls(revision, matcher, upkeep)
+        yield from made._file(extensions, policies)
+        return made
+
+    def _file(
+        self, extensions: Mapping[str, CompiledExtension], policies: Mapping[str, CompiledPolicy]
+    ) -> Sliced[None]:
+        self._all.update(extensions)
+        self._policies.update(policies)
+        yield
+        for batch in batches(extensions.items()):
+            for key, extension in batch:
+                if extension.enabled:
+                    self._enabled[key] = extension
+                    self._by_subject[extension.subject] = extension
+                    self._by_type.setdefault(extension.type, []).append(extension)
+            yield
 
     @classmethod
     def empty(cls) -> Snapshot:
         """What a router serves before it has read anything: no route, so NOT_FOUND for every request."""
-        return cls(0, {}, {}, matcher=Matcher(), upkeep=Upkeep({}, {}, frozenset()))
+        return cls(0, Matcher(), Upkeep({}, {}, frozenset()))
 
     def lookup(self, extension_id: str) -> CompiledExtension | None:
         """The enabled extension of that id."""
@@ -103,8 +121,8 @@ class Snapshot:
         """The enabled extension that listens on that subject."""
         return self._by_subject.get(subject)
 
-    def lookup_by_type(self, extension_type: ExtensionType) -> tuple[CompiledExtension, ...]:
-        """All enabled extensions of one type."""
+    def lookup_by_type(self, extension_type: ExtensionType) -> Sequence[CompiledExtension]:
+        """All enabled extensions of one type; read-only."""
         return self._by_type.get(extension_type, ())
 
     def policy(self, policy_id: str) -> CompiledPolicy | None:
@@ -202,9 +220,7 @@ def compile_in_slices(
     compiled = yield from _compile_policies(policies, table, old_policies, refused)
     matcher = yield from Matcher.building(compiled.values())
     upkeep = yield from Upkeep.gathering(table, compiled.values())
-    yield
-    snapshot = Snapshot(revision, table, compiled, matcher=matcher, upkeep=upkeep)
-    yield
+    snapshot = yield from Snapshot.building(revision, table, compiled, matcher=matcher, upkeep=upkeep)
     found: list[Notice] = []
     for batch in batches(matcher.rules):
         for rule in batch:
@@ -259,11 +275,10 @@ def _compile_policies(
     refused: list[Refused],
 ) -> Sliced[dict[str, CompiledPolicy]]:
     compiled: dict[str, CompiledPolicy] = {}
-    for batch in batches(records):
-        for record in batch:
-            policy = _compile_policy(record, table, old, refused)
-            if policy is not None:
-                compiled[policy.id] = policy
+    for record in records:
+        policy = _compile_policy(record, table, old, refused)
+        if policy is not None:
+            compiled[policy.id] = policy
         yield
     return compiled
 

@@ -6,7 +6,7 @@ A table of thousands is counted at every reload, so what a policy says is read o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from beamline_contract.projection import ExtensionRecord
@@ -24,7 +24,7 @@ class Census:
     ids: set[str]
 
 
-def counting(extensions: Sequence[ExtensionRecord], named: Sequence[set[str]]) -> Sliced[Census]:
+def counting(extensions: Iterable[ExtensionRecord], named: Iterable[set[str]]) -> Sliced[Census]:
     """Counted in pieces. ``named`` are the ids that each policy names, from :func:`ids_in`."""
     sizes: Counter[tuple[str, str]] = Counter()
     ids: set[str] = set()

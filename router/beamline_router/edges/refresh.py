@@ -286,12 +286,13 @@ class Refresher:
             yield
 
     async def _swap(self, revision: int, started: float) -> None:
-        extensions, policies = tuple(self._extensions.values()), tuple(self._policies.values())
+        # Views, not copies: a copy is young to the garbage collector, which walks all of what is young.
+        extensions, policies = self._extensions.values(), self._policies.values()
         with compiling():
             compiled = await in_turns(
                 compile_in_slices(extensions, policies, revision=revision, previous=self.snapshot)
             )
-            census = await in_turns(counting(extensions, tuple(self._named.values())))
+            census = await in_turns(counting(extensions, self._named.values()))
             await asyncio.sleep(0)
         await asyncio.sleep(0)
         retired = await in_turns(_retired(self.snapshot))
@@ -333,7 +334,8 @@ class Refresher:
             return
         self._unsaved = False
         self._saved_at = self._clock()
-        extensions, policies = tuple(self._extensions.values()), tuple(self._policies.values())
+        # Views, not copies: a copy is young to the garbage collector, which walks all of what is young.
+        extensions, policies = self._extensions.values(), self._policies.values()
         try:
             await asyncio.to_thread(snapshot_file.save, self._file, snapshot.revision, extensions, policies)
         except OSError as error:
@@ -350,11 +352,12 @@ def _retired(snapshot: Snapshot | None) -> Sliced[list[object]]:
         snapshot.matcher.rules,
         snapshot.compiled_policies.values(),
         snapshot.compiled_extensions.values(),
-        snapshot.policy_records,
-        snapshot.extension_records,
+        (policy.record for policy in snapshot.compiled_policies.values()),
+        (extension.record for extension in snapshot.compiled_extensions.values()),
     ):
-        parts += held
-        yield
+        for batch in batches(held):
+            parts += batch
+            yield
     return parts
 
 
