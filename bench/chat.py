@@ -3,8 +3,9 @@
 LiteLLM, the newest on PyPI, lives in a virtual environment of its own under the user's cache and is set up as
 its documentation advises for load tests (production mode, errors logged only, no database). It calls a local
 upstream; that upstream called directly is the floor. Both products get all cores and the same client and
-body, and check a key. CPU is that of the whole product: for Beamline router, NATS and the four steps; for
-LiteLLM all its processes. Sides take turns within each round.
+body, and check a key. One router stands beside one worker of LiteLLM, two routers beside two. CPU is that of
+the whole product: for Beamline its routers, NATS and the four steps; for LiteLLM all its processes. Sides
+take turns within each round.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from typing import Any
 import orjson
 
 from bench.parts import Parts, Row, cpu_seconds, parts, per_1000, resident_mb, spread, tree
-from bench.world import GUARD, POST, PRE, PROVIDER, router, world
+from bench.world import GUARD, POST, PRE, PROVIDER, RouterProcess, World, router, world
 
 STEPS = (PRE, GUARD, PROVIDER, POST)
 MODEL = "bench"
 WORKERS = (1, 2)
+"""Processes of either product: routers, LiteLLM's workers."""
 IN_FLIGHT = 64
 PACED_RATE = 25
 WARM_UP_S = 1.0
@@ -55,7 +57,7 @@ class Side:
     """A server under load. ``pids`` are the roots of all the processes that make up the product."""
 
     name: str
-    port: int
+    ports: tuple[int, ...]
     headers: tuple[str, ...]
     pids: tuple[int, ...]
 
@@ -74,14 +76,13 @@ def run(*, rounds: int, seconds: float) -> tuple[list[Row], dict[str, Any]]:
     python = litellm_python()
     measured: list[dict[str, Any]] = []
     with parts(pin=False) as made, world(made, STEPS) as around:
-        served = router(made, around)
-        upstream = _upstream(made)
-        mine = Side("beamline", served.port, (), (served.pid, *around.pids))
-        direct = Side("upstream directly", upstream.port, (), upstream.pids)
+        routers = [router(made, around, name=f"router-{number}") for number in range(max(WORKERS))]
+        direct = _upstream(made)
+        mine = [_beamline(routers[:processes], around) for processes in WORKERS]
         for number in range(rounds):
-            measured += [_measure(made, side, seconds, number) for side in (direct, mine)]
+            measured += [_measure(made, side, seconds, number) for side in (direct, *mine)]
             for workers in WORKERS:
-                with _litellm(made, python, upstream.port, workers) as theirs:
+                with _litellm(made, python, direct.ports[0], workers) as theirs:
                     measured.append(_measure(made, theirs, max(seconds, 5.0), number))
     version = subprocess.run(
         [python, "-c", "import importlib.metadata as m; print(m.version('litellm'))"],
@@ -108,7 +109,17 @@ def litellm_python() -> Path:
 def _upstream(made: Parts) -> Side:
     child = made.module("bench.model_api", stdout=subprocess.PIPE)
     assert child.stdout is not None
-    return Side("upstream", int(child.stdout.readline()), (), (child.pid,))
+    return Side("upstream directly", (int(child.stdout.readline()),), (), (child.pid,))
+
+
+def _beamline(routers: list[RouterProcess], around: World) -> Side:
+    pids = tuple(one.pid for one in routers)
+    return Side(_named("beamline", len(routers)), tuple(one.port for one in routers), (), pids + around.pids)
+
+
+def _named(product: str, processes: int) -> str:
+    word = "router" if product == "beamline" else "worker"
+    return f"{product}, {processes} {word}{'s' * (processes > 1)}"
 
 
 @contextmanager
@@ -155,8 +166,8 @@ def _litellm(made: Parts, python: Path, upstream: int, workers: int) -> Iterator
             [str(word) for word in command], env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL
         )
     side = Side(
-        f"litellm, {workers} worker{'s' * (workers > 1)}",
-        port,
+        _named("litellm", workers),
+        (port,),
         (f"authorization: Bearer {key}",),
         (child.pid,),
     )
@@ -187,7 +198,7 @@ def _free_port() -> int:
 
 def _wait_for_answer(side: Side) -> None:
     headers = dict(header.split(": ", 1) for header in side.headers) | {"content-type": "application/json"}
-    request = urllib.request.Request(f"http://127.0.0.1:{side.port}{PATH}", orjson.dumps(CHAT), headers)
+    request = urllib.request.Request(f"http://127.0.0.1:{side.ports[0]}{PATH}", orjson.dumps(CHAT), headers)
     give_up = time.monotonic() + START_LIMIT_S
     while time.monotonic() < give_up:
         try:
@@ -227,7 +238,8 @@ def _measure(made: Parts, side: Side, seconds: float, number: int) -> dict[str, 
 def _load(made: Parts, side: Side, rate: int, seconds: float) -> dict[str, Any]:
     child = made.module(
         "bench.http_load",
-        *(side.port, PATH, IN_FLIGHT, rate, WARM_UP_S, seconds, orjson.dumps(CHAT).decode(), *side.headers),
+        ",".join(map(str, side.ports)),
+        *(PATH, IN_FLIGHT, rate, WARM_UP_S, seconds, orjson.dumps(CHAT).decode(), *side.headers),
         stdout=subprocess.PIPE,
     )
     return made.figures(child)
@@ -256,15 +268,15 @@ def _rows(measured: list[dict[str, Any]], version: str) -> list[Row]:
                 " | ".join(spread(of(side, f"{which}_ms_at_25"), ".1f") for which in ("p50", "p99")), None),
             Row(f"{label}: resident MB, all processes", "", spread(of(side, "memory_mb")), None),
         ]  # fmt: skip
-    for workers in WORKERS:
-        side = f"litellm, {workers} worker{'s' * (workers > 1)}"
-        label = side.replace("litellm", "LiteLLM")
+    for processes in WORKERS:
+        ours, theirs = _named("beamline", processes), _named("litellm", processes)
+        label = theirs.replace("litellm", "LiteLLM")
         for what, goal, values in (
-            (f"req/s: beamline / {label}", GOAL_RATE, _ratios(of("beamline", "rate"), of(side, "rate"))),
-            (f"CPU per request: {label} / beamline", GOAL_CPU,
-             _ratios(of(side, "cpu_per_1000"), of("beamline", "cpu_per_1000"))),
-            (f"p99 at {PACED_RATE} req/s: {label} / beamline", GOAL_P99,
-             _ratios(of(side, "p99_ms_at_25"), of("beamline", "p99_ms_at_25"))),
+            (f"req/s: {ours} / {label}", GOAL_RATE, _ratios(of(ours, "rate"), of(theirs, "rate"))),
+            (f"CPU per request: {label} / {ours}", GOAL_CPU,
+             _ratios(of(theirs, "cpu_per_1000"), of(ours, "cpu_per_1000"))),
+            (f"p99 at {PACED_RATE} req/s: {label} / {ours}", GOAL_P99,
+             _ratios(of(theirs, "p99_ms_at_25"), of(ours, "p99_ms_at_25"))),
         ):  # fmt: skip
             rows.append(Row(what, f">= {goal:g}", spread(values, ".1f"), median(values) >= goal))
     errors = sum(one["errors"] for one in measured)

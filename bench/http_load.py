@@ -1,6 +1,7 @@
 """HTTP/1.1 load on loopback, a process of its own: POSTs one body over and over on keep-alive connections.
 
-``python -m bench.http_load PORT PATH CONNECTIONS RATE WARM_UP_S SECONDS BODY [HEADER..]`` prints JSON.
+``python -m bench.http_load PORTS PATH CONNECTIONS RATE WARM_UP_S SECONDS BODY [HEADER..]`` prints JSON. PORTS
+are separated by commas and share the connections.
 
 RATE 0 is a closed loop on all connections. Above 0 it is an open loop: send times are fixed in advance at
 even spacing, a request waits for a free connection if it must, and its latency counts from the time at which
@@ -111,11 +112,13 @@ class Load:
         else:
             connection.send(now)
 
-    async def run(self, port: int, connections: int, warm_up: float, seconds: float) -> dict[str, object]:
+    async def run(
+        self, ports: list[int], connections: int, warm_up: float, seconds: float
+    ) -> dict[str, object]:
         loop = asyncio.get_running_loop()
         made = [
-            (await loop.create_connection(lambda: Connection(self), "127.0.0.1", port))[1]
-            for _ in range(connections)
+            (await loop.create_connection(lambda: Connection(self), "127.0.0.1", ports[one % len(ports)]))[1]
+            for one in range(connections)
         ]
         began = time.perf_counter()
         if self._rate:
@@ -178,7 +181,8 @@ def _request(path: str, body: bytes, headers: list[str]) -> bytes:
 if __name__ == "__main__":
     import uvloop
 
-    port, path, connections, rate, warm_up, seconds, body, *headers = sys.argv[1:]
+    ports, path, connections, rate, warm_up, seconds, body, *headers = sys.argv[1:]
     load = Load(_request(path, body.encode(), headers), float(rate))
-    figures = uvloop.run(load.run(int(port), int(connections), float(warm_up), float(seconds)))
+    everywhere = [int(port) for port in ports.split(",")]
+    figures = uvloop.run(load.run(everywhere, int(connections), float(warm_up), float(seconds)))
     sys.stdout.write(orjson.dumps(figures).decode() + "\n")
