@@ -28,7 +28,7 @@ from bench.world import router, world
 
 DOORS = ("nats", "http")
 TIMES = (1, 2, 3)
-SEARCH = {"nats": (3_000, 5_000, 7_000, 9_000, 12_000), "http": (800, 1_400, 2_000, 2_800, 3_600)}
+SEARCH = {"nats": (3_000, 5_000, 7_000, 9_000, 12_000), "http": (1_400, 2_000, 2_800, 3_600, 4_400, 5_200)}
 WARM_UP_S = 2.0
 GOAL_SHARE = 0.9
 GOAL_REFUSAL_MS = 5.0

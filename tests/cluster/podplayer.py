@@ -15,7 +15,9 @@ from beamline_sdk.deployment.kube_api import MERGE, KubeApi, KubeError
 
 NOW = "2026-01-01T00:00:00Z"
 Trouble = Literal["crash", "image", "config", "unready"]
-"""It exits again and again; its image can't be pulled; its Secret is missing; it runs and is never ready."""
+"""It exits again and again; its image can't be pulled; its Secret is missing; it runs, on loopback, and is
+never ready.
+"""
 
 
 class PodPlayer:
@@ -87,7 +89,12 @@ class PodPlayer:
             {"type": name, "status": ready, "lastTransitionTime": NOW}
             for name in ("Ready", "ContainersReady")
         ]
-        status = {"phase": "Running", "conditions": conditions, "containerStatuses": [reported]}
+        status = {
+            "phase": "Running",
+            "podIP": "127.0.0.1",
+            "conditions": conditions,
+            "containerStatuses": [reported],
+        }
         path = f"{self._path}/{pod['metadata']['name']}/status"
         with suppress(KubeError):  # it is gone meanwhile
             await self._api.request("PATCH", path, body={"status": status}, content_type=MERGE)
@@ -100,7 +107,7 @@ class PodPlayer:
                 message = 'secret "keys" not found'
                 return {"state": {"waiting": {"reason": "CreateContainerConfigError", "message": message}}}
             case "unready":
-                return {}
+                return {"started": True}
             case _:
                 ended = {"exitCode": 1, "message": self._last_words, "startedAt": NOW, "finishedAt": NOW}
                 return {

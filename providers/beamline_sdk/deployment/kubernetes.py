@@ -54,6 +54,7 @@ from .ownership import (
 )
 from .pods import settled, status_of
 from .port import DeploymentError, DeploymentRequest, DeploymentStatus, Found, Phase
+from .readiness import said_by
 
 LABEL_SELECTOR: Final = f"app.kubernetes.io/managed-by={MANAGED_BY},app.kubernetes.io/part-of=beamline"
 """Picks every object that Beamline made."""
@@ -144,7 +145,8 @@ class KubernetesDeployments:
             pods: list[Mapping[str, Any]] = []
             if not settled(deployment) and deployment.get("spec", {}).get("replicas", 1):
                 pods = await self._pods(key, deployment)
-            status = status_of(deployment, pods, HASH_ANNOTATION)
+            said = await said_by(pods, deployment)
+            status = status_of(deployment, pods, HASH_ANNOTATION, said)
             status = replace(status, retained=is_retained(deployment))
             if desired is not None and desired.hash == status.hash and not await self._is_intact(desired):
                 return replace(status, hash="")

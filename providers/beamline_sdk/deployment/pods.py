@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from .credentials import missing_input
 from .port import DeploymentStatus, Phase
+from .readiness import worded
 
 _IMAGE: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
@@ -41,9 +42,11 @@ def settled(deployment: Mapping[str, Any]) -> bool:
     )
 
 
-def phase_of(deployment: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> tuple[Phase, str]:
+def phase_of(
+    deployment: Mapping[str, Any], pods: Iterable[Mapping[str, Any]], said: str = ""
+) -> tuple[Phase, str]:
     """The phase, and a sentence where there is something to say. ``pods`` is looked at only while not
-    settled.
+    settled; ``said`` is why one of them is not ready, in its own words.
     """
     wanted = deployment.get("spec", {}).get("replicas", 1)
     if settled(deployment):
@@ -61,11 +64,19 @@ def phase_of(deployment: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -
     phase, fatal, waiting = trouble(pods)
     if fatal:
         return phase, fatal
+    phase, said = worded(said)
+    unready = f"A pod is not ready: {said.rstrip('.')}." if said else ""
+    if phase is Phase.CREDENTIALS_MISSING:
+        return phase, unready
     if conditions.get("Progressing", {}).get("reason") == "ProgressDeadlineExceeded":
         seconds = deployment.get("spec", {}).get("progressDeadlineSeconds", 600)
-        why = waiting or (
-            "The new pods do not become ready; see their readiness probe and their logs, or "
-            "`kubectl describe` of the Deployment."
+        why = (
+            waiting
+            or unready
+            or (
+                "The new pods do not become ready; see their readiness probe and their logs, or "
+                "`kubectl describe` of the Deployment."
+            )
         )
         return (
             Phase.FAILED,
@@ -75,10 +86,13 @@ def phase_of(deployment: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -
 
 
 def status_of(
-    deployment: Mapping[str, Any], pods: Iterable[Mapping[str, Any]], hash_annotation: str
+    deployment: Mapping[str, Any],
+    pods: Iterable[Mapping[str, Any]],
+    hash_annotation: str,
+    said: str = "",
 ) -> DeploymentStatus:
-    """The port's status of a Deployment that exists."""
-    phase, message = phase_of(deployment, pods)
+    """The port's status of a Deployment that exists; ``said`` as in :func:`phase_of`."""
+    phase, message = phase_of(deployment, pods, said)
     status = deployment.get("status", {})
     labels = deployment.get("spec", {}).get("selector", {}).get("matchLabels", {})
     return DeploymentStatus(

@@ -16,15 +16,15 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from .environment import NotRunnable, Runnable, resolve
 from .logfile import LogFile
 from .port import DeploymentError, DeploymentRequest, DeploymentStatus, Found, Phase
+from .readiness import worded
 from .supervisor import ProcessHealth, ProcessSpec, State, Supervised, Timing
 from .watchdog import Watchdog
 
-_CREDENTIALS: Final = "CredentialsMissing"
 Key: TypeAlias = tuple[str, str]
 
 
@@ -267,6 +267,7 @@ def _phase(some: _Set) -> tuple[Phase, str]:
         if health.state is State.FAILED:
             return Phase.FAILED, health.message
     for health in troubled:
-        if health.message.startswith(_CREDENTIALS):
-            return Phase.CREDENTIALS_MISSING, health.message.removeprefix(_CREDENTIALS).lstrip(": ")
+        phase, message = worded(health.message)
+        if phase is Phase.CREDENTIALS_MISSING:
+            return phase, message
     return Phase.PROGRESSING, next((health.message for health in troubled if health.message), "")

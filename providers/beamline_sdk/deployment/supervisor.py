@@ -29,10 +29,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-import orjson
 import structlog
 
 from .logfile import LogFile
+from .readiness import probe
 from .watchdog import Watchdog
 
 log = structlog.get_logger()
@@ -235,7 +235,7 @@ class Supervised:
             return
         pause, deaf, heard, began = timing.probe_starting_s, 0, False, now()
         while True:
-            answer = await probe(port, path, timing.probe_timeout_s)
+            answer = await probe("127.0.0.1", port, path, timing.probe_timeout_s)
             if answer is None:
                 self._is_ready(process.pid, port)
                 pause, deaf, heard = timing.probe_ready_s, 0, True
@@ -306,35 +306,6 @@ class Supervised:
             self.health = health
             if self._on_change is not None:
                 self._on_change(health)
-
-
-async def probe(port: int, path: str, timeout_s: float) -> str | OSError | None:
-    """Asks a health page on loopback. None: ready; words: why not; an :class:`OSError`: no answer."""
-    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode()
-    writer: asyncio.StreamWriter | None = None
-    try:
-        async with asyncio.timeout(timeout_s):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(request)
-            answer = await reader.read(_LINE_BYTES)
-    except OSError as error:  # a timeout is one too
-        return error
-    finally:
-        if writer is not None:
-            writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
-    head, _, body = answer.partition(b"\r\n\r\n")
-    words = head.split(b" ", 2)
-    if len(words) < 2 or not words[1].isdigit():
-        return OSError("not HTTP")
-    if 200 <= int(words[1]) < 300:
-        return None
-    with suppress(orjson.JSONDecodeError):
-        document = orjson.loads(body)
-        if isinstance(document, dict) and isinstance(document.get("reason"), str):
-            return str(document["reason"])
-    return f"{path} answers {int(words[1])}"
 
 
 def free_port() -> int:

@@ -284,7 +284,7 @@ CASES: dict[str, tuple[dict[str, Any], Check]] = {
                 [port["port"] for port in rule["ports"]]
                 for rule in r.one("NetworkPolicy", "demo-beamline-operator")["spec"]["egress"]
             ]
-            == [[53, 53], [8443], [6432], [4443]]
+            == [[53, 53], [8443], [6432], [4443], [9090]]
         ),
     ),
     "callers of routers by choice": (
