@@ -63,8 +63,9 @@ RIGHTS: Final = (
     Right(
         "events.k8s.io",
         ("events",),
-        ("get", "create", "patch"),
-        "Events of transitions; a repeat counts up the one that is there",
+        ("get", "list", "create", "patch"),
+        "Events of transitions; a repeat counts up the one that is there. `list`: which Secret or ConfigMap "
+        "a volume waits for",
     ),
 )
 """In each namespace that it serves."""

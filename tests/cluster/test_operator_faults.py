@@ -23,8 +23,7 @@ from beamline_sdk.deployment.kube_api import KubeApi
 from beamline_sdk.deployment.kubernetes import KubernetesDeployments
 
 OVER_S = 5.0
-SLACK = 2.0
-"""The machine that runs the tests may be busy."""
+"""From the moment at which the API server answers again. Measured: at most 2."""
 
 
 class MortalApi(KubeApi):
@@ -166,7 +165,9 @@ async def test_an_api_server_that_goes_away_and_comes_back(
         await bench.delete("Service", "before")
         await bench.wait("Extension", "after", "Synced", "True")
         await bench.until(lambda: bench.get("Service", "before"), "the Service again")
-        assert time.monotonic() - back < OVER_S * SLACK
+        took = time.monotonic() - back
+        print(f"done {took:.1f} s after the end")
+        assert took < OVER_S
         assert await bench.audit() == [("before", "created"), ("after", "created")]
 
 

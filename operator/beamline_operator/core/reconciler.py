@@ -211,9 +211,9 @@ class Reconciler:
         return plan.requeue
 
     async def _begun(self, key: ObjectKey, view: View) -> View:
-        """First sight is told at once, but not to a crowd, whose objects say ``Pending`` of themselves, and not
-        where the row was written in an earlier pass: what is told then is the outcome. A forced pass takes
-        nothing as known.
+        """First sight is told at once, but not to a crowd, whose objects say ``Pending`` of themselves, and
+        not where the row was written in an earlier pass: what is told then is the outcome. A forced pass
+        takes nothing as known.
         """
         if view.unseen and not view.object.metadata.deleting and not _is_served(view) and not self.crowded():
             await self._store.write_status(key, first_sight(view))
