@@ -208,7 +208,8 @@ class Operator:
             if controller.fenced is not None and self.lease.valid:
                 raise Refusal(
                     f"another operator writes this registry under another Lease ({controller.fenced}): "
-                    "stop one, or give both the same BEAMLINE_LEASE_NAMESPACE and BEAMLINE_LEASE_NAME"
+                    "find it with `kubectl get lease -A` and stop one, or give both the same "
+                    "BEAMLINE_LEASE_NAMESPACE and BEAMLINE_LEASE_NAME"
                 )
 
     async def _new_epoch(self, over: asyncio.Event) -> int:
