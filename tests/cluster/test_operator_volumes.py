@@ -32,9 +32,13 @@ async def test_it_is_named_with_its_field_until_it_is_there(bench: Bench) -> Non
     async with PodPlayer(bench.api, bench.namespace):
         await bench.start()
         await bench.extension("guard", workload={**WORKLOAD, "volumes": [SECRET, CONFIG]})
-        told = await bench.wait("Extension", "guard", "WorkloadReady", "False", "CredentialsMissing")
-        assert SAYS_SECRET in told["message"]
-        assert SAYS_CONFIG in told["message"]
+
+        async def both() -> bool:
+            told = (await bench.condition("Extension", "guard", "WorkloadReady")).get("message", "")
+            return SAYS_SECRET in told and SAYS_CONFIG in told
+
+        await bench.until(both, "a message that names both")
+        await bench.wait("Extension", "guard", "WorkloadReady", "False", "CredentialsMissing")
         await bench.wait("Extension", "guard", "Ready", "False", "CredentialsMissing")
         await bench.wait("Extension", "guard", "Stalled", "True", "CredentialsMissing")
         await make(bench, "Secret", "openai")
