@@ -9,8 +9,8 @@ kopf's watches, the controller. Losing the Lease, or the registry to a newer epo
 in the opposite order; the process then competes again. SIGTERM does the same once and releases the Lease, so
 that a standby takes over at once.
 
-``/readyz`` says what is missing: NATS, PostgreSQL, or, for the leader, the API server. A standby that has them
-is ready: it does what it is there for. Being unready restarts nothing, and no traffic depends on it.
+``/readyz`` says what is missing: NATS, PostgreSQL, or, for the leader, the API server. A standby that has
+them is ready: it does what it is there for. Being unready restarts nothing, and no traffic depends on it.
 """
 
 from __future__ import annotations

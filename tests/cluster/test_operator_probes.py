@@ -12,7 +12,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from harness.processes import free_port
 from operatorbench import Bench
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -22,6 +21,7 @@ from beamline_operator.edges.loop_watch import LIMIT_S
 from beamline_registry.migrate import migrate
 from beamline_registry.postgres import PostgresRegistry
 from beamline_sdk.deployment.kube_api import KubeApi
+from harness.processes import free_port
 
 
 @pytest.fixture
