@@ -9,8 +9,8 @@ kopf's watches, the controller. Losing the Lease, or the registry to a newer epo
 in the opposite order; the process then competes again. SIGTERM does the same once and releases the Lease, so
 that a standby takes over at once.
 
-``/readyz`` says what is missing: NATS, or, for the leader, PostgreSQL or the API server. A standby is ready:
-it does what it is there for. Being unready restarts nothing, and no traffic depends on it.
+``/readyz`` says what is missing: NATS, PostgreSQL, or, for the leader, the API server. A standby that has
+them is ready: it does what it is there for. Being unready restarts nothing, and no traffic depends on it.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ from .edges.metrics import OperatorMetrics, Readings
 from .edges.nats_hints import NatsHints
 from .edges.owned import relist_owned
 from .edges.preflight import Refusal, check_cluster, check_lease, check_schema
+from .edges.registry_probe import RegistryProbe
 
 EXIT_OK: Final = 0
 EXIT_UNAVAILABLE: Final = 69
@@ -111,6 +112,7 @@ class Operator:
         self.hints = NatsHints(
             LinkSettings(settings.nats_url, "beamline-operator", settings.nats_credentials_file)
         )
+        self.probe = RegistryProbe(registry.ping)
         self.fold = HealthFold(registry, lambda: self.epoch)
         self.metrics = OperatorMetrics(self._readings())
 
@@ -118,11 +120,11 @@ class Operator:
         """What this process misses to do its part; None where nothing."""
         if not self.hints.connected:
             return "NATS is not connected"
-        if not self.lease.valid:
-            return None
-        if self.controller is None:
+        fault = self.probe.fault
+        if self.lease.valid and self.controller is None:
             return "leading, but not started yet: PostgreSQL or the API server does not answer"
-        fault = self.controller.registry_fault
+        if self.lease.valid and self.controller is not None:
+            fault = self.controller.registry_fault or fault
         return f"PostgreSQL: {fault}" if fault is not None else None
 
     def unwell(self) -> str | None:
@@ -208,7 +210,8 @@ class Operator:
             if controller.fenced is not None and self.lease.valid:
                 raise Refusal(
                     f"another operator writes this registry under another Lease ({controller.fenced}): "
-                    "stop one, or give both the same BEAMLINE_LEASE_NAMESPACE and BEAMLINE_LEASE_NAME"
+                    "find it with `kubectl get lease -A` and stop one, or give both the same "
+                    "BEAMLINE_LEASE_NAMESPACE and BEAMLINE_LEASE_NAME"
                 )
 
     async def _new_epoch(self, over: asyncio.Event) -> int:
@@ -309,6 +312,8 @@ async def run(
         stack.push_async_callback(health.stop)
         await operator.loop_watch.start()
         stack.push_async_callback(operator.loop_watch.stop)
+        probing = asyncio.create_task(operator.probe.run(), name="registry-probe")
+        stack.push_async_callback(_cancel, probing)
         await operator.hints.start()
         stack.push_async_callback(operator.hints.stop)
         _log.info("operator.started", port=health.port, scope=list(settings.scope) or "all", group=GROUP)

@@ -15,6 +15,7 @@ from .core.controller import RESYNC_S
 from .core.settings import ReconcileSettings
 from .edges.kopf_edge import SILENCE_S
 from .edges.lease import DURATION_S, RENEW_S, RETRY_S
+from .rbac import DEFAULT_LEASE
 
 PATIENCE_S: Final = 0.5
 """Routers that are well report a change within a fraction of this (docs/performance.md)."""
@@ -37,7 +38,7 @@ class OperatorSettings(BaseSettings):
     kube_context: str | None = None
     lease_namespace: str | None = None
     """Default: the operator's own namespace, else the first that it serves, else ``default``."""
-    lease_name: str = "beamline-operator"
+    lease_name: str = DEFAULT_LEASE
     lease_duration_s: Annotated[float, Field(gt=0)] = DURATION_S
     lease_renew_s: Annotated[float, Field(gt=0)] = RENEW_S
     lease_retry_s: Annotated[float, Field(gt=0)] = RETRY_S

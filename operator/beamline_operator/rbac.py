@@ -2,7 +2,7 @@
 
 The preflight asks the API server for exactly these, the chart's roles and the table in docs/deployment.md
 hold exactly these (tests compare), and the cluster suite runs an operator under an account with nothing else.
-``python -m beamline_operator.rbac`` prints the rules as they stand in a Role.
+``python -m beamline_operator.rbac`` prints the rules as they stand in a Role, with those of the Lease.
 
 No verb and no resource is ``*``. There is no ``escalate``, ``bind`` or ``impersonate``. Secrets and
 ConfigMaps are in :data:`INPUTS` alone, which a cluster grants where rotated ones are to roll workloads.
@@ -35,6 +35,7 @@ class Right:
         return {"apiGroups": [self.group], "resources": list(self.resources), "verbs": list(self.verbs)}
 
 
+DEFAULT_LEASE: Final = "beamline-operator"
 _OWNED: Final = ("get", "list", "watch", "create", "patch", "delete")
 
 RIGHTS: Final = (
@@ -63,8 +64,9 @@ RIGHTS: Final = (
     Right(
         "events.k8s.io",
         ("events",),
-        ("get", "create", "patch"),
-        "Events of transitions; a repeat counts up the one that is there",
+        ("get", "list", "create", "patch"),
+        "Events of transitions; a repeat counts up the one that is there. `list`: which Secret or ConfigMap "
+        "a volume waits for",
     ),
 )
 """In each namespace that it serves."""
@@ -93,7 +95,7 @@ def lease_rules(name: str) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Prints the rules."""
-    sys.stdout.write(yaml.safe_dump(rules(), sort_keys=False))
+    sys.stdout.write(yaml.safe_dump(rules() + lease_rules(DEFAULT_LEASE), sort_keys=False))
 
 
 if __name__ == "__main__":

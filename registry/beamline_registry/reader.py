@@ -42,6 +42,11 @@ class PostgresReader:
         """Closes all connections."""
         await self._database.close()
 
+    async def ping(self) -> None:
+        """Raises :class:`.port.RegistryError` where the database does not answer."""
+        async with self._database.transaction(readonly=True) as connection:
+            await connection.execute("SELECT 1")
+
     async def read(self, since: int) -> Delta:
         """See :meth:`.port.RegistryReader.read`. One REPEATABLE READ view, so the parts fit together."""
         async with self._database.transaction("repeatable_read", readonly=True) as connection:

@@ -8,7 +8,9 @@ real thing.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from beamline_sdk.deployment.kube_api import MERGE, KubeApi, KubeError
@@ -18,10 +20,14 @@ Trouble = Literal["crash", "image", "config", "unready"]
 """It exits again and again; its image can't be pulled; its Secret is missing; it runs, on loopback, and is
 never ready.
 """
+SOURCES = (("secret", "secretName", "secrets"), ("configMap", "name", "configmaps"))
+"""Of volumes: the field of the source, that of the name in it, and the resource."""
 
 
 class PodPlayer:
-    """``breaks`` is a part of an image or a command that gets its pods into ``trouble``; those that crash do
+    """Pods whose volumes name what does not exist wait for it, with the events of a kubelet.
+
+    ``breaks`` is a part of an image or a command that gets its pods into ``trouble``; those that crash do
     so with ``last_words``.
     """
 
@@ -69,10 +75,47 @@ class PodPlayer:
         while True:
             with suppress(KubeError):
                 async for pod in self._api.items(self._path):
-                    if pod["metadata"]["uid"] not in self._told:
-                        self._told.add(pod["metadata"]["uid"])
-                        await self._report(pod)
+                    if pod["metadata"]["uid"] in self._told:
+                        continue
+                    if missing := [one async for one in self._missing(pod)]:
+                        await self._wait_for(pod, missing)
+                        continue
+                    self._told.add(pod["metadata"]["uid"])
+                    await self._report(pod)
             await asyncio.sleep(0.05)
+
+    async def _missing(self, pod: dict[str, Any]) -> AsyncIterator[str]:
+        """What a kubelet says of each volume that can't be mounted."""
+        for volume in pod["spec"].get("volumes", ()):
+            for source, field, resource in SOURCES:
+                name = volume.get(source, {}).get(field)
+                path = self._path.removesuffix("pods") + f"{resource}/{name}"
+                if name is not None and await self._api.find(path) is None:
+                    why = f'{resource.removesuffix("s")} "{name}" not found'
+                    yield f'MountVolume.SetUp failed for volume "{volume["name"]}" : {why}'
+
+    async def _wait_for(self, pod: dict[str, Any], missing: list[str]) -> None:
+        meta = pod["metadata"]
+        regarding = {"kind": "Pod", "namespace": meta["namespace"], "name": meta["name"], "uid": meta["uid"]}
+        container = pod["spec"]["containers"][0]
+        state = {
+            "name": container["name"], "image": container["image"], "imageID": "", "ready": False,
+            "restartCount": 0, "state": {"waiting": {"reason": "ContainerCreating"}},
+        }  # fmt: skip
+        kinds = {"PodScheduled": "True", "PodReadyToStartContainers": "False", "Ready": "False"}
+        conditions = [
+            {"type": kind, "status": status, "lastTransitionTime": NOW} for kind, status in kinds.items()
+        ]
+        status = {"phase": "Pending", "conditions": conditions, "containerStatuses": [state]}
+        await self._patch_status(pod, status)
+        for number, message in enumerate(missing):
+            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            event = {
+                "metadata": {"name": f"{meta['name']}.{number}"}, "involvedObject": regarding,
+                "reason": "FailedMount", "message": message, "type": "Warning", "lastTimestamp": now,
+            }  # fmt: skip
+            with suppress(KubeError):  # told already
+                await self._api.request("POST", self._path.removesuffix("pods") + "events", body=event)
 
     async def _report(self, pod: dict[str, Any]) -> None:
         container = pod["spec"]["containers"][0]
@@ -95,6 +138,9 @@ class PodPlayer:
             "conditions": conditions,
             "containerStatuses": [reported],
         }
+        await self._patch_status(pod, status)
+
+    async def _patch_status(self, pod: dict[str, Any], status: dict[str, Any]) -> None:
         path = f"{self._path}/{pod['metadata']['name']}/status"
         with suppress(KubeError):  # it is gone meanwhile
             await self._api.request("PATCH", path, body={"status": status}, content_type=MERGE)

@@ -17,11 +17,15 @@ import pytest
 from faultyapi import FaultyApi, status
 from operatorbench import WORKLOAD, Bench
 
+from beamline_operator.edges.lease import RENEW_S, RETRY_S
+
 FAULT_S = 2.2
+BEYOND_THE_LEASE_S = RENEW_S + RETRY_S + 0.5
+"""So long that the leader's term ends."""
 WITHIN_S = 5.0
-SLACK = 2.0
-"""The machine that runs the tests may be busy."""
+"""From the end of the fault. Measured: at most 2.4."""
 A_SECOND = 0.95
+PAGE = b"<html><body><h1>504 Gateway Time-out</h1></body></html>\n"
 
 
 def is_watch(request: kmock.Request) -> bool:
@@ -60,6 +64,20 @@ def dropped(request: kmock.Request) -> Any:
     return kmock.Response(status=200, payload=stream()) if is_watch(request) else None
 
 
+def page_in_every_watch(request: kmock.Request) -> Any:
+    """What a proxy says when it has lost the server behind it, after the headers have gone out."""
+
+    async def stream() -> AsyncIterator[bytes]:
+        yield PAGE
+
+    return kmock.Response(status=200, payload=stream()) if is_watch(request) else None
+
+
+def page_for_everything(request: kmock.Request) -> Any:
+    """A proxy that wants a login says so with a 200."""
+    return kmock.Response(status=200, headers={"Content-Type": "text/html"}, payload=PAGE)
+
+
 @pytest.fixture
 async def faulty(bench: Bench) -> AsyncIterator[FaultyApi]:
     async with FaultyApi(Path(bench.settings["kubeconfig"])) as server:
@@ -81,26 +99,36 @@ async def synced(bench: Bench, name: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    "fault",
+    "outage",
     [
         pytest.param(
-            answers(429, "TooManyRequests", **{"Retry-After": "30"}), id="429 with a long Retry-After"
+            (answers(429, "TooManyRequests", **{"Retry-After": "30"}), FAULT_S),
+            id="429 with a long Retry-After",
         ),
-        pytest.param(answers(500, "InternalError"), id="500"),
-        pytest.param(answers(503, "ServiceUnavailable"), id="503"),
-        pytest.param(conflicts, id="409 on every write"),
-        pytest.param(told(410, "Expired"), id="410 on every watch"),
-        pytest.param(told(500, "InternalError"), id="500 inside every watch"),
-        pytest.param(expired_at_once, id="410 to every list and watch"),
-        pytest.param(answers(409, "Conflict"), id="409 to everything"),
-        pytest.param(dropped, id="every watch is dropped in the middle of a line"),
+        pytest.param((answers(500, "InternalError"), FAULT_S), id="500"),
+        pytest.param((answers(503, "ServiceUnavailable"), FAULT_S), id="503"),
+        pytest.param((answers(503, "ServiceUnavailable"), BEYOND_THE_LEASE_S), id="503 beyond the Lease"),
+        pytest.param((conflicts, FAULT_S), id="409 on every write"),
+        pytest.param((told(410, "Expired"), FAULT_S), id="410 on every watch"),
+        pytest.param((told(500, "InternalError"), FAULT_S), id="500 inside every watch"),
+        pytest.param((expired_at_once, FAULT_S), id="410 to every list and watch"),
+        pytest.param((answers(409, "Conflict"), FAULT_S), id="409 to everything"),
+        pytest.param((dropped, FAULT_S), id="every watch is dropped in the middle of a line"),
+        pytest.param((page_in_every_watch, FAULT_S), id="a proxy's page inside every watch"),
+        pytest.param((page_for_everything, FAULT_S), id="a proxy's page for everything"),
+        pytest.param((page_for_everything, BEYOND_THE_LEASE_S), id="a proxy's page beyond the Lease"),
     ],
 )
 async def test_it_asks_once_a_second_at_most_and_is_done_soon_after(
-    faulty: FaultyApi, bench: Bench, tmp_path: Path, fault: Callable[[kmock.Request], Any]
+    faulty: FaultyApi,
+    bench: Bench,
+    tmp_path: Path,
+    outage: tuple[Callable[[kmock.Request], Any], float],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    fault, lasts_s = outage
     login = faulty.kubeconfig(tmp_path / "kubeconfig")
-    await bench.start(kubeconfig=login, lease_retry_s=2.0, watch_silence_s=2.0)
+    await bench.start(kubeconfig=login, lease_retry_s=RETRY_S)
     await bench.extension("before")
     await bench.wait("Extension", "before", "Synced", "True")
     await bench.until(lambda: bench.get("Service", "before"), "its Service")
@@ -112,15 +140,17 @@ async def test_it_asks_once_a_second_at_most_and_is_done_soon_after(
     await bench.extension("before", timeoutMs=77)
     await bench.delete("Service", "before")  # a deletion that no list tells of
     await bench.extension("during", workload=None)
-    await asyncio.sleep(FAULT_S)
+    await asyncio.sleep(lasts_s)
     faulty.fault, ended = None, time.monotonic()
     for name in ("before", "during"):
         await bench.until(lambda name=name: synced(bench, name), f"{name} synced")
     await bench.until(lambda: bench.get("Service", "before"), "its Service again")
-    print(f"done {time.monotonic() - ended:.1f} s after the end")  # for who measures: pytest -rP
-    assert time.monotonic() - ended < WITHIN_S * SLACK
+    took = time.monotonic() - ended
+    told = capsys.readouterr().out
+    print(f"done {took:.1f} s after the end")  # for who measures: pytest -rP
+    assert took < WITHIN_S
     assert (await bench.rows())["before"].timeout_ms == 77
-    refused = {path: moments for path, moments in faulty.refused().items() if "/leases/" not in path}
+    refused = faulty.refused()
     for path, moments in refused.items():
         assert all(gap >= A_SECOND for gap in gaps(moments)), (path, gaps(moments))
     watches: dict[str, list[float]] = {}
@@ -130,12 +160,16 @@ async def test_it_asks_once_a_second_at_most_and_is_done_soon_after(
     assert refused or watches, "the fault was met"
     for path, moments in watches.items():
         assert all(gap >= A_SECOND for gap in gaps(moments)), (path, gaps(moments))
+    assert "watch.failed" not in told, "no fault of a list or a watch ends the leader's term"
+    await bench.extension("after", workload=None)
+    await bench.until(lambda: synced(bench, "after"), "a watch that sees on", seconds=WITHIN_S)
+    assert "watch.failed" not in capsys.readouterr().out
 
 
 async def test_a_watch_that_fell_silent_is_opened_again(
     faulty: FaultyApi, bench: Bench, tmp_path: Path
 ) -> None:
-    await bench.start(kubeconfig=faulty.kubeconfig(tmp_path / "kubeconfig"), watch_silence_s=2.0)
+    await bench.start(kubeconfig=faulty.kubeconfig(tmp_path / "kubeconfig"))
     await bench.extension("before", workload=None)
     await bench.wait("Extension", "before", "Synced", "True")
     path = f"/api/v1/namespaces/{bench.namespace}/configmaps/settings"
@@ -161,7 +195,9 @@ async def test_a_watch_that_fell_silent_is_opened_again(
     await bench.gone("Extension", "before")
     await bench.until(lambda: bench.get("Service", "reader"), "its Service again")
     await bench.until(rolled, "new pods")
-    assert time.monotonic() - muted < WITHIN_S * SLACK
+    took = time.monotonic() - muted
+    print(f"done {took:.1f} s after the watches fell silent")
+    assert took < WITHIN_S
     assert sorted(await bench.audit()) == [
         ("before", "created"), ("before", "deleted"), ("during", "created"), ("reader", "created"),
     ]  # fmt: skip

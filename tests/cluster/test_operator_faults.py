@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +18,7 @@ from beamline_contract.objects import ObjectKey
 from beamline_operator.core.reconciler import Reconciler, RetryLater
 from beamline_operator.core.settings import ReconcileSettings
 from beamline_operator.edges.kube_store import KubeStore
+from beamline_operator.edges.lease import RENEW_S, RETRY_S
 from beamline_operator.fakes import MemoryHints
 from beamline_registry.migrate import migrate
 from beamline_registry.postgres import PostgresRegistry
@@ -23,8 +26,7 @@ from beamline_sdk.deployment.kube_api import KubeApi
 from beamline_sdk.deployment.kubernetes import KubernetesDeployments
 
 OVER_S = 5.0
-SLACK = 2.0
-"""The machine that runs the tests may be busy."""
+"""From the moment at which the API server answers again. Measured: at most 2."""
 
 
 class MortalApi(KubeApi):
@@ -166,8 +168,39 @@ async def test_an_api_server_that_goes_away_and_comes_back(
         await bench.delete("Service", "before")
         await bench.wait("Extension", "after", "Synced", "True")
         await bench.until(lambda: bench.get("Service", "before"), "the Service again")
-        assert time.monotonic() - back < OVER_S * SLACK
+        took = time.monotonic() - back
+        print(f"done {took:.1f} s after the end")
+        assert took < OVER_S
         assert await bench.audit() == [("before", "created"), ("after", "created")]
+
+
+@pytest.mark.parametrize("still_s", [3.0, RENEW_S + RETRY_S + 0.5], ids=["for a moment", "beyond the Lease"])
+async def test_an_api_server_that_stands_still_and_goes_on(
+    own_cluster: Any, database_url: str, nats_server: Any, still_s: float
+) -> None:
+    """Connections are taken and nothing is answered, on watches and on requests alike."""
+    async with _opened(own_cluster, database_url, nats_server.url) as bench:
+        await bench.start(lease_retry_s=RETRY_S)
+        await bench.extension("before")
+        await bench.wait("Extension", "before", "Synced", "True")
+        await bench.until(lambda: bench.get("Service", "before"), "its Service")
+        server = own_cluster.plane.pids()["kube-apiserver"]
+        await bench.extension("before", timeoutMs=77)
+        os.kill(server, signal.SIGSTOP)
+        await asyncio.sleep(still_s)
+        os.kill(server, signal.SIGCONT)
+        back = time.monotonic()
+        await bench.extension("after")
+        await bench.delete("Service", "before")
+        for name in ("before", "after"):
+            await bench.wait("Extension", name, "Synced", "True")
+        await bench.until(lambda: bench.get("Service", "before"), "the Service again")
+        took = time.monotonic() - back
+        print(f"done {took:.1f} s after the end")
+        assert took < OVER_S
+        assert sorted(await bench.audit()) == [
+            ("after", "created"), ("before", "created"), ("before", "updated"),
+        ]  # fmt: skip
 
 
 async def test_a_database_and_a_nats_that_go_away_and_come_back(

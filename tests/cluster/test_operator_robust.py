@@ -32,8 +32,6 @@ from beamline_sdk.deployment.kube_api import KubeApi
 TAKEOVER_S = 15.0
 A_TERM_BEGINS_S = 1.0
 OUTAGE_OVER_S = 10.0
-SLACK = 2.0
-"""The machine that runs the tests may be busy."""
 IDLE_S = 6.0
 
 
@@ -211,7 +209,9 @@ async def test_changes_made_while_the_database_or_nats_is_away_are_there_soon_af
         back = time.monotonic()
         for name in ("before", "during"):
             await bench.wait("Extension", name, "Synced", "True")
-        assert time.monotonic() - back < OUTAGE_OVER_S * SLACK
+        took = time.monotonic() - back
+        print(f"done {took:.1f} s after the end")
+        assert took < OUTAGE_OVER_S
         assert (await bench.rows())["before"].timeout_ms == 77
     finally:
         await bench.stop()

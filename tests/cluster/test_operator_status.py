@@ -10,9 +10,13 @@ from controlplane.client import Cluster
 from nats import connect
 from operatorbench import Bench
 
+from beamline_contract.conditions import EventReason
 from beamline_contract.names import SUBJECT_ROUTER_HEALTH, SUBJECT_ROUTER_STATUS
+from beamline_contract.objects import ObjectKey
 from beamline_contract.reports import HealthDelta, Notice, RouterHealth, RouterStatus
-from beamline_sdk.deployment.kube_api import MERGE
+from beamline_operator.core.ports import Event
+from beamline_operator.edges.kube_store import KubeStore
+from beamline_sdk.deployment.kube_api import MERGE, KubeApi
 
 
 class Router:
@@ -162,3 +166,21 @@ async def test_a_policy_names_what_stands_in_its_way(bench: Bench, router: Route
     nothing = Notice(kind="RoutingPolicy", id="wide", reason="MatchesNothing", message="percent is 0")
     await router.serve(nothing)
     await bench.wait("RoutingPolicy", "wide", "Ready", "True", "MatchesNothing")
+
+
+async def test_the_api_server_takes_a_repeated_event_as_one_that_counts(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("beamline_operator.edges.kube_store.EVENT_AGGREGATION_S", 10**12)  # one window
+    await bench.extension("guard", workload=None)
+    api = await KubeApi.connect(bench.settings["kubeconfig"])
+    store = KubeStore(api, namespaces=(bench.namespace,))
+    await store.relist()
+    key = ObjectKey("Extension", bench.namespace, "guard")
+    for _ in range(3):
+        await store.record_event(key, Event(EventReason.REFUSED, "r1 refused it.", "Warning"))
+    await api.close()
+    path = f"/apis/events.k8s.io/v1/namespaces/{bench.namespace}/events"
+    (told,) = [event async for event in bench.api.items(path)]
+    assert (told["reason"], told["note"], told["type"]) == ("Refused", "r1 refused it.", "Warning")
+    assert (told["series"]["count"], told["regarding"]["name"]) == (3, "guard")

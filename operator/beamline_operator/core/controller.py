@@ -20,6 +20,7 @@ import contextlib
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
+from uuid import uuid4
 
 import structlog
 
@@ -289,8 +290,15 @@ class Controller:
         """One reconcile of a key that was taken from the queue."""
         started = asyncio.get_running_loop().time()
         result = "error"
+        stored = self._store.get(key)
+        context = {
+            "object": str(key),
+            "generation": stored.metadata.generation if stored is not None else None,
+            "reconcile_id": uuid4().hex[:12],
+        }
         try:
-            result = await self._one(key)
+            with structlog.contextvars.bound_contextvars(**context):  # every line of this pass has them
+                result = await self._one(key)
         finally:
             self.queue.done(key)
             if self._observe is not None:
@@ -307,13 +315,13 @@ class Controller:
             wake = await self._reconciler.reconcile(key)
         except RetryLater as error:
             delay = self.queue.retry(key, soon=error.soon)
-            _log.info("reconcile.later", object=str(key), reason=str(error), delay_s=round(delay, 2))
+            _log.info("reconcile.later", reason=str(error), delay_s=round(delay, 2))
             return "retry"
         except FencedError as error:
             self._lose(error)
             return "fenced"
         except Exception:  # noqa: BLE001 -- one object must never stop the others; it is logged and retried
-            _log.exception("reconcile.crashed", object=str(key))
+            _log.exception("reconcile.crashed")
             self.queue.retry(key)
             return "error"
         self.queue.forget(key)

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime
-from uuid import uuid4
 
 import structlog
 
@@ -135,13 +134,8 @@ class Reconciler:
         self.ledger.at_epoch(self._epoch())
         stored = self._store.get(key)
         affected = self.index.update(key, stored)
-        context = {
-            "reconcile_id": uuid4().hex[:12],
-            "generation": stored.metadata.generation if stored is not None else None,
-        }
         try:
-            with structlog.contextvars.bound_contextvars(**context):  # every line of this pass has them
-                return await self._passes(key)
+            return await self._passes(key)
         except StoreError as error:
             if error.retryable:
                 raise RetryLater(str(error), soon=error.soon) from error

@@ -77,8 +77,9 @@ class WatchedInputs:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _follow(self, kind: str, namespace: str) -> None:
+        now = asyncio.get_running_loop().time
         while True:
-            pause = BREAK_S
+            began, pause = now(), BREAK_S
             try:
                 if (kind, namespace) not in self._resume:
                     await self._list(kind, namespace)
@@ -87,7 +88,9 @@ class WatchedInputs:
                 self._resume.pop((kind, namespace), None)
                 pause = FORBIDDEN_S if error.status == 403 else BREAK_S
                 _log.debug("inputs.watch_broke", resource=RESOURCES[kind], reason=str(error))
-            await asyncio.sleep(pause)
+            await asyncio.sleep(
+                max(0.0, began + pause - now())
+            )  # a watch that lasted is opened again at once
 
     async def _listen(self, kind: str, namespace: str) -> None:
         """Takes in one watch, until it ends or has said nothing for too long."""

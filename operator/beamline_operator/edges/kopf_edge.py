@@ -105,10 +105,12 @@ class KopfWatch:
         """
         if self.failure is not None or self._thread is None:
             return self.failure
-        idle = now - max(self._history.asked, self.last_event or 0.0, self._started)
+        alive = dict(self._history.alive) or {"every resource": self._started}
+        path, moment = min(alive.items(), key=lambda one: one[1])
+        idle = now - max(moment, self._started)
         if idle < self._silence_s + STUCK_S:
             return None
-        return f"the watches have asked for nothing and heard nothing for {idle:.0f} s: their thread is stuck"
+        return f"the watch of {path} has asked for nothing and heard nothing for {idle:.0f} s: it is stuck"
 
     async def start(self) -> None:
         """Returns once kopf is up; its watches open right after. Raises ``RuntimeError`` where it does not

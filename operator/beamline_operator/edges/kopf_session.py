@@ -7,8 +7,11 @@
   only the one inside a stream, so that is what it is given.
 - An error inside a watch that is no 410, such as the 500 of a server that loses its etcd, kills it as well,
   and so does half a line at the end of a stream. The first becomes a 410, the second is left out.
+- So does a line that is no event, wherever it stands, and a list that is none: half a line, the page of a
+  proxy. The watch ends before that line, and is opened again from where it stood; the list is a broken
+  connection.
 - 429 with a long Retry-After would make it sleep for that long, beyond the end of what caused it. It waits
-  :data:`RETRY_AFTER_S` at most.
+  :data:`RETRY_AFTER_S` at most, on top of its own pause.
 - A watch that the server ends properly it opens again at once, hundreds of times a second where the server
   ends each at once. One resource is watched anew once in :data:`RECONNECT_S` at most.
 - Whatever makes it list a resource leaves a gap, and it never tells what was deleted in a gap: at its start
@@ -20,9 +23,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 import aiohttp
@@ -34,12 +37,11 @@ RECONNECT_S: Final = 1.1
 """Between two watches of one resource: a server that ends each at once is asked once a second at most, by its
 own clock, too.
 """
-RETRY_AFTER_S: Final = 2.0
+RETRY_AFTER_S: Final = 1.0
 _KOPF_KNOWS: Final = frozenset({401, 403})
 _GONE: Final = 410
 _TOO_MANY: Final = 429
 
-_ERROR: Final = b'"ERROR"'
 _EXPIRED: Final = b'{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired"}}\n'
 
 _log = structlog.get_logger()
@@ -49,8 +51,14 @@ _log = structlog.get_logger()
 class History:
     """What is remembered from one session to the next; another thread may read it."""
 
-    asked: float = 0.0
-    """Monotonic seconds of the last request for a list or a watch."""
+    alive: dict[str, float] = field(default_factory=dict)
+    """By path: monotonic seconds of the last request for a list or a watch, or of what a watch told last.
+    Each path has a task of kopf's own, and one that dies takes nothing else with it.
+    """
+
+    def note(self, path: str) -> None:
+        """Something happened there just now."""
+        self.alive[path] = time.monotonic()
 
 
 class WatchSession:
@@ -81,12 +89,18 @@ class WatchSession:
             await self._pace(asked.path)
         else:
             self._on_gap()
-        self._history.asked = time.monotonic()
+        self._history.note(asked.path)
         response = await self._session.request(method=method, url=url, **how)
         if not 400 <= response.status < 500 or response.status in _KOPF_KNOWS:
             self._refused.pop(asked.path, None)
-            if watches:
-                response.content = _Lines(response.content)  # type: ignore[assignment]  # all that kopf uses
+            if response.status >= 400:
+                await _legible(response)
+            elif watches:
+                lines = _Lines(response.content, asked.path, self._history)
+                response.content = lines  # type: ignore[assignment]  # all that kopf uses
+            else:
+                given = await _list(response, asked.path)
+                response.json = given  # type: ignore[method-assign, assignment]  # parsed once
             return response
         if self._refused.get(asked.path) != response.status:
             self._refused[asked.path] = response.status
@@ -96,7 +110,7 @@ class WatchSession:
         if watches and response.status == _GONE:
             return Expired()
         if response.status == _TOO_MANY:
-            await asyncio.sleep(min(retry_after, RETRY_AFTER_S))
+            await asyncio.sleep(min(RETRY_AFTER_S, retry_after))
         raise aiohttp.ClientPayloadError(f"{response.status} to {asked.path}")
 
     async def _pace(self, path: str) -> None:
@@ -132,10 +146,14 @@ class Expired:
 
 
 class _Lines:
-    """What a watch tells: whole lines only, and each error as the one that kopf survives."""
+    """What a watch tells: whole lines only, each error as the one that kopf survives, and nothing from the
+    first line on that is no event.
+    """
 
-    def __init__(self, content: aiohttp.StreamReader) -> None:
+    def __init__(self, content: aiohttp.StreamReader, path: str, history: History) -> None:
         self._content = content
+        self._path = path
+        self._history = history
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._content, name)
@@ -143,15 +161,72 @@ class _Lines:
     async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
         rest = b""
         async for part in self._content.iter_chunked(size):
+            self._history.note(self._path)
             whole, newline, rest = (rest + part).rpartition(b"\n")
-            if newline:
-                yield b"".join(map(_survivable, whole.splitlines())) if _ERROR in whole else whole + newline
+            if not newline:
+                continue
+            told, garbled = _survivable(whole)
+            if told:
+                yield b"".join(told)
+            if garbled is not None:
+                _log.warning("watch.garbled", path=self._path, line=_start(garbled))
+                return
 
 
-def _survivable(line: bytes) -> bytes:
-    if _ERROR in line and orjson.loads(line).get("type") == "ERROR":
-        return _EXPIRED
-    return line + b"\n"
+def _survivable(lines: bytes) -> tuple[list[bytes], bytes | None]:
+    """The lines up to the first that is no event, and that one."""
+    told: list[bytes] = []
+    for line in lines.split(b"\n"):
+        event = _parsed(line)
+        if event.get("type") == "ERROR":
+            told.append(_EXPIRED)
+        elif isinstance(event.get("type"), str) and _is_object(event.get("object")):
+            told.append(line + b"\n")
+        elif line.strip():
+            return told, line
+    return told, None
+
+
+async def _list(response: aiohttp.ClientResponse, path: str) -> Callable[[], Awaitable[Any]]:
+    """Gives the list. Raises :class:`aiohttp.ClientPayloadError` where it is none: an empty one would be
+    taken for the truth.
+    """
+    text = await response.read()
+    listed = _parsed(text)
+    items = listed["items"] or [] if "items" in listed else None
+    if not (_is_object(listed) and isinstance(items, list) and all(map(_is_object, items))):
+        _log.warning("watch.garbled", path=path, line=_start(text))
+        raise aiohttp.ClientPayloadError(f"what {path} answered is no list")
+
+    async def given() -> Any:
+        return {**listed, "items": items}
+
+    return given
+
+
+async def _legible(response: aiohttp.ClientResponse) -> None:
+    """kopf reads what a refusal says, and dies where that is in no encoding."""
+    try:
+        await response.text()
+    except (UnicodeDecodeError, LookupError) as error:
+        raise aiohttp.ClientPayloadError(f"a {response.status} in no encoding") from error
+
+
+def _is_object(document: Any) -> bool:
+    return isinstance(document, dict) and isinstance(document.get("metadata"), dict)
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
+    """A JSON object, or an empty one."""
+    with suppress(ValueError):
+        document = orjson.loads(text)
+        if isinstance(document, dict):
+            return document
+    return {}
+
+
+def _start(text: bytes) -> str:
+    return text[:80].decode(errors="replace")
 
 
 def _seconds(header: str | None) -> float:

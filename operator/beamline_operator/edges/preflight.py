@@ -20,6 +20,10 @@ from beamline_sdk.deployment.kube_api import KubeApi, KubeError
 from ..rbac import RIGHTS
 
 APPLY_CRDS: Final = "kubectl apply -f crds/"
+GRANT: Final = (
+    "run `helm upgrade` with the chart of this version, or grant what "
+    "`python -m beamline_operator.rbac` prints"
+)
 
 
 def _parts(resource: str) -> tuple[str, str]:
@@ -93,7 +97,7 @@ async def _check_rights(api: KubeApi, namespaces: Sequence[str]) -> None:
             where = f"namespace {namespace}" if namespace else "all namespaces"
             raise Refusal(
                 f"the operator's account may not {', '.join(denied[:5])} in {where}"
-                f"{f' (and {len(denied) - 5} more)' if len(denied) > 5 else ''}: bind the chart's role to it"
+                f"{f' (and {len(denied) - 5} more)' if len(denied) > 5 else ''}: {GRANT}"
             )
 
 
@@ -109,7 +113,7 @@ async def check_lease(api: KubeApi, namespace: str, name: str) -> None:
     if denied:
         raise Refusal(
             f"the operator's account may not {', '.join(denied)} the Lease {name} in namespace {namespace}: "
-            "bind the chart's role to it, or set BEAMLINE_LEASE_NAMESPACE and BEAMLINE_LEASE_NAME"
+            f"{GRANT}, or set BEAMLINE_LEASE_NAMESPACE and BEAMLINE_LEASE_NAME"
         )
 
 

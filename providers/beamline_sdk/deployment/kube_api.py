@@ -120,27 +120,31 @@ class KubeApi:
                 0, "Unreachable", f"the API server does not answer: {str(error) or 'timeout'}"
             ) from error
         self._count(method, response.status)
-        document = _parse(text)
         if response.status >= 400:
+            said = _told(text)
             raise KubeError(
                 response.status,
-                str(document.get("reason") or response.reason),
-                str(document.get("message") or response.reason),
+                str(said.get("reason") or response.reason),
+                str(said.get("message") or response.reason),
             )
-        return document
+        return _document(text)
 
     async def watch(
         self, path: str, params: Mapping[str, str | int], *, accept: str = JSON
     ) -> AsyncIterator[dict[str, Any]]:
         """The events of a watch until the API server ends it (within :data:`WATCH_S`). Raises
-        :class:`KubeError`, also where the stream breaks or is silent for longer than that.
+        :class:`KubeError`, also where the stream breaks, is silent for longer than that, or tells what is no
+        event.
         """
         query = {**params, "watch": "true", "timeoutSeconds": WATCH_S}
         async with self._stream(
             path, query, accept=accept, verb="WATCH", broke="the watch broke", silence_s=WATCH_S
         ) as lines:
             async for line in lines:
-                yield _parse(line)
+                event = _document(line)
+                if not isinstance(event.get("object"), dict):
+                    raise _garbled(line)
+                yield event
 
     async def lines(
         self, path: str, params: Mapping[str, str | int] | None = None, *, silence_s: float = TIMEOUT_S
@@ -189,7 +193,7 @@ class KubeApi:
             self._count(verb, response.status)
             try:
                 if response.status >= 400:
-                    said = _parse(await response.read())
+                    said = _told(await response.read())
                     raise KubeError(response.status, str(said.get("reason")), str(said.get("message")))
                 yield _Lines(stream)
             finally:
@@ -215,7 +219,9 @@ class KubeApi:
             if token:
                 page["continue"] = token
             answer = await self.request("GET", path, params=page, accept=accept)
-            for item in answer.get("items") or ():
+            if "items" not in answer:  # an empty list would be taken for the truth
+                raise _garbled(str(answer).encode())
+            for item in answer["items"] or ():
                 yield item
             token = str(answer.get("metadata", {}).get("continue") or "")
             if not token:
@@ -282,9 +288,25 @@ def proxy_for(host: str) -> str | None:
     return getproxies().get(parts.scheme)
 
 
-def _parse(text: bytes | str) -> dict[str, Any]:
+def _told(text: bytes) -> dict[str, Any]:
+    """What a refusal says; that of a proxy may be anything."""
     try:
-        document = orjson.loads(text) if text else {}
+        return _document(text)
+    except KubeError:
+        return {"message": text[:200].decode(errors="replace")}
+
+
+def _document(text: bytes) -> dict[str, Any]:
+    """A JSON object. Whatever else comes as a success is somebody else's, such as a proxy's page."""
+    try:
+        document = orjson.loads(text)
     except ValueError:
-        document = {"message": text[:200].decode(errors="replace") if isinstance(text, bytes) else text[:200]}
-    return document if isinstance(document, dict) else {"message": str(document)[:200]}
+        raise _garbled(text) from None
+    if not isinstance(document, dict):
+        raise _garbled(text)
+    return document
+
+
+def _garbled(text: bytes) -> KubeError:
+    start = text[:80].decode(errors="replace")
+    return KubeError(0, "Garbled", f"the answer is not an API server's: {start!r}")

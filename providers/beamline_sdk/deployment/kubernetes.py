@@ -41,6 +41,7 @@ from .manifests import (
     pod_hash,
     selector_of,
 )
+from .mounts import REASON, waits_for_files
 from .ownership import (
     fields_of,
     foreign_owner,
@@ -60,6 +61,7 @@ LABEL_SELECTOR: Final = f"app.kubernetes.io/managed-by={MANAGED_BY},app.kubernet
 """Picks every object that Beamline made."""
 _HANDOVER: Final = "beamline-replicas"
 _INVALID: Final = 422
+_FORBIDDEN: Final = 403
 _REFUSED: Final = frozenset({400, 403, 404, 422})
 _Place = tuple[str, str, str]
 """Kind, namespace, name."""
@@ -145,8 +147,8 @@ class KubernetesDeployments:
             pods: list[Mapping[str, Any]] = []
             if not settled(deployment) and deployment.get("spec", {}).get("replicas", 1):
                 pods = await self._pods(key, deployment)
-            said = await said_by(pods, deployment)
-            status = status_of(deployment, pods, HASH_ANNOTATION, said)
+            told = await self._told(namespace, pods)
+            status = status_of(deployment, pods, HASH_ANNOTATION, told, await said_by(pods, deployment))
             status = replace(status, retained=is_retained(deployment))
             if desired is not None and desired.hash == status.hash and not await self._is_intact(desired):
                 return replace(status, hash="")
@@ -283,6 +285,21 @@ class KubernetesDeployments:
         )
         newest = _pod_hash_in(deployment.get("spec", {}).get("template", {}))
         return [pod for pod in found.get("items") or () if not newest or _pod_hash_in(pod) == newest]
+
+    async def _told(self, namespace: str, pods: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """The kubelet's events of one pod that waits for files: what one lacks, all of its revision lack."""
+        waiting = min((pod["metadata"]["name"] for pod in pods if waits_for_files(pod)), default=None)
+        if waiting is None:
+            return []
+        selector = f"regarding.kind=Pod,regarding.name={waiting},reason={REASON}"
+        path = f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
+        try:
+            found = await self._api.request("GET", path, params={"fieldSelector": selector, "limit": 50})
+        except KubeError as error:
+            if error.status == _FORBIDDEN:  # the rest can be told without
+                return []
+            raise
+        return list(found.get("items") or ())
 
 
 def _start_config(deployment: Mapping[str, Any]) -> str | None:

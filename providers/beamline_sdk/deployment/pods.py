@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from .credentials import missing_input
+from .mounts import missing_files, waits_for_files
 from .port import DeploymentStatus, Phase
 from .readiness import worded
 
@@ -43,10 +44,13 @@ def settled(deployment: Mapping[str, Any]) -> bool:
 
 
 def phase_of(
-    deployment: Mapping[str, Any], pods: Iterable[Mapping[str, Any]], said: str = ""
+    deployment: Mapping[str, Any],
+    pods: Iterable[Mapping[str, Any]],
+    events: Iterable[Mapping[str, Any]] = (),
+    said: str = "",
 ) -> tuple[Phase, str]:
-    """The phase, and a sentence where there is something to say. ``pods`` is looked at only while not
-    settled; ``said`` is why one of them is not ready, in its own words.
+    """The phase, and a sentence where there is something to say. ``pods``, and what was told of them, are
+    looked at only while not settled; ``said`` is why one of them is not ready, in its own words.
     """
     wanted = deployment.get("spec", {}).get("replicas", 1)
     if settled(deployment):
@@ -61,7 +65,7 @@ def phase_of(
     failure = conditions.get("ReplicaFailure", {})
     if failure.get("status") == "True":
         return Phase.FAILED, f"Pods can't be created: {str(failure.get('message', ''))[:MAX_DETAIL]}"
-    phase, fatal, waiting = trouble(pods)
+    phase, fatal, waiting = trouble(pods, events)
     if fatal:
         return phase, fatal
     phase, said = worded(said)
@@ -89,10 +93,11 @@ def status_of(
     deployment: Mapping[str, Any],
     pods: Iterable[Mapping[str, Any]],
     hash_annotation: str,
+    events: Iterable[Mapping[str, Any]] = (),
     said: str = "",
 ) -> DeploymentStatus:
-    """The port's status of a Deployment that exists; ``said`` as in :func:`phase_of`."""
-    phase, message = phase_of(deployment, pods, said)
+    """The port's status of a Deployment that exists; ``events`` and ``said`` as in :func:`phase_of`."""
+    phase, message = phase_of(deployment, pods, events, said)
     status = deployment.get("status", {})
     labels = deployment.get("spec", {}).get("selector", {}).get("matchLabels", {})
     return DeploymentStatus(
@@ -105,9 +110,12 @@ def status_of(
     )
 
 
-def trouble(pods: Iterable[Mapping[str, Any]]) -> tuple[Phase, str, str]:
+def trouble(
+    pods: Iterable[Mapping[str, Any]], events: Iterable[Mapping[str, Any]] = ()
+) -> tuple[Phase, str, str]:
     """(phase, what keeps pods from ever becoming ready, what they wait for), each a sentence or empty."""
     waiting = ""
+    told = list(events)
     for pod in pods:
         if pod.get("metadata", {}).get("deletionTimestamp"):
             continue
@@ -116,6 +124,8 @@ def trouble(pods: Iterable[Mapping[str, Any]]) -> tuple[Phase, str, str]:
             fatal = _fatal(container)
             if fatal:
                 return _worded(container, fatal, pod)
+        if waits_for_files(pod) and (missing := missing_files(told, pod)) is not None:
+            return _lacking(missing[0]), missing[1], ""
         for condition in status.get("conditions") or ():
             if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
                 waiting = "No node can take a pod: " + str(condition.get("message", ""))[:MAX_DETAIL]
@@ -133,8 +143,11 @@ def _worded(container: Mapping[str, Any], fatal: str, pod: Mapping[str, Any]) ->
     if missing is None:
         return Phase.FAILED, fatal, ""
     kind, remedy = missing
-    phase = Phase.CREDENTIALS_MISSING if kind == "Secret" else Phase.FAILED
-    return phase, f"{fatal.rstrip('.')}. {remedy}", ""
+    return _lacking(kind), f"{fatal.rstrip('.')}. {remedy}", ""
+
+
+def _lacking(kind: str) -> Phase:
+    return Phase.CREDENTIALS_MISSING if kind == "Secret" else Phase.FAILED
 
 
 def _fatal(container: Mapping[str, Any]) -> str:

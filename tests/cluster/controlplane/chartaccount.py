@@ -24,6 +24,7 @@ from .binaries import CHART_TOOLS, HELM, HOW_TO_GET_CHART_TOOLS, find_or_build
 
 OTHER_RIGHTS = {
     "test_operator_rights.py": "grants an account what `beamline_operator.rbac` declares, or less, itself",
+    "test_operator_refusals.py": "starts operators with too few rights, and on CRDs of another release",
 }
 """Files whose operators do not run under the chart's account, and why."""
 MODE = "BEAMLINE_TEST_ACCOUNT"

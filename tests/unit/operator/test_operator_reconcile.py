@@ -96,6 +96,25 @@ async def test_a_workload_that_vanished_comes_back(world: Any) -> None:
     assert world.verdict(key, "WorkloadReady") == ("True", "WorkloadReady")
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param({"timeoutMs": 0}, id="it breaks its rules"),
+        pytest.param({"subject": "acme.pre.guard.v1"}, id="an older one has its subject"),
+        pytest.param({"suspend": True}, id="it is suspended"),
+    ],
+)
+async def test_what_has_nothing_to_clean_up_gets_no_finalizer(world: Any, spec: dict[str, Any]) -> None:
+    world.extension("older", subject="acme.pre.guard.v1")
+    world.clock.advance(60)
+    key = world.extension("guard", **spec)
+    await world.settle()
+    assert set(await world.rows()) == {"older"}
+    assert FINALIZER not in world.store.get(key).metadata.finalizers
+    world.store.delete(key)
+    assert world.store.get(key) is None, "nobody is waited for"
+
+
 async def test_deleting_takes_row_then_workload_then_finalizer_and_leaves_the_audit(world: Any) -> None:
     key = world.extension(workload=WORKLOAD)
     await world.settle()

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+import yaml
+
 from beamline_operator.edges.preflight import NEEDED
-from beamline_operator.rbac import INPUTS, RIGHTS, rules
+from beamline_operator.rbac import INPUTS, RIGHTS, lease_rules, main, rules
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -44,3 +47,10 @@ def test_the_role_of_the_chart_holds_the_same() -> None:
     listed = re.findall(r"apiGroups: \[(.*?)\]\n\s+resources: \[(.*?)\]\n\s+verbs: \[(.*?)\]", block)
     found = {(group.strip('"'), *(tuple(part.split(", ")) for part in rest)) for group, *rest in listed}
     assert found == {(right.group, right.resources, right.verbs) for right in RIGHTS}
+
+
+def test_what_is_printed_for_who_has_no_helm_is_all_that_is_needed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main()
+    assert yaml.safe_load(capsys.readouterr().out) == rules() + lease_rules("beamline-operator")

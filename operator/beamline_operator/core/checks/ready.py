@@ -1,5 +1,5 @@
-"""Ready: all conditions folded into the one that people and tools wait for. Its reason is that of the first
-culprit.
+"""Ready: all conditions decided before it folded into the one that people and tools wait for. Its reason is
+that of the first culprit.
 """
 
 from __future__ import annotations
@@ -11,15 +11,6 @@ from beamline_contract.names import object_id
 
 from ..config_schema import config_faults
 from ..view import Decided, Finding, View, conditions_of, no, unknown, yes
-
-_NEEDED: Final = (
-    ConditionType.ACCEPTED,
-    ConditionType.RESOLVED_REFS,
-    ConditionType.SYNCED,
-    ConditionType.WORKLOAD_READY,
-    ConditionType.PROGRAMMED,
-    ConditionType.CANARY,
-)
 
 _SUSPENDED: Final = "spec.suspend is true: nothing is changed until it is false"
 
@@ -52,18 +43,16 @@ def is_not_suspended(view: View, _: Decided) -> Finding | None:
 
 def nothing_fails(_: View, decided: Decided) -> Finding | None:
     """The first condition that is False, in their order."""
-    for condition in _NEEDED:
-        finding = decided.get(condition)
-        if finding is not None and finding.status == "False":
+    for condition, finding in decided.items():
+        if finding.status == "False":
             return no(finding.reason, f"{condition}: {finding.message}")
     return None
 
 
 def nothing_is_unknown(_: View, decided: Decided) -> Finding | None:
     """The first condition that is Unknown, in their order."""
-    for condition in _NEEDED:
-        finding = decided.get(condition)
-        if finding is not None and finding.status == "Unknown":
+    for condition, finding in decided.items():
+        if finding.status == "Unknown":
             return unknown(finding.reason, f"{condition}: {finding.message}")
     return None
 

@@ -1,0 +1,182 @@
+"""What an operator refuses to start without, or to go on with: the real process says one sentence with the
+command that helps, and exits with 78.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from operatorbench import Bench
+from test_operator_rights import account
+from test_operator_robust import may_lead
+
+from beamline_operator.app import EXIT_CONFIG
+from beamline_operator.rbac import lease_rules, rules
+
+STARTS_WITHIN_S = 60.0
+
+
+def environment(bench: Bench, **changed: str) -> dict[str, str]:
+    return {
+        **os.environ,
+        "KUBECONFIG": bench.settings["kubeconfig"],
+        "BEAMLINE_DATABASE_URL": bench.settings["database_url"],
+        "BEAMLINE_NAMESPACES": bench.namespace,
+        "NATS_URL": bench.settings["nats_url"],
+        "METRICS_PORT": "0",
+        **changed,
+    }
+
+
+async def start(bench: Bench, **changed: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "beamline_operator",
+        env=environment(bench, **changed),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def last_words(process: asyncio.subprocess.Process) -> tuple[int | None, list[str]]:
+    """The exit code, and the lines that are no log."""
+    try:
+        _, said = await asyncio.wait_for(process.communicate(), STARTS_WITHIN_S)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    lines = said.decode().splitlines()
+    return process.returncode, [line for line in lines if line.strip() and not line.startswith("{")]
+
+
+async def refused(process: asyncio.subprocess.Process, *parts: str) -> None:
+    code, said = await last_words(process)
+    assert (code, len(said)) == (EXIT_CONFIG, 1), said
+    assert said[0].startswith("beamline operator: ")
+    for part in parts:
+        assert part in said[0]
+
+
+async def older_database(url: str) -> None:
+    """As a release before the last migration left it."""
+    connection = await asyncpg.connect(url)
+    await connection.execute(
+        "DELETE FROM schema_migrations WHERE name = (SELECT max(name) FROM schema_migrations)"
+    )
+    await connection.close()
+
+
+async def newer_database(url: str) -> None:
+    """As a release after this one leaves it."""
+    connection = await asyncpg.connect(url)
+    await connection.execute("INSERT INTO schema_migrations (name, checksum) VALUES ('9999_later', 'x')")
+    await connection.close()
+
+
+async def empty_database(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute("DROP TABLE schema_migrations")
+    await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        pytest.param(empty_database, ("holds no registry yet", "`beamline migrate`"), id="without a schema"),
+        pytest.param(older_database, ("the database lacks", "`beamline migrate`"), id="older"),
+        pytest.param(
+            newer_database, ("9999_later", "`pip install --upgrade beamline`"), id="newer"
+        ),
+    ],
+)  # fmt: skip
+async def test_a_database_of_another_release(
+    bench: Bench, change: Callable[[str], Awaitable[None]], says: tuple[str, ...]
+) -> None:
+    await change(bench.settings["database_url"])
+    await refused(await start(bench), *says)
+
+
+async def test_crds_that_are_missing_or_older(bench: Bench, own_cluster: Any, tmp_path: Path) -> None:
+    """All cases on one API server of this test's own."""
+    mine = {"KUBECONFIG": str(own_cluster.kubeconfig), "BEAMLINE_NAMESPACES": "default"}
+    path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/retry"
+    patch = json.dumps([{"op": "remove", "path": path}])
+    own_cluster.kubectl("patch", "crd", "extensions.beamline.io", "--type=json", "-p", patch)
+    apply = "run `kubectl apply -f crds/`"
+
+    async def served() -> bool:
+        found = json.loads(
+            own_cluster.kubectl("get", "--raw", "/openapi/v3/apis/beamline.io/v1alpha1").stdout
+        )
+        schemas = found["components"]["schemas"]
+        return "retry" not in schemas["io.beamline.v1alpha1.Extension"]["properties"]["spec"]["properties"]
+
+    await bench.until(served, "the older schema is published")
+    older = "the CRDs are older than this operator, Extension lacks spec.retry"
+    await refused(await start(bench, **mine), older, apply)
+    own_cluster.kubectl("delete", "crd", "routingpolicies.beamline.io")
+    own_cluster.kubectl("wait", "--for=delete", "crd/routingpolicies.beamline.io")
+    await refused(await start(bench, **mine), "does not serve routingpolicies", apply)
+    own_cluster.kubectl("delete", "crd", "extensions.beamline.io")
+    own_cluster.kubectl("wait", "--for=delete", "crd/extensions.beamline.io")
+    await refused(await start(bench, **mine), "does not know beamline.io/v1alpha1", apply)
+
+
+@pytest.mark.parametrize(
+    ("granted", "says"),
+    [
+        pytest.param([], "may not get extensions.beamline.io, list", id="no right at all"),
+        pytest.param(
+            [rule for rule in rules() if "services" not in rule["resources"]]
+            + lease_rules("beamline-operator"),
+            "may not get serviceaccounts",
+            id="some missing",
+        ),
+        pytest.param(
+            rules(), "may not get, update, create the Lease beamline-operator", id="none to the Lease"
+        ),
+    ],
+)
+async def test_an_account_without_the_rights(
+    bench: Bench, cluster: Any, tmp_path: Path, granted: list[dict[str, Any]], says: str
+) -> None:
+    kubeconfig = await account(bench, cluster, tmp_path, granted)
+    command = ("`helm upgrade` with the chart of this version", "`python -m beamline_operator.rbac`")
+    await refused(await start(bench, KUBECONFIG=kubeconfig), says, *command)
+
+
+async def test_two_operators_of_one_scope_under_two_leases(bench: Bench) -> None:
+    for name in ("one", "two"):
+        await may_lead(bench, name)
+    first = await start(bench, BEAMLINE_IDENTITY="first", BEAMLINE_LEASE_NAME="one")
+    try:
+        await bench.extension("a", workload=None)
+        await bench.wait("Extension", "a", "Synced", "True")
+        await bench.start(identity="second", lease_name="two")
+        goes_on = asyncio.create_task(write_on(bench))
+        await refused(first, "another operator writes this registry", "second", "`kubectl get lease -A`")
+        goes_on.cancel()
+        await asyncio.gather(goes_on, return_exceptions=True)
+        await bench.extension("b", workload=None)
+        await bench.wait("Extension", "b", "Synced", "True")
+    finally:
+        if first.returncode is None:
+            first.kill()
+            await first.wait()
+
+
+async def write_on(bench: Bench) -> None:
+    """Something to write for whoever is fenced."""
+    for timeout in range(1, 1000):
+        await bench.extension("a", workload=None, timeoutMs=timeout)
+        await asyncio.sleep(0.2)
