@@ -10,8 +10,8 @@ import orjson
 
 from beamline_contract.names import ExtensionType
 
-from .budget import BudgetSettings
 from .reading import breaker, flag, mapping, serialised, whole
+from .retry import BudgetSettings
 from .route import Call, CompiledExtension
 from .score import NO_HINTS, read_hints
 

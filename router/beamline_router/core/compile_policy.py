@@ -17,7 +17,6 @@ from beamline_contract.policy import Strategy
 from beamline_contract.projection import PolicyRecord, complexity
 from beamline_contract.wire import MAX_STEPS
 
-from .budget import BudgetSettings
 from .compile_call import Resolver
 from .compile_extension import FAILURE_MODES
 from .compile_match import compile_match
@@ -35,6 +34,7 @@ from .reading import (
     texts,
     whole,
 )
+from .retry import BudgetSettings
 from .route import Canary, CompiledExtension, CompiledPolicy, FailureMode, ProviderStep, Route, Step
 from .score import ALIKE, Weights
 

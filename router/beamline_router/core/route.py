@@ -19,7 +19,7 @@ from beamline_contract.projection import ExtensionRecord, PolicyRecord
 from beamline_contract.reports import Notice
 from beamline_sdk.breaker import BreakerSettings
 
-from .budget import BudgetSettings
+from .retry import BudgetSettings
 from .score import ALIKE, NO_HINTS, Hints, Weights
 
 FailureMode = Literal["open", "closed", "fallback"]

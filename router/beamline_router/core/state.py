@@ -16,8 +16,8 @@ from typing import Final, Literal, Protocol
 
 from beamline_sdk.breaker import CLOSED, Breaker, BreakerSettings, BreakerState
 
-from .budget import RetryBudget
 from .ports import Recorder
+from .retry import RetryBudget
 from .route import Call, CompiledExtension
 from .score import expected_ms
 from .selection import LATENCY_MEMORY_S

@@ -26,7 +26,7 @@ from beamline_contract.names import HEADER_REQUEST_ID, HEADER_STREAM, HEADER_TRA
 from beamline_sdk import Delta as Part
 from beamline_sdk.streams import StreamSender, StreamSenders
 
-from ..core.intake import Envelope
+from ..core.envelope import Envelope
 from ..core.request import Request
 from ..core.stream_port import Delta, Sink, SinkStalledError
 from .serving import Served

@@ -16,7 +16,8 @@ import orjson
 
 from beamline_contract.errors import HTTP_STATUS, ErrorCode, WireError
 
-from ..core.intake import Envelope, Shape
+from ..core.envelope import Envelope
+from ..core.intake import Shape
 from ..core.openai_intake import chat_shape
 from ..core.request import Answer, Request
 from ..core.stream_port import Delta, Sink, SinkStalledError

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from beamline_contract.errors import ErrorCode
+from beamline_router.core.explain import explain
 from beamline_router.core.ports import TransportFault
 from beamline_router.fakes import After
 from harness.router_world import (
@@ -218,6 +219,60 @@ async def test_when_all_are_open_the_one_that_reopens_first_gets_one_trial(world
     answer = await world.answer()
     assert answer.provider_id == "second"
     assert len(world.transport.sent) == before + 1
+
+
+async def both_open(world: World, **second: Any) -> None:
+    """``main`` reopens in 30 s, ``second`` in 5 s."""
+    world.have("second", "provider", circuitBreaker={"recoveryTimeoutMs": 5_000}, **second)
+    for name in ("main", "second"):
+        world.route(provider(name))
+        await world.open_breaker(name)
+        world.answers(name, says(name))
+
+
+@pytest.mark.parametrize("strategy", ["weighted", "sticky", "least_inflight", "latency", "score", "ordered"])
+async def test_the_last_trial_is_for_the_one_that_reopens_first_whoever_was_drawn(
+    world: World, strategy: str
+) -> None:
+    await both_open(world)
+    world.route(providers({"main": 1_000, "second": 1}, strategy=strategy))
+    before = len(world.transport.sent)
+    answer = await world.answer()
+    assert (answer.provider_id, answer.trail[-1].why) == ("second", "last trial")
+    assert len(world.transport.sent) == before + 1
+
+
+async def test_the_last_trial_is_for_the_version_that_reopens_first(world: World) -> None:
+    await both_open(world, weight=1, versionOf="main")
+    world.have("main", "provider", weight=1_000)
+    world.route(provider("main"))
+    assert (await world.answer()).provider_id == "second"
+
+
+async def test_no_last_trial_for_one_without_weight(world: World) -> None:
+    await both_open(world)
+    world.route(providers({"main": 1, "second": 0}, strategy="weighted"))
+    assert (await world.answer()).provider_id == "main"
+
+
+async def test_who_is_being_tried_already_leaves_the_last_trial_to_the_next(world: World) -> None:
+    await both_open(world)
+    world.answers("second", After(0.5, says("second")))
+    world.route(provider(fallback=["second"]))
+    first = asyncio.create_task(world.pipeline.run(request(), world.snapshot))
+    await world.clock.settle()
+    assert (await world.answer()).provider_id == "main"
+    await world.clock.advance(1)
+    assert first.done()
+
+
+async def test_ordered_providers_without_weight_are_not_asked(world: World) -> None:
+    world.answers("second", NO_RESPONDERS)
+    world.route(providers({"main": 0, "second": 1, "third": 1}, strategy="ordered"))
+    assert (await world.answer()).provider_id == "third"
+    assert world.order() == ["second", "third"]
+    told = explain(request(), world.snapshot)["steps"][0]
+    assert told["first"] == "second"
 
 
 async def test_a_trial_that_fails_makes_no_second_one_and_keeps_the_breaker_open(world: World) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from beamline_router.core.budget import BudgetSettings, RetryBudget
+from beamline_router.core.retry import BudgetSettings, RetryBudget
 from beamline_router.core.snapshot import compile_snapshot
 from harness.router_world import World, fails, policy, provider
 
