@@ -10,7 +10,7 @@ import orjson
 
 from beamline_contract.names import ExtensionType
 
-from .reading import breaker, flag, mapping, serialised, whole
+from .reading import breaker, flag, mapping, retry_budget, serialised, whole
 from .retry import BudgetSettings
 from .route import Call, CompiledExtension
 from .score import NO_HINTS, read_hints
@@ -79,6 +79,18 @@ class Resolver:
         stated = extension.retry_on_timeout if over.retry_on_timeout is None else over.retry_on_timeout
         effective = over.breaker or extension.breaker
         own = f"{extension.id}@{self.policy_id}/{key}"
+        budget, budget_key = next(
+            (
+                (budget, name)
+                for budget, name in (
+                    (over.budget, own),
+                    (self._budget, f"{extension.id}@{self.policy_id}"),
+                    (extension.budget, extension.id),
+                )
+                if budget is not None
+            ),
+            (None, None),
+        )
         return Call(
             extension_id=extension.id,
             type=extension.type,
@@ -99,8 +111,8 @@ class Resolver:
             share=extension.weight,
             gate=None if over.concurrency is None else own,
             gate_limit=over.concurrency or 0,
-            budget_key=None if self._budget is None else f"{extension.id}@{self.policy_id}",
-            budget=self._budget,
+            budget_key=budget_key,
+            budget=budget,
             hints=read_hints(extension.record.metadata) if extension.type == "provider" else NO_HINTS,
         )
 
@@ -108,7 +120,9 @@ class Resolver:
 class _Overrides:
     """What a step states for the call itself, checked."""
 
-    __slots__ = ("at", "breaker", "concurrency", "config", "retry", "retry_on_timeout", "timeout_ms")
+    __slots__ = (
+        "at", "breaker", "budget", "concurrency", "config", "retry", "retry_on_timeout", "timeout_ms",
+    )  # fmt: skip
 
     def __init__(self, step: Mapping[str, Any], at: str) -> None:
         self.at = at
@@ -122,6 +136,7 @@ class _Overrides:
         self.retry = None if retry is None else whole(retry, f"{at}.retry", 0, 5)
         self.retry_on_timeout = None if on_timeout is None else flag(on_timeout, f"{at}.retryOnTimeout")
         self.config = None if config is None else mapping(config, f"{at}.config")
+        self.budget = retry_budget(step.get("retry_budget"), f"{at}.retryBudget")
         self.breaker = None if own_breaker is None else breaker(own_breaker, f"{at}.circuitBreaker")
         self.concurrency = (
             None if concurrency is None else whole(concurrency, f"{at}.concurrency", 1, 100_000)

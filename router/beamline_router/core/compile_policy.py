@@ -28,13 +28,13 @@ from .reading import (
     number,
     one_of,
     optional_text,
+    retry_budget,
     sequence,
     sticky_key,
     text,
     texts,
     whole,
 )
-from .retry import BudgetSettings
 from .route import Canary, CompiledExtension, CompiledPolicy, FailureMode, ProviderStep, Route, Step
 from .score import ALIKE, Weights
 
@@ -52,7 +52,9 @@ def compile_policy(record: PolicyRecord, table: Mapping[str, CompiledExtension])
     document = mapping(record.policy, "spec")
     # Ids of extensions that did not agree to be used by this policy: absent, as far as it is concerned.
     denied = texts(document.get("denied") or (), "spec.steps", MAX_DENIED)
-    resolver = Resolver(policy_id, table, _budget(document.get("retry_budget")), denied)
+    resolver = Resolver(
+        policy_id, table, retry_budget(document.get("retry_budget"), "spec.retryBudget"), denied
+    )
     steps = [
         mapping(step, f"spec.steps[{number}]")
         for number, step in enumerate(sequence(document.get("steps"), "spec.steps", MAX_STEPS))
@@ -112,16 +114,6 @@ def _route(
     return Route(
         policy_id, deadline / 1000, tuple(map(tuple, before)), provider, tuple(after), tuple(overlap)
     )
-
-
-def _budget(value: object) -> BudgetSettings | None:
-    if value is None:
-        return None
-    at = "spec.retryBudget"
-    stated = mapping(value, at)
-    tokens = whole(stated.get("tokens", 10), f"{at}.tokens", 1, 1_000)
-    threshold = whole(stated.get("threshold", 5), f"{at}.threshold", 0, tokens - 1)
-    return BudgetSettings.of(tokens, number(stated.get("refill", 0.1), f"{at}.refill", 0.001, 1), threshold)
 
 
 def _step(document: Mapping[str, Any], action: Action, at: str, resolver: Resolver, position: int) -> Step:

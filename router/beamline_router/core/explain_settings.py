@@ -43,9 +43,17 @@ def origins(call: Call, document: Mapping[str, Any], extension: CompiledExtensio
             found[name] = _origin(
                 document.get(name) is not None, extension.record.spec.get(field) is not None
             )
-    found["retry_budget"] = "extension" if call.budget_key is None else "policy"
+    found["retry_budget"] = _budget_of(call, document, extension)
     found["config"] = sorted(document.get("config") or ())
     return found
+
+
+def _budget_of(call: Call, document: Mapping[str, Any], extension: CompiledExtension) -> str:
+    if call.budget_key is None:
+        return "default"
+    if document.get("retry_budget") is not None:
+        return "step"
+    return "extension" if call.budget_key == extension.id else "policy"
 
 
 def _origin(by_step: bool, by_extension: bool) -> str:

@@ -45,6 +45,7 @@ class CompiledExtension:
     config_json: orjson.Fragment
     breaker: BreakerSettings
     concurrency: int
+    budget: BudgetSettings | None
     version: str | None
     version_of: str | None
     weight: int
@@ -60,8 +61,8 @@ class Call:
 
     ``absent`` says why there is nobody to call (unknown, disabled, of another type), and is None otherwise.
     ``breaker_key`` is the extension's id, unless the step has breaker settings of its own. ``gate`` is the
-    key of the step's own bulkhead, which admits ``gate_limit`` calls, and ``budget_key`` that of the policy's
-    own retry budget; both are None where the step and the policy state none.
+    key of the step's own bulkhead, which admits ``gate_limit`` calls, and ``budget_key`` that of the retry
+    budget that the step, the policy or the extension states; both are None where nobody states one.
 
     ``named`` is the id by which the policy names it. Where that extension has versions, ``versions`` holds a
     call for each, itself included, and ``share`` is the weight of one among them.

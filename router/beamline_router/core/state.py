@@ -3,10 +3,10 @@ latencies.
 
 It lives as long as the process and survives snapshot swaps: a new timeout does not close an open breaker.
 Everything is keyed by extension id, and each version of an extension has an id; a step with breaker settings
-or a bulkhead of its own has them under ``id@policy/step``, a policy's own retry budgets are under
-``id@policy``. :meth:`Runtime.adopt` is called after each swap: it takes over changed settings and
-forgets what is gone. All of it runs on the one thread of the event loop, between awaits; there are no locks
-because nothing yields.
+a retry budget or a bulkhead of its own has them under ``id@policy/step``, a policy's own retry budgets are
+under ``id@policy``, those that an extension states under its id. :meth:`Runtime.adopt` is called after each
+swap: it takes over changed settings and forgets what is gone. All of it runs on the one thread of the event
+loop, between awaits; there are no locks because nothing yields.
 """
 
 from __future__ import annotations
@@ -127,7 +127,9 @@ class Runtime:
         return found
 
     def budget(self, call: Call) -> RetryBudget:
-        """The retry budget of this call: the policy's own where it states one, else the extension's."""
+        """The retry budget of this call: the step's own, the policy's or the extension's, whichever is stated
+        first; else the extension's with the defaults.
+        """
         if call.budget_key is None or call.budget is None:
             return self.load(call.extension_id).budget
         found = self._budgets.get(call.budget_key)
