@@ -11,7 +11,7 @@ import orjson
 from beamline_contract.names import ExtensionType
 
 from .reading import breaker, flag, mapping, retry_budget, serialised, whole
-from .retry import BudgetSettings
+from .retry import DEFAULT_BUDGET, BudgetSettings
 from .route import Call, CompiledExtension
 from .score import NO_HINTS, read_hints
 
@@ -50,8 +50,12 @@ class Resolver:
         *,
         key: str = "",
         weight: int = 1,
+        shadow: bool = False,
     ) -> Call:
         """The call of one extension with what ``step`` lays over it; an empty ``step`` lays nothing.
+
+        A ``shadow`` has breaker, budget and bulkhead of its own, so that it opens, uses up and fills nothing
+        that decides about an answer.
 
         Raises :class:`BrokenRecordError` for what is wrong in ``step``, whether there is an extension or not.
         """
@@ -63,14 +67,22 @@ class Resolver:
                 return replace(nobody, absent=f"{extension_id} does not let this policy use it")
             return nobody
         if not extension.versions:
-            return self._one(extension, extension_id, over, key, weight)
+            return self._one(extension, extension_id, over, key, weight, shadow)
         leaves = tuple(
-            replace(self._one(one, extension_id, over, key, weight), version=one.version or one.id)
+            replace(self._one(one, extension_id, over, key, weight, shadow), version=one.version or one.id)
             for one in (extension, *extension.versions)
         )
         return replace(leaves[0], versions=leaves, version_key=extension.sticky_key)
 
-    def _one(self, extension: CompiledExtension, named: str, over: _Overrides, key: str, weight: int) -> Call:
+    def _one(  # noqa: PLR0917 -- what a call is made of, in the order of call()
+        self,
+        extension: CompiledExtension,
+        named: str,
+        over: _Overrides,
+        key: str,
+        weight: int,
+        shadow: bool,
+    ) -> Call:
         config, config_json = extension.config, extension.config_json
         if over.config:
             config = {**config, **over.config}
@@ -84,12 +96,12 @@ class Resolver:
                 (budget, name)
                 for budget, name in (
                     (over.budget, own),
-                    (self._budget, f"{extension.id}@{self.policy_id}"),
-                    (extension.budget, extension.id),
+                    (self._budget, own if shadow else f"{extension.id}@{self.policy_id}"),
+                    (extension.budget, own if shadow else extension.id),
                 )
                 if budget is not None
             ),
-            (None, None),
+            (DEFAULT_BUDGET, own) if shadow else (None, None),
         )
         return Call(
             extension_id=extension.id,
@@ -102,13 +114,14 @@ class Resolver:
             fallback_on_timeout=stated is not False,
             config=config,
             config_json=config_json,
-            breaker_key=extension.id if over.breaker is None else own,
+            breaker_key=extension.id if over.breaker is None and not shadow else own,
             breaker=effective,
             slow_s=timeout_s * effective.slow_threshold_ratio,
             concurrency=extension.concurrency,
             weight=weight,
             named=named,
             share=extension.weight,
+            load_key=own if shadow else extension.id,
             gate=None if over.concurrency is None else own,
             gate_limit=over.concurrency or 0,
             budget_key=budget_key,
@@ -167,4 +180,5 @@ def _nobody(extension_id: str, wanted: ExtensionType, found: CompiledExtension |
         concurrency=1,
         weight=weight,
         named=extension_id,
+        load_key=extension_id,
     )

@@ -132,7 +132,7 @@ def _step(document: Mapping[str, Any], action: Action, at: str, resolver: Resolv
     return Step(
         name=optional_text(document.get("name"), f"{at}.name") or extension_id,
         action=action,
-        call=resolver.call(extension_id, wanted, document, at, key=str(position)),
+        call=resolver.call(extension_id, wanted, document, at, key=str(position), shadow=shadow),
         failure_mode=mode,
         fallback=None if fallback_id is None else resolver.call(fallback_id, wanted, {}, at),
         shadow=shadow,

@@ -11,6 +11,7 @@ from typing import Any, Final
 from beamline_contract.extension import CircuitBreaker, ExtensionSpec
 from beamline_sdk.breaker import BreakerSettings
 
+from .retry import DEFAULT_BUDGET
 from .route import Call, CompiledExtension
 
 _FIELDS: Final = ExtensionSpec.model_fields
@@ -49,11 +50,11 @@ def origins(call: Call, document: Mapping[str, Any], extension: CompiledExtensio
 
 
 def _budget_of(call: Call, document: Mapping[str, Any], extension: CompiledExtension) -> str:
-    if call.budget_key is None:
-        return "default"
     if document.get("retry_budget") is not None:
         return "step"
-    return "extension" if call.budget_key == extension.id else "policy"
+    if call.budget is None or call.budget is DEFAULT_BUDGET:
+        return "default"
+    return "extension" if call.budget is extension.budget else "policy"
 
 
 def _origin(by_step: bool, by_extension: bool) -> str:

@@ -60,7 +60,8 @@ class Call:
     """One extension as one step calls it.
 
     ``absent`` says why there is nobody to call (unknown, disabled, of another type), and is None otherwise.
-    ``breaker_key`` is the extension's id, unless the step has breaker settings of its own. ``gate`` is the
+    ``breaker_key`` is the extension's id, unless the step has breaker settings of its own or is a shadow;
+    ``load_key``, that of calls in flight and latency, is so unless the step is a shadow. ``gate`` is the
     key of the step's own bulkhead, which admits ``gate_limit`` calls, and ``budget_key`` that of the retry
     budget that the step, the policy or the extension states; both are None where nobody states one.
 
@@ -88,6 +89,7 @@ class Call:
     share: int = 1
     versions: tuple[Call, ...] = ()
     version_key: str | None = None
+    load_key: str = ""
     gate: str | None = None
     gate_limit: int = 0
     budget_key: str | None = None

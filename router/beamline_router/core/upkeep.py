@@ -39,6 +39,7 @@ class Upkeep:
             for call in (call for policy in batch for call in policy.route.calls()):
                 if call.breaker_key != call.extension_id:
                     breakers[call.breaker_key] = call.breaker
+                loads.add(call.load_key)
                 if call.gate is not None:
                     loads.add(call.gate)
                 if call.budget_key is not None and call.budget is not None:

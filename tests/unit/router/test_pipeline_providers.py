@@ -194,6 +194,50 @@ async def test_slow_answers_open_the_breaker(world: World) -> None:
     assert world.runtime.breaker_states()["check"] == "open"
 
 
+async def test_timeouts_are_slow_calls_too(world: World) -> None:
+    world.have("check", "validator", circuitBreaker={"failureThreshold": 10_000})
+    world.answers("check", TIMED_OUT)
+    world.route(check(), provider())
+    for _ in range(10):
+        assert world.runtime.breaker_states().get("check") != "open"
+        await world.failure()
+    assert world.runtime.breaker_states()["check"] == "open"
+
+
+async def test_once_the_time_is_over_the_rest_of_the_list_is_left_alone(world: World) -> None:
+    world.answers("main", After(0.195, fails("UNAVAILABLE")))
+    world.route(provider(fallback=["second", "third"]))
+    failure = await world.failure(deadline=world.clock.now + 0.2)
+    assert [(e.extension_id, e.attempts) for e in failure.trail] == [("main", 1), ("second", 0)]
+
+
+async def test_an_error_of_somebody_who_was_asked_is_told_before_one_of_somebody_who_was_not(
+    world: World,
+) -> None:
+    world.route(provider("second"))
+    await world.open_breaker("second")
+    world.answers("main", fails("INTERNAL"))
+    world.route(provider(fallback=["second"]))
+    failure = await world.failure()
+    assert (failure.error.code, failure.error.extension_id) == (ErrorCode.INTERNAL, "main")
+    assert world.calls("second") == 5
+
+
+async def test_there_is_no_last_trial_where_one_was_only_full(world: World) -> None:
+    world.route(provider("second"))
+    await world.open_breaker("second")
+    world.have("main", "provider", concurrency=1)
+    world.answers("main", After(0.5, says()))
+    world.route(provider(fallback=["second"]))
+    first = asyncio.create_task(world.pipeline.run(request(), world.snapshot))
+    await world.clock.settle()
+    failure = await world.failure()
+    assert (failure.error.code, failure.error.extension_id) == (ErrorCode.RESOURCE_EXHAUSTED, "main")
+    assert world.calls("second") == 5
+    await world.clock.advance(1)
+    assert first.done()
+
+
 async def test_a_429_is_a_cooldown_and_not_a_failure(world: World) -> None:
     world.answers("check", fails("RESOURCE_EXHAUSTED", retry_after_ms=2_000), PASS)
     world.route(check(), provider())

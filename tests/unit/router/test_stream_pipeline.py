@@ -110,6 +110,15 @@ async def test_after_the_first_chunk_it_is_interrupted_and_nobody_else_is_asked(
     assert [sent.subject for sent in world.streams.sent] == ["test.main"]
 
 
+@pytest.mark.parametrize(("first", "state"), [(0.0, "closed"), (0.9, "open")])
+async def test_slow_is_measured_up_to_the_first_chunk(world: World, first: float, state: str) -> None:
+    world.route(provider())
+    world.streams_from("main", [Wait(first), "one", Wait(0.9), "two", Wait(0.9), END])
+    for _ in range(10):
+        await answered(world)
+    assert world.runtime.breaker_states()["main"] == state
+
+
 async def test_a_stall_tells_the_provider_to_stop_and_counts_against_it(world: World) -> None:
     world.route(provider())
     world.streams_from("main", ["one", Wait(5.0), END])
