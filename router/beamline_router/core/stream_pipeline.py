@@ -155,10 +155,10 @@ async def stream_rest(
     # The message was delivered; log probabilities spell out the text as it was before the post steps.
     gone = {"message"} if run.output == "".join(delivery.parts) else {"message", "logprobs"}
     run.metadata = {key: value for key, value in run.metadata.items() if key not in gone}
+    run.output = "".join(delivery.parts)  # what has left, so that a shadow sees no more of it than the caller
     for step in run.route.after:
         if step.shadow:
             steps.shadow(run, step)
-    run.output = "".join(delivery.parts)
     if clock() >= run.deadline and not run.committed:
         return WireError(ErrorCode.DEADLINE_EXCEEDED, "the request's deadline is over")
     return None

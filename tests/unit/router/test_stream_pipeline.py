@@ -274,3 +274,16 @@ async def test_an_answer_without_end_is_cut_off(world: World) -> None:
     error = (await failed(world)).error
     assert error.code is ErrorCode.STREAM_INTERRUPTED
     assert len(world.sink.text) < 1024 * 1024
+
+
+async def test_a_shadow_post_step_sees_what_has_left_of_a_stream_and_changes_nothing(world: World) -> None:
+    world.have("watcher", "post")
+    world.answers("watcher", {"output": "changed"})
+    world.answers("post", lambda sent: {"output": sent.body["output"].upper()})
+    world.route(provider(), post(), post("watcher", mode="shadow"))
+    world.streams_from("main", ["Hel", "lo", END])
+    answer = await answered(world)
+    await world.clock.settle()
+    assert (answer.output, world.sink.text) == ("HELLO", "HELLO")
+    assert [sent.body["output"] for sent in world.transport.calls("test.watcher")] == ["HELLO"]
+    assert [(entry.extension_id, entry.outcome) for entry in answer.trail][-1] == ("watcher", "shadow")
