@@ -70,6 +70,29 @@ class CircuitBreaker(Model):
     )
 
 
+class RetryBudget(Model):
+    """How many retries an extension may cause in one router.
+
+    Defaults: architecture.md, "Rules of the pipeline".
+    """
+
+    tokens: Annotated[int, Field(ge=1, le=1_000)] = 10
+    """Tokens in a full bucket; each failure takes one."""
+    refill: Annotated[float, Field(ge=0.001, le=1)] = 0.1
+    """Tokens that a success gives back."""
+    threshold: Annotated[int, Field(ge=0, le=999)] = 5
+    """A retry needs more tokens than this."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.threshold < self.tokens",
+            message="threshold must be less than tokens, or nothing would ever be retried",
+            field="threshold",
+            holds=lambda self, _: self.threshold < self.tokens,
+        ),
+    )
+
+
 class ExtensionSpec(Model):
     """Desired state of an Extension."""
 
@@ -103,6 +126,8 @@ class ExtensionSpec(Model):
     circuit_breaker: CircuitBreaker = CircuitBreaker()
     concurrency: Annotated[int, Field(ge=1, le=100_000)] = 64
     """Calls that one router keeps in flight to this extension."""
+    retry_budget: RetryBudget | None = None
+    """How many retries this extension may cause in one router; default: the defaults of each field."""
     version: (
         Annotated[
             str, StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")

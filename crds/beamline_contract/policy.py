@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
-from .extension import CircuitBreaker, ExtensionRef, FailureMode, StickyKey
+from .extension import CircuitBreaker, ExtensionRef, FailureMode, RetryBudget, StickyKey
 from .model import FreeForm, Model, Rule, map_as_the_api_server_reads
 from .names import Action
 from .scalars import Retry, TimeoutMs
@@ -94,29 +94,6 @@ class Canary(Model):
     """What the share is decided by; default: the request's id."""
 
 
-class RetryBudget(Model):
-    """How many retries an extension may cause in one router.
-
-    Defaults: architecture.md, "Rules of the pipeline".
-    """
-
-    tokens: Annotated[int, Field(ge=1, le=1_000)] = 10
-    """Tokens in a full bucket; each failure takes one."""
-    refill: Annotated[float, Field(ge=0.001, le=1)] = 0.1
-    """Tokens that a success gives back."""
-    threshold: Annotated[int, Field(ge=0, le=999)] = 5
-    """A retry needs more tokens than this."""
-
-    RULES: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            cel="self.threshold < self.tokens",
-            message="threshold must be less than tokens, or nothing would ever be retried",
-            field="threshold",
-            holds=lambda self, _: self.threshold < self.tokens,
-        ),
-    )
-
-
 class Step(Model):
     """One step of the pipeline. What it leaves out comes from the Extension it runs."""
 
@@ -145,6 +122,8 @@ class Step(Model):
     """A breaker of this step's own, instead of the Extension's."""
     concurrency: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Calls that one router keeps in flight from this step, within the Extension's own limit."""
+    retry_budget: RetryBudget | None = None
+    """A retry budget of this step's own, instead of the policy's or the Extension's."""
     strategy: Strategy | None = None
     """How select_provider chooses; default ``ordered``, or ``weighted`` where weights differ."""
     sticky_key: StickyKey | None = None
@@ -263,7 +242,7 @@ class RoutingPolicySpec(Model):
     deadline_ms: TimeoutMs = 60_000
     """Time for the whole request, milliseconds; it ends it whatever timeouts and retries would allow."""
     retry_budget: RetryBudget | None = None
-    """Retry budget of this policy's own for each extension it calls; default: one for all policies."""
+    """Retry budget of this policy's own for each extension it calls; default: the Extension's."""
     suspend: bool = False
     """True stops reconciling and changes nothing."""
     steps: Annotated[tuple[Step, ...], Field(strict=False, min_length=1, max_length=16)]

@@ -135,7 +135,7 @@ def _step_document(step: Step) -> dict[str, Any]:
             document[name] = value
     document |= {"mode": step.mode} if step.mode != "enforce" else {}
     document |= {"overlap": True} if step.overlap else {}
-    for name in ("circuit_breaker", "score"):
+    for name in ("circuit_breaker", "retry_budget", "score"):
         block = getattr(step, name)
         if block is not None:
             document[name] = block.model_dump(mode="json")

@@ -159,10 +159,16 @@ class Breaker:
         """
         if self._state is not OPEN or now >= self._reopens_at:
             return self.acquire(now)
-        if self._probing or now < self._cooldown_until:
+        if not self.could_try(now):
             return None
         self._probing = True
         return -self._epoch
+
+    def could_try(self, now: float) -> bool:
+        """Whether :meth:`trial` would give a permit; changes nothing."""
+        if self._state is not OPEN or now >= self._reopens_at:
+            return self.available(now)
+        return not self._probing and now >= self._cooldown_until
 
     def success(self, permit: int, now: float, *, slow: bool = False) -> None:
         """The call was answered. ``slow``: it took its share of the timeout (``slow_threshold_ratio``) or

@@ -138,9 +138,9 @@ class StreamSender:
             leaving.cancel()
             await asyncio.gather(sending, leaving, return_exceptions=True)
 
-    async def open(self) -> None:
-        """The opening message, which names the control subject."""
-        await self._message(b"{}", {HEADER_STREAM_CONTROL: self.control})
+    async def open(self, headers: Mapping[str, str] | None = None) -> None:
+        """The opening message, which names the control subject. ``headers`` go with this message alone."""
+        await self._message(b"{}", {**(headers or {}), HEADER_STREAM_CONTROL: self.control})
 
     async def end(self, payload: bytes) -> None:
         """The last message: usage and metadata, or an error. Never raises."""

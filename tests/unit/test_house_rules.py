@@ -11,9 +11,14 @@ import pytest
 
 from beamline_contract.conditions import ConditionType
 from beamline_operator.core import checks
+from beamline_router.core import pipeline
+from beamline_sdk import breaker
 
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST = 400
+LONGEST_OF_THE_ROUTERS_CORE = 300
+ROUTERS_CORE = sorted(Path(str(pipeline.__file__)).parent.glob("*.py"))
+ROUTERS_RULES = ["matching", "selection", "breaker", "retry", "deadline", "pipeline"]
 PURE = frozenset(
     {"beamline_contract", "beamline_registry", "beamline_sdk", "collections", "typing", "__future__"}
 )
@@ -31,6 +36,22 @@ def test_no_file_is_longer_than_400_lines() -> None:
     }
     assert lengths
     assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
+
+
+@pytest.mark.parametrize("path", ROUTERS_CORE, ids=lambda path: path.stem)
+def test_a_module_of_the_routers_core_is_short_and_opens_with_what_it_promises(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= LONGEST_OF_THE_ROUTERS_CORE
+    assert path.stem == "__init__" or len(ast.get_docstring(ast.parse(text)) or "") > 40
+
+
+@pytest.mark.parametrize("name", ROUTERS_RULES)
+def test_each_rule_of_the_router_is_a_module_of_80_to_300_lines(name: str) -> None:
+    known = {path.stem: path for path in (*ROUTERS_CORE, Path(str(breaker.__file__)))}
+    text = known[name].read_text()
+    assert 80 <= len(text.splitlines()) <= LONGEST_OF_THE_ROUTERS_CORE
+    promise = ast.get_docstring(ast.parse(text)) or ""
+    assert len(promise.splitlines()) >= 5, "it opens with what it promises"
 
 
 def test_every_condition_has_its_flat_list_of_checks_in_their_order() -> None:

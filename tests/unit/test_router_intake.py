@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beamline_contract.errors import ErrorCode, WireError
-from beamline_router.core.intake import Envelope, open_envelope, read_request, remaining_ms, too_deep
+from beamline_router.core.deadline import remaining_ms
+from beamline_router.core.envelope import Envelope, open_envelope
+from beamline_router.core.intake import read_request, too_deep
 from beamline_router.core.request import Request
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

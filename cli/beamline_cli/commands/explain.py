@@ -52,8 +52,9 @@ def explain(
     The decision is made by the code that the router runs. Nothing is called.
     """
     from beamline_contract.errors import WireError
+    from beamline_router.core.envelope import open_envelope
     from beamline_router.core.explain import explain as explained
-    from beamline_router.core.intake import open_envelope, read_request
+    from beamline_router.core.intake import read_request
 
     document = _document(request)
     stated = {"tenant_id": tenant, "environment": environment, "model": model, "policy": policy}

@@ -10,8 +10,8 @@ import orjson
 
 from beamline_contract.names import ExtensionType
 
-from .budget import BudgetSettings
-from .reading import breaker, flag, mapping, serialised, whole
+from .reading import breaker, flag, mapping, retry_budget, serialised, whole
+from .retry import DEFAULT_BUDGET, BudgetSettings
 from .route import Call, CompiledExtension
 from .score import NO_HINTS, read_hints
 
@@ -50,8 +50,12 @@ class Resolver:
         *,
         key: str = "",
         weight: int = 1,
+        shadow: bool = False,
     ) -> Call:
         """The call of one extension with what ``step`` lays over it; an empty ``step`` lays nothing.
+
+        A ``shadow`` has breaker, budget and bulkhead of its own, so that it opens, uses up and fills nothing
+        that decides about an answer.
 
         Raises :class:`BrokenRecordError` for what is wrong in ``step``, whether there is an extension or not.
         """
@@ -63,14 +67,22 @@ class Resolver:
                 return replace(nobody, absent=f"{extension_id} does not let this policy use it")
             return nobody
         if not extension.versions:
-            return self._one(extension, extension_id, over, key, weight)
+            return self._one(extension, extension_id, over, key, weight, shadow)
         leaves = tuple(
-            replace(self._one(one, extension_id, over, key, weight), version=one.version or one.id)
+            replace(self._one(one, extension_id, over, key, weight, shadow), version=one.version or one.id)
             for one in (extension, *extension.versions)
         )
         return replace(leaves[0], versions=leaves, version_key=extension.sticky_key)
 
-    def _one(self, extension: CompiledExtension, named: str, over: _Overrides, key: str, weight: int) -> Call:
+    def _one(  # noqa: PLR0917 -- what a call is made of, in the order of call()
+        self,
+        extension: CompiledExtension,
+        named: str,
+        over: _Overrides,
+        key: str,
+        weight: int,
+        shadow: bool,
+    ) -> Call:
         config, config_json = extension.config, extension.config_json
         if over.config:
             config = {**config, **over.config}
@@ -79,6 +91,18 @@ class Resolver:
         stated = extension.retry_on_timeout if over.retry_on_timeout is None else over.retry_on_timeout
         effective = over.breaker or extension.breaker
         own = f"{extension.id}@{self.policy_id}/{key}"
+        budget, budget_key = next(
+            (
+                (budget, name)
+                for budget, name in (
+                    (over.budget, own),
+                    (self._budget, own if shadow else f"{extension.id}@{self.policy_id}"),
+                    (extension.budget, own if shadow else extension.id),
+                )
+                if budget is not None
+            ),
+            (DEFAULT_BUDGET, own) if shadow else (None, None),
+        )
         return Call(
             extension_id=extension.id,
             type=extension.type,
@@ -90,17 +114,18 @@ class Resolver:
             fallback_on_timeout=stated is not False,
             config=config,
             config_json=config_json,
-            breaker_key=extension.id if over.breaker is None else own,
+            breaker_key=extension.id if over.breaker is None and not shadow else own,
             breaker=effective,
             slow_s=timeout_s * effective.slow_threshold_ratio,
             concurrency=extension.concurrency,
             weight=weight,
             named=named,
             share=extension.weight,
+            load_key=own if shadow else extension.id,
             gate=None if over.concurrency is None else own,
             gate_limit=over.concurrency or 0,
-            budget_key=None if self._budget is None else f"{extension.id}@{self.policy_id}",
-            budget=self._budget,
+            budget_key=budget_key,
+            budget=budget,
             hints=read_hints(extension.record.metadata) if extension.type == "provider" else NO_HINTS,
         )
 
@@ -108,7 +133,9 @@ class Resolver:
 class _Overrides:
     """What a step states for the call itself, checked."""
 
-    __slots__ = ("at", "breaker", "concurrency", "config", "retry", "retry_on_timeout", "timeout_ms")
+    __slots__ = (
+        "at", "breaker", "budget", "concurrency", "config", "retry", "retry_on_timeout", "timeout_ms",
+    )  # fmt: skip
 
     def __init__(self, step: Mapping[str, Any], at: str) -> None:
         self.at = at
@@ -122,6 +149,7 @@ class _Overrides:
         self.retry = None if retry is None else whole(retry, f"{at}.retry", 0, 5)
         self.retry_on_timeout = None if on_timeout is None else flag(on_timeout, f"{at}.retryOnTimeout")
         self.config = None if config is None else mapping(config, f"{at}.config")
+        self.budget = retry_budget(step.get("retry_budget"), f"{at}.retryBudget")
         self.breaker = None if own_breaker is None else breaker(own_breaker, f"{at}.circuitBreaker")
         self.concurrency = (
             None if concurrency is None else whole(concurrency, f"{at}.concurrency", 1, 100_000)
@@ -152,4 +180,5 @@ def _nobody(extension_id: str, wanted: ExtensionType, found: CompiledExtension |
         concurrency=1,
         weight=weight,
         named=extension_id,
+        load_key=extension_id,
     )

@@ -17,7 +17,6 @@ from beamline_contract.policy import Strategy
 from beamline_contract.projection import PolicyRecord, complexity
 from beamline_contract.wire import MAX_STEPS
 
-from .budget import BudgetSettings
 from .compile_call import Resolver
 from .compile_extension import FAILURE_MODES
 from .compile_match import compile_match
@@ -29,6 +28,7 @@ from .reading import (
     number,
     one_of,
     optional_text,
+    retry_budget,
     sequence,
     sticky_key,
     text,
@@ -52,7 +52,9 @@ def compile_policy(record: PolicyRecord, table: Mapping[str, CompiledExtension])
     document = mapping(record.policy, "spec")
     # Ids of extensions that did not agree to be used by this policy: absent, as far as it is concerned.
     denied = texts(document.get("denied") or (), "spec.steps", MAX_DENIED)
-    resolver = Resolver(policy_id, table, _budget(document.get("retry_budget")), denied)
+    resolver = Resolver(
+        policy_id, table, retry_budget(document.get("retry_budget"), "spec.retryBudget"), denied
+    )
     steps = [
         mapping(step, f"spec.steps[{number}]")
         for number, step in enumerate(sequence(document.get("steps"), "spec.steps", MAX_STEPS))
@@ -114,16 +116,6 @@ def _route(
     )
 
 
-def _budget(value: object) -> BudgetSettings | None:
-    if value is None:
-        return None
-    at = "spec.retryBudget"
-    stated = mapping(value, at)
-    tokens = whole(stated.get("tokens", 10), f"{at}.tokens", 1, 1_000)
-    threshold = whole(stated.get("threshold", 5), f"{at}.threshold", 0, tokens - 1)
-    return BudgetSettings.of(tokens, number(stated.get("refill", 0.1), f"{at}.refill", 0.001, 1), threshold)
-
-
 def _step(document: Mapping[str, Any], action: Action, at: str, resolver: Resolver, position: int) -> Step:
     wanted = TYPE_OF_ACTION[action]
     extension_id = text(document.get("extension_id"), f"{at}.extensionRef")
@@ -140,7 +132,7 @@ def _step(document: Mapping[str, Any], action: Action, at: str, resolver: Resolv
     return Step(
         name=optional_text(document.get("name"), f"{at}.name") or extension_id,
         action=action,
-        call=resolver.call(extension_id, wanted, document, at, key=str(position)),
+        call=resolver.call(extension_id, wanted, document, at, key=str(position), shadow=shadow),
         failure_mode=mode,
         fallback=None if fallback_id is None else resolver.call(fallback_id, wanted, {}, at),
         shadow=shadow,

@@ -16,7 +16,8 @@ from . import selection
 from .explain_settings import origins
 from .hints import hints_of
 from .keys import key_of, within
-from .matching import Matcher, Rule, mismatch, notices_of, specificity
+from .matching import Matcher, Rule, mismatch, specificity
+from .notices import notices_of
 from .request import Request
 from .route import Call, Canary, CompiledPolicy, ProviderStep, Step
 from .score import Score
@@ -147,7 +148,7 @@ class _Teller:
         if step.canary is not None and self._meets(step.canary):
             return step.canary.call.extension_id
         if len(step.candidates) == 1 or step.strategy == "ordered":
-            return step.candidates[0].named
+            return next(call.named for call in step.candidates if call.weight > 0)
         if step.strategy == "score":
             return self._scored(step)[0][0].named
         able = selection.eligible(step.candidates, lambda _: True)

@@ -11,6 +11,7 @@ from typing import Any, Final
 from beamline_contract.extension import CircuitBreaker, ExtensionSpec
 from beamline_sdk.breaker import BreakerSettings
 
+from .retry import DEFAULT_BUDGET
 from .route import Call, CompiledExtension
 
 _FIELDS: Final = ExtensionSpec.model_fields
@@ -43,9 +44,17 @@ def origins(call: Call, document: Mapping[str, Any], extension: CompiledExtensio
             found[name] = _origin(
                 document.get(name) is not None, extension.record.spec.get(field) is not None
             )
-    found["retry_budget"] = "extension" if call.budget_key is None else "policy"
+    found["retry_budget"] = _budget_of(call, document, extension)
     found["config"] = sorted(document.get("config") or ())
     return found
+
+
+def _budget_of(call: Call, document: Mapping[str, Any], extension: CompiledExtension) -> str:
+    if document.get("retry_budget") is not None:
+        return "step"
+    if call.budget is None or call.budget is DEFAULT_BUDGET:
+        return "default"
+    return "extension" if call.budget is extension.budget else "policy"
 
 
 def _origin(by_step: bool, by_extension: bool) -> str:

@@ -7,46 +7,30 @@ Depth is judged *before* the parser recurses: brackets outside of strings are ke
 removed 32 times, and what is left is deeper than 32 levels (or not balanced, which no parser would take
 either). It is linear in the size of the body, whatever the body is.
 
-Nothing here reads a clock or makes randomness: ``now`` and ``bits`` arrive as arguments.
+Nothing here reads a clock: ``now`` arrives as an argument.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from math import ceil
 from typing import Any, Final, Protocol
 
 import orjson
 
 from beamline_contract.errors import ErrorCode, WireError
-from beamline_contract.names import (
-    HEADER_BAGGAGE,
-    HEADER_DEADLINE_AT,
-    HEADER_DEADLINE_MS,
-    HEADER_REQUEST_ID,
-    HEADER_TRACEPARENT,
-    HEADER_TRACESTATE,
-    MODEL_PATTERN,
-    TENANT_PATTERN,
-    object_id,
-)
+from beamline_contract.names import MODEL_PATTERN, TENANT_PATTERN, object_id
 from beamline_contract.wire import MAX_BODY_BYTES, MAX_JSON_DEPTH
 
-from .reading import brackets_within
+from .deadline import expired, remaining_ms
+from .envelope import Envelope
+from .reading import brackets_within, depth
 from .request import Request, Trace
-from .spans import Spans
 from .twice import REQUEST_FIELDS, says_twice
 
 DEFAULT_TENANT: Final = "default"
 """The tenant of a request that names none, so that a single-tenant set-up needs no word of it."""
-MAX_DEADLINE_MS: Final = 600_000
-"""The longest deadline a policy may grant (contract.md, "Time and retry"); a caller's longer wish is cut."""
-
-Bits = Callable[[int], int]
-"""Random bits: ``random.Random().getrandbits``."""
-
 Shape = Callable[[object, Mapping[str, str]], object]
 """A parsed body and the headers become a body of ``POST /v1/route``, or a :class:`WireError`."""
 
@@ -58,19 +42,14 @@ _FIELDS: Final = frozenset(
     {"tenant_id", "environment", "model", "policy", "prompt", "messages", "parameters", "context", "stream"}
 )
 _KNOWN: Final = _FIELDS | {"stream_usage"}
+_TOO_DEEP: Final = f"the request body must be balanced JSON of at most {MAX_JSON_DEPTH} levels"
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?', re.DOTALL)
 _ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
-_TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-[\x21-\x7e]*)?")
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _TENANT: Final = re.compile(TENANT_PATTERN)
 _MODEL: Final = re.compile(MODEL_PATTERN)
 _ENVIRONMENT: Final = re.compile(r"[A-Za-z0-9._-]{1,63}")
 _POLICY: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
-_PRINTABLE: Final = re.compile(r"[\x20-\x7e]*")
-_DEADLINE: Final = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,6})?")
-_MAX_TRACESTATE: Final = 512  # characters that W3C Trace Context asks everybody to carry
-_MAX_BAGGAGE: Final = 8192  # bytes that W3C Baggage asks everybody to carry
 _TYPE_WORDS: Final = {
     str: "text",
     dict: "an object",
@@ -78,10 +57,6 @@ _TYPE_WORDS: Final = {
     bool: "true or false",
     type(None): "null",
 }
-
-_KEY_REQUEST_ID: Final = HEADER_REQUEST_ID.lower()
-_KEY_DEADLINE_MS: Final = HEADER_DEADLINE_MS.lower()
-_KEY_DEADLINE_AT: Final = HEADER_DEADLINE_AT.lower()
 
 
 class Bound(Protocol):
@@ -96,76 +71,6 @@ class Bound(Protocol):
     def environment(self) -> str | None:
         """The only environment; None: any."""
         ...
-
-
-@dataclass(slots=True)
-class Envelope:
-    """Who is asking, known before the body is read, so that even a refusal carries its id and trace."""
-
-    request_id: str
-    trace_id: str
-    traceparent: str
-    tracestate: str | None
-    baggage: str | None
-    spans: Spans | None = None
-    """The request's trace, where traces are asked for."""
-
-
-def open_envelope(headers: Mapping[str, str], bits: Bits) -> Envelope:
-    """Request id and W3C trace context from lower-case ``headers``; what is absent or malformed is made
-    new.
-
-    The caller's trace goes on under a span id of our own; without a valid ``traceparent`` its
-    ``tracestate`` means nothing and is dropped, as the W3C recommendation asks.
-    """
-    request_id = request_id_of(headers, bits)
-    parent = headers.get(HEADER_TRACEPARENT)
-    found = _TRACEPARENT.fullmatch(parent) if parent is not None else None
-    span = (bits(64) or 1).to_bytes(8).hex()  # a third of the time that formatting takes
-    if found is None or not _lawful(found):
-        trace_id = (bits(128) or 1).to_bytes(16).hex()
-        return Envelope(
-            request_id,
-            trace_id,
-            f"00-{trace_id}-{span}-01",
-            None,
-            _carried(headers, HEADER_BAGGAGE, _MAX_BAGGAGE),
-        )
-    trace_id, flags = found[2], found[4]
-    return Envelope(
-        request_id,
-        trace_id,
-        f"00-{trace_id}-{span}-{flags}",
-        _carried(headers, HEADER_TRACESTATE, _MAX_TRACESTATE),
-        _carried(headers, HEADER_BAGGAGE, _MAX_BAGGAGE),
-    )
-
-
-def request_id_of(headers: Mapping[str, str], bits: Bits) -> str:
-    """The caller's request id where it states a lawful one, else a new one."""
-    given = headers.get("x-request-id") or headers.get(_KEY_REQUEST_ID)
-    return given if given is not None and _REQUEST_ID.fullmatch(given) else bits(128).to_bytes(16).hex()
-
-
-def remaining_ms(headers: Mapping[str, str], unix_ms: float) -> float | WireError | None:
-    """Milliseconds until the caller's deadline: the smaller of both headers; negative once passed; None
-    without one.
-
-    ``unix_ms`` is the wall clock: only Beamline-Deadline-At, which is Unix time by definition, needs it.
-    """
-    left: float | None = None
-    for key, name, base in (
-        (_KEY_DEADLINE_MS, HEADER_DEADLINE_MS, 0.0),
-        (_KEY_DEADLINE_AT, HEADER_DEADLINE_AT, unix_ms),
-    ):
-        raw = headers.get(key)
-        if raw is None:
-            continue
-        if not _DEADLINE.fullmatch(raw):
-            return _invalid(f"header {name} must be a number of milliseconds, got {raw[:40]!r}", name)
-        value = float(raw) - base
-        left = value if left is None else min(left, value)
-    return left if left is None else min(left, float(MAX_DEADLINE_MS))
 
 
 def read_request(
@@ -191,15 +96,10 @@ def read_request(
     if isinstance(left, WireError):
         return left.at(request_id=envelope.request_id)
     if left is not None and left <= 0:
-        return WireError.of(
-            ErrorCode.DEADLINE_EXCEEDED,
-            "the deadline had passed when the request arrived; nothing was executed",
-            request_id=envelope.request_id,
-            attempts=0,
-        )
+        return expired().at(request_id=envelope.request_id)
     data = _parse(body)
     if shape is not None and not isinstance(data, WireError):
-        data = shape(data, headers)
+        data = _shaped(shape(data, headers), body)
     fault = data if isinstance(data, WireError) else _fault_of(data)
     if fault is not None:
         return fault.at(request_id=envelope.request_id)
@@ -287,7 +187,7 @@ def _bind(data: dict[str, Any], bound: Bound) -> WireError | None:
 
 def _parse(body: bytes) -> object:
     if too_deep(body):
-        return _invalid(f"the request body must be balanced JSON of at most {MAX_JSON_DEPTH} levels")
+        return _invalid(_TOO_DEEP)
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -297,6 +197,15 @@ def _parse(body: bytes) -> object:
     if says_twice(body, REQUEST_FIELDS):
         return _invalid("the request body says a key twice: leave one of them out")
     return data
+
+
+def _shaped(data: object, body: bytes) -> object:
+    """``data``, which a shape made of ``body``: what it puts below ``parameters`` lies a level deeper there,
+    and an extension would refuse what it is sent. Only a body that may be that deep is looked at.
+    """
+    if brackets_within(body, MAX_JSON_DEPTH - 1) or isinstance(data, WireError):
+        return data
+    return _invalid(_TOO_DEEP) if depth(data) > MAX_JSON_DEPTH else data
 
 
 def _fault_of(data: object) -> WireError | None:
@@ -354,23 +263,6 @@ _TEXT_FIELDS: Final[tuple[tuple[str, re.Pattern[str], str], ...]] = (
     ("model", _MODEL, "1 to 256 of letters, digits and ._:/-"),
     ("policy", _POLICY, "the name or id of a policy: lower case letters, digits, - and _, at most 63"),
 )
-
-
-def _lawful(found: re.Match[str]) -> bool:
-    version, trace_id, span, _, more = found.groups()
-    if version == "ff" or (version == "00" and more is not None):
-        return False
-    return trace_id.strip("0") != "" and span.strip("0") != ""
-
-
-def _carried(headers: Mapping[str, str], name: str, limit: int) -> str | None:
-    """A header that is only passed on: dropped where it is longer than anybody must carry, or not printable
-    ASCII.
-    """
-    value = headers.get(name)
-    if not value or len(value) > limit or not _PRINTABLE.fullmatch(value):
-        return None
-    return value
 
 
 def _word(value: object) -> str:

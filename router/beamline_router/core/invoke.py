@@ -22,13 +22,12 @@ from beamline_contract.errors import CLIENT_FAULTS, ErrorCode, WireError
 from beamline_sdk.breaker import CLOSED, Breaker
 
 from . import selection
-from .budget import RetryBudget
 from .deadline import SHORTEST_ATTEMPT_S, attempt_timeout, header_values
 from .headers import of_attempt
 from .keys import key_of
 from .ports import Recorder, Transport, TransportFault
 from .replies import READERS, ReplyValue
-from .retry import pause_before_retry
+from .retry import RetryBudget, pause_before_retry
 from .route import Call
 from .run import Run
 from .state import Rng, Runtime

@@ -12,6 +12,7 @@ from typing import Final
 from .request import Request
 
 _HEADER: Final = len("header:")
+_LONGEST_SALT: Final = blake2b.MAX_KEY_SIZE
 
 
 def key_of(sticky_key: str | None, request: Request) -> str:
@@ -33,5 +34,8 @@ def within(percent: int, salt: str, key: str) -> bool:
 
 
 def hashed(salt: str, key: str) -> int:
-    """64 bits of ``key`` under ``salt``."""
-    return int.from_bytes(blake2b(key.encode(), digest_size=8, key=salt.encode()[:64]).digest())
+    """64 bits of ``key`` under ``salt``, every byte of which counts."""
+    salted = salt.encode()
+    if len(salted) > _LONGEST_SALT:
+        salted = blake2b(salted).digest()
+    return int.from_bytes(blake2b(key.encode(), digest_size=8, key=salted).digest())

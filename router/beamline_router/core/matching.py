@@ -27,8 +27,6 @@ from fnmatch import translate
 from heapq import merge
 from typing import TypeVar
 
-from beamline_contract.reports import Notice
-
 from .keys import key_of, within
 from .request import Request
 from .route import CompiledPolicy, Criteria
@@ -41,7 +39,7 @@ _MAX_DRAWERS_PER_POLICY = 256
 _MAX_RIVALS = 32
 _BATCHES_PER_RUN = 8
 _EXACT = 1_000
-_WILDCARDS = re.compile(r"[*?]")
+WILDCARDS = re.compile(r"[*?]")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,9 +127,9 @@ class Matcher:
         tenant = min(rule.tenants, default=None)
         model = min(rule.exact_models, default=None)
         models = [model, None]
-        head = min(map(_head, rule.policy.criteria.models), default=None)
-        if head is not None:
-            models += [head[:length] + "*" for length in self.prefix_lengths if length <= len(head)]
+        first = min(map(head, rule.policy.criteria.models), default=None)
+        if first is not None:
+            models += [first[:length] + "*" for length in self.prefix_lengths if length <= len(first)]
         for drawer in dict.fromkeys((whose, which) for whose in (tenant, None) for which in models):
             for rival in self.drawers.get(drawer, ())[:_MAX_RIVALS]:
                 if rival.rank >= rule.rank:
@@ -151,7 +149,7 @@ def mismatch(rule: Rule, request: Request) -> str | None:
         return "tenants"
     if rule.environments and request.environment not in rule.environments:
         return "environments"
-    if not rule.any_model and not _model_matches(rule, request.model):
+    if not rule.any_model and not model_matches(rule, request.model):
         return "models"
     for name, value in rule.headers:
         if request.headers.get(name) != value:
@@ -183,32 +181,12 @@ def visible_models(
     return tuple(sorted(seen))
 
 
-def notices(matcher: Matcher) -> list[Notice]:
-    """What policies' authors may not expect: one that takes nothing, one that another always takes over."""
-    return [notice for rule in matcher.rules for notice in notices_of(rule, matcher)]
-
-
-def notices_of(rule: Rule, matcher: Matcher) -> Iterator[Notice]:
-    """Those of one policy."""
-    policy_id = rule.policy.id
-    if reason := _never(rule):
-        yield Notice(kind="RoutingPolicy", id=policy_id, reason="MatchesNothing", message=reason)
-        return
-    rival = next((other for other in matcher.rivals(rule) if _takes_all_of(other, rule)), None)
-    if rival is not None:
-        why = _why(rival, rule)
-        message = f"every request that it matches is taken by {rival.policy.id}, which is {why}"
-        yield Notice(
-            kind="RoutingPolicy", id=policy_id, reason="Overridden", message=message, other_id=rival.policy.id
-        )
-
-
 def specificity(criteria: Criteria) -> tuple[int, int, int, int, int]:
     """Larger is more specific; the order of the parts is the module's promise."""
     literal = -1
     if criteria.models:
-        globs = [pattern for pattern in criteria.models if _WILDCARDS.search(pattern)]
-        literal = min((len(_WILDCARDS.sub("", pattern)) for pattern in globs), default=_EXACT)
+        globs = [pattern for pattern in criteria.models if WILDCARDS.search(pattern)]
+        literal = min((len(WILDCARDS.sub("", pattern)) for pattern in globs), default=_EXACT)
     return (
         1 if criteria.tenants else 0,
         literal,
@@ -227,9 +205,9 @@ def _rule(policy: CompiledPolicy, rank: int) -> Rule:
     criteria = policy.criteria
     exact, prefixes, patterns, anything = [], [], [], not criteria.models
     for pattern in criteria.models:
-        if not _WILDCARDS.search(pattern):
+        if not WILDCARDS.search(pattern):
             exact.append(pattern)
-        elif not _WILDCARDS.search(pattern[:-1]) and pattern[-1] == "*":
+        elif not WILDCARDS.search(pattern[:-1]) and pattern[-1] == "*":
             prefixes.append(pattern[:-1])
         else:
             patterns.append(re.compile(translate(pattern)).match)
@@ -264,7 +242,8 @@ def _by_prefix(rule: Rule) -> bool:
     return bool(rule.model_prefixes) and not rule.model_patterns
 
 
-def _model_matches(rule: Rule, model: str | None) -> bool:
+def model_matches(rule: Rule, model: str | None) -> bool:
+    """Whether one of the models or globs that the rule states takes this one."""
     if model is None:
         return False
     if model in rule.exact_models or model.startswith(rule.model_prefixes):
@@ -272,46 +251,6 @@ def _model_matches(rule: Rule, model: str | None) -> bool:
     return any(pattern(model) is not None for pattern in rule.model_patterns)
 
 
-def _never(rule: Rule) -> str | None:
-    if rule.percent == 0:
-        return "match.percent is 0: the policy takes no request"
-    for name, _ in rule.headers:
-        if name != name.lower():
-            return f"match.headers.{name} can never match: header names are compared in lower case"
-    return None
-
-
-def _takes_all_of(winner: Rule, loser: Rule) -> bool:
-    if winner.percent < 100:
-        return False
-    if winner.tenants and not (loser.tenants and loser.tenants <= winner.tenants):
-        return False
-    if winner.environments and not (loser.environments and loser.environments <= winner.environments):
-        return False
-    if not set(winner.headers) <= set(loser.headers):
-        return False
-    if winner.any_model:
-        return True
-    patterns = set(winner.policy.criteria.models)
-    loser_models = loser.policy.criteria.models
-    return bool(loser_models) and all(
-        pattern in patterns
-        or _head(pattern).startswith(winner.model_prefixes)
-        or (not _WILDCARDS.search(pattern) and _model_matches(winner, pattern))
-        for pattern in loser_models
-    )
-
-
-def _head(pattern: str) -> str:
+def head(pattern: str) -> str:
     """The part before the first wildcard, with which all that it matches begins."""
-    return _WILDCARDS.split(pattern, maxsplit=1)[0]
-
-
-def _why(winner: Rule, loser: Rule) -> str:
-    if winner.policy.priority != loser.policy.priority:
-        return "of a higher priority"
-    if specificity(winner.policy.criteria) != specificity(loser.policy.criteria):
-        return "more specific"
-    if winner.policy.created_at != loser.policy.created_at:
-        return "older"
-    return "first by name"
+    return WILDCARDS.split(pattern, maxsplit=1)[0]

@@ -27,7 +27,8 @@ def chat_shape(data: object, headers: Mapping[str, str]) -> object:
         return _invalid("model must name a model", "model")
     if not isinstance(data.get("messages"), list):
         return _invalid("messages must be a list", "messages")
-    if data.get("n") not in {None, 1}:
+    choices = data.get("n")
+    if choices is not None and (type(choices) is not int or choices != 1):
         return _invalid("n must be 1: there is one choice to a request", "n")
     options = data.get("stream_options")
     if not isinstance(options, dict | None):

@@ -4,7 +4,7 @@ What is promised:
 - The request's deadline ends it, whatever timeouts and retries would allow.
 - A rejection, or a validator that fails ``closed``, ends the request before the provider is called.
 - A validator with ``overlap`` runs beside the provider call instead: nothing of the answer leaves before its
-verdict, and a rejection cancels the call.
+verdict, streamed or not, and a rejection cancels the call.
 - What a post step changes or objects to in the answer's text, it changes or objects to in tool calls as well.
 - A pre step that gives ``output`` answers the request: the steps after it up to the provider do not run, post
 steps do.
@@ -16,6 +16,7 @@ its type only.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
@@ -139,9 +140,6 @@ class Pipeline:
 
     async def _stream(self, run: Run, sink: Sink) -> WireError | None:
         error = await self._before(run)
-        if error is None and run.output is None:
-            # Nothing may leave before the verdict, and a stream leaves at once: overlapping wins nothing.
-            error = await self._steps.run_group(run, run.route.overlap)
         if error is not None:
             return error
 
@@ -163,7 +161,12 @@ class Pipeline:
             chain = ProviderChain(invoker, self._runtime, self._recorder, self._clock, self._rng)
             return await chain.ask(run, run.route.provider)
 
-        return await stream_rest(run, sink, self._steps, ask, self._clock)
+        overlap = run.route.overlap
+        if not overlap or run.output is not None:
+            return await stream_rest(run, sink, self._steps, ask, self._clock)
+        verdict = asyncio.Event()
+        rest = stream_rest(run, sink, self._steps, ask, self._clock, verdict=verdict)
+        return await self._steps.run_group(run, overlap, rest, passed=verdict.set)
 
     async def _before(self, run: Run) -> WireError | None:
         """Pre steps and validators; ends early with an error, or with ``run.output`` set."""

@@ -6,8 +6,8 @@ extension with versions one is drawn, each time anew. The next one is asked
 when the one before was unknown or disabled, had no responder, an open breaker or a full bulkhead, answered
 429, UNAVAILABLE or INTERNAL, or timed out and does not forbid it (``retryOnTimeout: false``;
 docs/decisions/0002). A fault of the caller ends the request. All of them together make at most six attempts.
-When every one was refused by its breaker, the one that reopens first gets one last trial; one that is
-isolated or was asked to pause does not.
+When every one was refused by its breaker, the one that reopens first gets one last trial, whether the draw
+had chosen it or not; one that is isolated or was asked to pause does not.
 """
 
 from __future__ import annotations
@@ -70,9 +70,8 @@ class ProviderChain:
                 return done.error
             if not falls_back(call, done):
                 return failed
-        if refused and not called:
-            first = min(refused, key=lambda call: self._runtime.breaker(call).reopens_at())
-            done = await self._ask_one(run, step, first, _LAST_TRIAL)
+        if refused and not called and (hope := self._last_hope(step, refused)) is not None:
+            done = await self._ask_one(run, step, hope, _LAST_TRIAL)
             return done.error
         return failed
 
@@ -94,12 +93,28 @@ class ProviderChain:
         if canary is not None and within(canary.percent, canary.salt, key_of(canary.sticky_key, run.request)):
             once[canary.call.named] = (self._invoker.version(run, canary.call), "canary")
         for call in candidates:
-            if call.named not in once:
+            if call.weight > 0 and call.named not in once:
                 once[call.named] = (call, strategy)
         for call in step.fallback:
             if call.named not in once:
                 once[call.named] = (self._invoker.version(run, call), "fallback")
         return list(once.values())
+
+    def _last_hope(self, step: ProviderStep, refused: list[Call]) -> Call | None:
+        """Of those refused, and of those among which they were drawn, the one that reopens first and can be
+        tried now.
+        """
+        drawn_from = [call for call in (*step.candidates, *step.fallback) if call.weight > 0]
+        siblings = [
+            leaf
+            for call in drawn_from
+            for leaf in [one for one in call.versions if one.share > 0] or call.versions[:1] or (call,)
+        ]
+        breaker, now = self._runtime.breaker, self._clock()
+        able = [
+            call for call in (*refused, *siblings) if call.absent is None and breaker(call).could_try(now)
+        ]
+        return min(able, key=lambda call: breaker(call).reopens_at(), default=None)
 
     def _choose(self, run: Run, step: ProviderStep, candidates: Sequence[Call]) -> Call:
         able = selection.eligible(candidates, self._runtime.available)

@@ -19,6 +19,8 @@ from beamline_contract.model import faults_of, faults_of_validation
 from beamline_contract.wire import MAX_JSON_DEPTH
 from beamline_sdk.breaker import BreakerSettings
 
+from .retry import BudgetSettings
+
 T = TypeVar("T", bound=str)
 
 _DEFAULT_BREAKER = BreakerSettings.of(CircuitBreaker())
@@ -160,3 +162,13 @@ def breaker(value: object, at: str) -> BreakerSettings:
     for fault in faults_of(model, at=at):
         raise BrokenRecordError(fault.path, fault.message)
     return BreakerSettings.of(model)
+
+
+def retry_budget(value: object, at: str) -> BudgetSettings | None:
+    """A retry budget with the defaults of what it leaves out; None where there is none."""
+    if value is None:
+        return None
+    stated = mapping(value, at)
+    tokens = whole(stated.get("tokens", 10), f"{at}.tokens", 1, 1_000)
+    threshold = whole(stated.get("threshold", 5), f"{at}.threshold", 0, tokens - 1)
+    return BudgetSettings.of(tokens, number(stated.get("refill", 0.1), f"{at}.refill", 0.001, 1), threshold)

@@ -19,7 +19,7 @@ from beamline_contract.projection import ExtensionRecord, PolicyRecord
 from beamline_contract.reports import Notice
 from beamline_sdk.breaker import BreakerSettings
 
-from .budget import BudgetSettings
+from .retry import BudgetSettings
 from .score import ALIKE, NO_HINTS, Hints, Weights
 
 FailureMode = Literal["open", "closed", "fallback"]
@@ -45,6 +45,7 @@ class CompiledExtension:
     config_json: orjson.Fragment
     breaker: BreakerSettings
     concurrency: int
+    budget: BudgetSettings | None
     version: str | None
     version_of: str | None
     weight: int
@@ -59,9 +60,10 @@ class Call:
     """One extension as one step calls it.
 
     ``absent`` says why there is nobody to call (unknown, disabled, of another type), and is None otherwise.
-    ``breaker_key`` is the extension's id, unless the step has breaker settings of its own. ``gate`` is the
-    key of the step's own bulkhead, which admits ``gate_limit`` calls, and ``budget_key`` that of the policy's
-    own retry budget; both are None where the step and the policy state none.
+    ``breaker_key`` is the extension's id, unless the step has breaker settings of its own or is a shadow;
+    ``load_key``, that of calls in flight and latency, is so unless the step is a shadow. ``gate`` is the
+    key of the step's own bulkhead, which admits ``gate_limit`` calls, and ``budget_key`` that of the retry
+    budget that the step, the policy or the extension states; both are None where nobody states one.
 
     ``named`` is the id by which the policy names it. Where that extension has versions, ``versions`` holds a
     call for each, itself included, and ``share`` is the weight of one among them.
@@ -87,6 +89,7 @@ class Call:
     share: int = 1
     versions: tuple[Call, ...] = ()
     version_key: str | None = None
+    load_key: str = ""
     gate: str | None = None
     gate_limit: int = 0
     budget_key: str | None = None

@@ -8,7 +8,7 @@ The cost is linear.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, TypeVar
@@ -16,52 +16,21 @@ from typing import Literal, TypeVar
 from beamline_contract.names import ExtensionType
 from beamline_contract.projection import ExtensionRecord, PolicyRecord
 from beamline_contract.reports import Notice, Refused
-from beamline_sdk.breaker import BreakerSettings
 
-from .budget import BudgetSettings
 from .compile_extension import compile_extension, link_versions
 from .compile_policy import compile_policy
-from .matching import Matcher, notices_of, visible_models
+from .matching import Matcher, visible_models
+from .notices import notices_of
 from .reading import BrokenRecordError
 from .request import Request
 from .route import CompiledExtension, CompiledPolicy, Route
 from .slices import Sliced, batches, finish
+from .upkeep import Upkeep
 
 # Beyond BrokenRecordError: whatever else registry content can provoke must not stop the other records.
 _UNFORESEEN = (TypeError, ValueError, KeyError, IndexError, AttributeError, RecursionError, OverflowError)
 
 _Compiled = TypeVar("_Compiled", CompiledExtension, CompiledPolicy)
-
-
-@dataclass(frozen=True, slots=True)
-class Upkeep:
-    """What :meth:`.state.Runtime.adopt` has to know, found out while the snapshot is compiled: the settings
-    of breakers and of policies' own retry budgets by their keys, and the keys of all loads.
-    """
-
-    breakers: Mapping[str, BreakerSettings]
-    budgets: Mapping[str, BudgetSettings]
-    loads: Set[str]
-
-    @classmethod
-    def gathering(
-        cls, extensions: Mapping[str, CompiledExtension], policies: Iterable[CompiledPolicy]
-    ) -> Sliced[Upkeep]:
-        """Made in pieces."""
-        breakers = {key: extension.breaker for key, extension in extensions.items()}
-        budgets: dict[str, BudgetSettings] = {}
-        loads = set(breakers)
-        yield
-        for batch in batches(policies):
-            for call in (call for policy in batch for call in policy.route.calls()):
-                if call.breaker_key != call.extension_id:
-                    breakers[call.breaker_key] = call.breaker
-                if call.gate is not None:
-                    loads.add(call.gate)
-                if call.budget_key is not None and call.budget is not None:
-                    budgets[call.budget_key] = call.budget
-            yield
-        return cls(breakers, budgets, loads)
 
 
 class Snapshot:

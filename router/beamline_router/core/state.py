@@ -2,11 +2,11 @@
 latencies.
 
 It lives as long as the process and survives snapshot swaps: a new timeout does not close an open breaker.
-Everything is keyed by extension id, and each version of an extension has an id; a step with breaker settings
-or a bulkhead of its own has them under ``id@policy/step``, a policy's own retry budgets are under
-``id@policy``. :meth:`Runtime.adopt` is called after each swap: it takes over changed settings and
-forgets what is gone. All of it runs on the one thread of the event loop, between awaits; there are no locks
-because nothing yields.
+Everything is keyed by extension id, and each version of an extension has an id; a step with breaker settings,
+a retry budget or a bulkhead of its own has them under ``id@policy/step``, a policy's own retry budgets are
+under ``id@policy``, those that an extension states under its id. :meth:`Runtime.adopt` is called after each
+swap: it takes over changed settings and forgets what is gone. All of it runs on the one thread of the event
+loop, between awaits; there are no locks because nothing yields.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Final, Literal, Protocol
 
 from beamline_sdk.breaker import CLOSED, Breaker, BreakerSettings, BreakerState
 
-from .budget import RetryBudget
 from .ports import Recorder
+from .retry import RetryBudget
 from .route import Call, CompiledExtension
 from .score import expected_ms
 from .selection import LATENCY_MEMORY_S
@@ -110,7 +110,7 @@ class Runtime:
         found = self._guards.get(call)
         if found is None:
             gate = None if call.gate is None else self.load(call.gate)
-            found = Guard(self.breaker(call), self.budget(call), self.load(call.extension_id), gate)
+            found = Guard(self.breaker(call), self.budget(call), self.load(call.load_key), gate)
             self._guards[call] = found
         return found
 
@@ -127,9 +127,11 @@ class Runtime:
         return found
 
     def budget(self, call: Call) -> RetryBudget:
-        """The retry budget of this call: the policy's own where it states one, else the extension's."""
+        """The retry budget of this call: the step's own, the policy's or the extension's, whichever is stated
+        first; else the extension's with the defaults.
+        """
         if call.budget_key is None or call.budget is None:
-            return self.load(call.extension_id).budget
+            return self.load(call.load_key).budget
         found = self._budgets.get(call.budget_key)
         if found is None:
             found = self._budgets[call.budget_key] = RetryBudget(call.budget)
@@ -172,7 +174,7 @@ class Runtime:
         """What is known of a call's extension now, as JSON types; makes nothing that was not there."""
         now = self._clock()
         breaker = self._breakers.get(call.breaker_key)
-        load = self._loads.get(call.extension_id)
+        load = self._loads.get(call.load_key)
         budget = None if load is None else load.budget
         if call.budget_key is not None:
             budget = self._budgets.get(call.budget_key)

@@ -95,12 +95,18 @@ class StepRunner:
         return error.at(step=step.name, extension_id=call.extension_id, attempts=done.attempts)
 
     async def run_group(
-        self, run: Run, steps: tuple[Step, ...], beside: Coroutine[Any, Any, WireError | None] | None = None
+        self,
+        run: Run,
+        steps: tuple[Step, ...],
+        beside: Coroutine[Any, Any, WireError | None] | None = None,
+        *,
+        passed: Callable[[], None] | None = None,
     ) -> WireError | None:
         """Runs validators side by side; the first that ends the request ends the others too.
 
         ``beside`` runs with them (the provider call that validators with ``overlap`` judge). What it found
         leaves here only when every one of them has passed; until then it is cancelled with the rest.
+        ``passed`` is called once they have, and ``beside`` may still run.
         """
         tasks: list[asyncio.Task[StepResult | None]] = [
             asyncio.create_task(self.run(run, step)) for step in steps
@@ -108,7 +114,7 @@ class StepRunner:
         if beside is not None:
             tasks.append(asyncio.create_task(beside))
         try:
-            error = await _first_error(tasks)
+            error = await _first_error(tasks, len(steps), passed)
         except BaseException:
             await _end(tasks)
             raise
@@ -219,7 +225,9 @@ class StepRunner:
             )
 
 
-async def _first_error(tasks: list[asyncio.Task[StepResult | None]]) -> WireError | None:
+async def _first_error(
+    tasks: list[asyncio.Task[StepResult | None]], judges: int, passed: Callable[[], None] | None
+) -> WireError | None:
     pending = set(tasks)
     while pending:
         _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
@@ -227,6 +235,9 @@ async def _first_error(tasks: list[asyncio.Task[StepResult | None]]) -> WireErro
         for task in tasks:
             if task.done() and isinstance(result := task.result(), WireError):
                 return result
+        if passed is not None and pending.isdisjoint(tasks[:judges]):
+            passed()
+            passed = None
     return None
 
 

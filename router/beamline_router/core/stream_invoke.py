@@ -15,6 +15,7 @@ one reply would have said. What differs from a plain call:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -41,11 +42,16 @@ class Delivery:
 
     ``error`` is the error that ended the stream from our side, such as a post step's; it is not the
     provider's. ``guard`` is what the post steps make of the message's parts beside the text, which then wait
-    for the end.
+    for the end. ``verdict`` is waited for before anybody, a post step included, is shown any of the answer.
     """
 
     def __init__(
-        self, run: Run, sink: Sink, window: Chain, guard: Callable[[Any], Awaitable[Any]] | None
+        self,
+        run: Run,
+        sink: Sink,
+        window: Chain,
+        guard: Callable[[Any], Awaitable[Any]] | None,
+        verdict: asyncio.Event | None = None,
     ) -> None:
         self.error: WireError | None = None
         self.parts: list[str] = []
@@ -53,6 +59,7 @@ class Delivery:
         self._sink = sink
         self._window = window
         self._guard = guard
+        self._verdict = verdict
         self._message: dict[str, Any] = {}
         self.said_message = False
         self._chunks = 0
@@ -60,18 +67,24 @@ class Delivery:
 
     async def feed(self, text: str) -> bool:
         """More of the provider's text; False when the stream must end, and ``error`` says why."""
+        if self._verdict is not None:
+            await self._verdict.wait()
         return await self._emit_text(await self._window.feed(text))
 
     async def pass_on(self, message: Mapping[str, Any]) -> bool:
         """More of the message's other parts."""
         self.said_message = True
         if self._guard is None:
+            if self._verdict is not None:
+                await self._verdict.wait()
             return await self._emit(Delta(message=message))
         self._message = merged(self._message, message)
         return True
 
     async def finish(self) -> bool:
         """Delivers what is still held."""
+        if self._verdict is not None:
+            await self._verdict.wait()
         if not await self._emit_text(await self._window.finish()):
             return False
         if self._guard is None or not self._message:

@@ -17,6 +17,7 @@ is sent the whole answer, once.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -129,10 +130,14 @@ async def stream_rest(
     steps: StepRunner,
     ask: Callable[[Delivery], Awaitable[WireError | None]],
     clock: Callable[[], float],
+    *,
+    verdict: asyncio.Event | None = None,
 ) -> WireError | None:
-    """Provider and post steps of a run whose steps before are done. ``ask`` asks the provider chain."""
+    """Provider and post steps of a run whose steps before are done, but for the validators whose ``verdict``
+    is waited for. ``ask`` asks the provider chain.
+    """
     posts = PostWindows(run, steps)
-    delivery = Delivery(run, sink, posts.chain(), posts.guard if posts.enforced else None)
+    delivery = Delivery(run, sink, posts.chain(), posts.guard if posts.enforced else None, verdict)
     try:
         error: WireError | None = None
         if run.output is None:
@@ -150,10 +155,10 @@ async def stream_rest(
     # The message was delivered; log probabilities spell out the text as it was before the post steps.
     gone = {"message"} if run.output == "".join(delivery.parts) else {"message", "logprobs"}
     run.metadata = {key: value for key, value in run.metadata.items() if key not in gone}
+    run.output = "".join(delivery.parts)  # what has left, so that a shadow sees no more of it than the caller
     for step in run.route.after:
         if step.shadow:
             steps.shadow(run, step)
-    run.output = "".join(delivery.parts)
     if clock() >= run.deadline and not run.committed:
         return WireError(ErrorCode.DEADLINE_EXCEEDED, "the request's deadline is over")
     return None

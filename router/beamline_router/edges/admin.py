@@ -33,8 +33,9 @@ from beamline_contract.errors import ErrorCode, WireError
 from beamline_contract.names import SUBJECT_ROUTER_ADMIN, object_id
 
 from ..core.api_keys import without_keys
+from ..core.envelope import open_envelope
 from ..core.explain import explain
-from ..core.intake import open_envelope, read_request
+from ..core.intake import read_request
 from ..core.snapshot import Snapshot
 from ..core.state import Runtime
 from .admin_messages import MAX_LIMIT, AdminError, read

@@ -165,11 +165,12 @@ class HotPath:
 
     # --- out -----------------------------------------------------------------------------------------
 
-    def publish(self, subject: bytes, payload: bytes) -> bool:
+    def publish(self, subject: bytes, payload: bytes, headers: Mapping[str, str] | None = None) -> bool:
         """Sends a message with the end of this turn; False where there is no connection that takes it."""
         if not self.usable:
             return False
-        self._send(publication(subject, b"", b"", payload))
+        head = self._encoder.head(headers) if headers else b""
+        self._send(publication(subject, b"", head, payload))
         return True
 
     def _send(self, command: bytes) -> None:
@@ -359,14 +360,14 @@ class FastLine:
 
         return await self._path.subscribe(subject, queue, handler)
 
-    async def publish(self, subject: bytes, payload: bytes) -> None:
+    async def publish(self, subject: bytes, payload: bytes, headers: Mapping[str, str] | None = None) -> None:
         """Sends a message now. Raises a nats-py error where it can't leave now."""
-        if not self._path.publish(subject, payload):
+        if not self._path.publish(subject, payload, headers):
             raise errors.OutboundBufferLimitError
 
-    def send(self, subject: bytes, payload: bytes) -> bool:
+    def send(self, subject: bytes, payload: bytes, headers: Mapping[str, str] | None = None) -> bool:
         """Sends a message without waiting; False where there is no connection that takes it."""
-        return self._path.publish(subject, payload)
+        return self._path.publish(subject, payload, headers)
 
 
 _NO_HEADERS: Final[Mapping[str, str]] = {}

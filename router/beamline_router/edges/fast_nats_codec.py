@@ -242,6 +242,8 @@ def publication(subject: bytes, reply: bytes, head: bytes, payload: bytes) -> by
     """PUB or HPUB. Subjects must have come from :meth:`Encoder.subject` or from a message that arrived."""
     if head:
         size = len(head)
+        if not reply:
+            return b"HPUB %b %d %d\r\n%b%b\r\n" % (subject, size, size + len(payload), head, payload)
         return b"HPUB %b %b %d %d\r\n%b%b\r\n" % (subject, reply, size, size + len(payload), head, payload)
     if reply:
         return b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, len(payload), payload)

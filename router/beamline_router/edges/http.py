@@ -86,7 +86,8 @@ class HttpDoor:
         found = self._routes.get("/v1/models" if path.startswith("/v1/models/") else path)
         if found is None:
             error = WireError.of(ErrorCode.NOT_FOUND, f"no such path; there are {', '.join(self._routes)}")
-            await send_json(send, 404, {"error": error.to_wire()})
+            # In both doors' words: whoever reads OpenAI's finds its type here, too.
+            await send_json(send, 404, {"error": {**error.to_wire(), "type": "invalid_request_error"}})
             return
         methods, endpoint = found
         if scope["method"] not in methods:

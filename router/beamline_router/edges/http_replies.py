@@ -16,7 +16,7 @@ import orjson
 
 from beamline_contract.errors import WireError
 
-from ..core.intake import Envelope
+from ..core.envelope import Envelope
 from ..core.request import Answer, StepTrace
 from ..core.stream_port import SinkStalledError
 from .serving import Served

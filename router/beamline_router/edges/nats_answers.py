@@ -22,11 +22,16 @@ import orjson
 from nats import errors
 
 from beamline_contract.errors import ErrorCode, WireError
-from beamline_contract.names import HEADER_REQUEST_ID, HEADER_STREAM, HEADER_TRACEPARENT
+from beamline_contract.names import (
+    HEADER_BAGGAGE,
+    HEADER_REQUEST_ID,
+    HEADER_STREAM,
+    HEADER_TRACEPARENT,
+)
 from beamline_sdk import Delta as Part
 from beamline_sdk.streams import StreamSender, StreamSenders
 
-from ..core.intake import Envelope
+from ..core.envelope import Envelope
 from ..core.request import Request
 from ..core.stream_port import Delta, Sink, SinkStalledError
 from .serving import Served
@@ -35,6 +40,7 @@ STALLED_S: Final = 30.0
 """Seconds in which a caller must make room; a reader that pauses longer is gone for us."""
 _PIECE: Final = 65_536
 _BYTES_PER_CHARACTER: Final = 8  # at most 6 in JSON's longest escape, and room for what is around it
+_CONTEXT_ROOM: Final = 9_216  # bytes: the longest baggage that is carried, and the rest of a header block
 _KEY_STREAM: Final = HEADER_STREAM.lower()
 
 
@@ -62,11 +68,11 @@ class NatsAnswer:
         if not request.stream and self._headers.get(_KEY_STREAM) != "1":
             return None
         self._task = asyncio.current_task()
-        extra = {HEADER_TRACEPARENT: envelope.traceparent, HEADER_REQUEST_ID: envelope.request_id}
+        extra = _ids(envelope)
         sender = self._senders.sender(self._reply.decode(), self._headers, extra)
         sender.on_left = self._leave
         piece = max(1, min(_PIECE, self._max_payload // _BYTES_PER_CHARACTER))
-        self._stream = _Stream(sender, piece)
+        self._stream = _Stream(sender, piece, _baggage(envelope))
         return self._stream
 
     def left(self) -> bool:
@@ -81,6 +87,18 @@ class NatsAnswer:
             return None
         body = served.body()
         return body if len(body) <= self._max_payload else _too_large(served, self._max_payload)
+
+    def context(self, served: Served, body: bytes) -> Mapping[str, str] | None:
+        """What goes back beside ``body`` to a caller who sent trace context: request id, trace and baggage.
+
+        None for all others, who have both ids in the body, and where the headers would not fit any more.
+        """
+        headers = self._headers
+        if HEADER_TRACEPARENT not in headers and HEADER_BAGGAGE not in headers:
+            return None
+        if len(body) + _CONTEXT_ROOM > self._max_payload:
+            return None
+        return {**_ids(served.envelope), **_baggage(served.envelope)}
 
     async def finish(self, served: Served) -> None:
         """Ends the stream."""
@@ -111,10 +129,10 @@ class NatsAnswer:
 class _Stream:
     """The sink of one stream."""
 
-    def __init__(self, sender: StreamSender, piece: int) -> None:
+    def __init__(self, sender: StreamSender, piece: int, opening: Mapping[str, str]) -> None:
         self.sender = sender
         self._piece = piece
-        self._opening = asyncio.get_running_loop().create_task(sender.open())
+        self._opening = asyncio.get_running_loop().create_task(sender.open(opening))
 
     async def opened(self) -> None:
         """Returns when the opening message has left, or can't."""
@@ -132,6 +150,14 @@ class _Stream:
                     await self.sender.chunk(Part(message=delta.message))
         except (TimeoutError, errors.Error) as stalled:  # no room, or no way to the caller
             raise SinkStalledError from stalled
+
+
+def _ids(envelope: Envelope) -> dict[str, str]:
+    return {HEADER_TRACEPARENT: envelope.traceparent, HEADER_REQUEST_ID: envelope.request_id}
+
+
+def _baggage(envelope: Envelope) -> dict[str, str]:
+    return {} if envelope.baggage is None else {HEADER_BAGGAGE: envelope.baggage}
 
 
 def _too_large(served: Served, limit: int) -> bytes:

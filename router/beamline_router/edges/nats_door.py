@@ -57,11 +57,11 @@ class Line(Protocol):
         """Calls ``arrived`` for each message, in their order."""
         ...
 
-    async def publish(self, subject: bytes, payload: bytes) -> None:
+    async def publish(self, subject: bytes, payload: bytes, headers: Mapping[str, str] | None = None) -> None:
         """Sends a message now. Raises a nats-py error where it can't leave now."""
         ...
 
-    def send(self, subject: bytes, payload: bytes) -> bool:
+    def send(self, subject: bytes, payload: bytes, headers: Mapping[str, str] | None = None) -> bool:
         """As :meth:`publish`, without waiting; False where that is not possible here."""
         ...
 
@@ -93,13 +93,13 @@ class PlainLine:
             pending_bytes_limit=_PENDING_BYTES,
         )
 
-    async def publish(self, subject: bytes, payload: bytes) -> None:
+    async def publish(self, subject: bytes, payload: bytes, headers: Mapping[str, str] | None = None) -> None:
         """See :class:`Line`."""
-        await self._nc.publish(subject.decode(), payload)
+        await self._nc.publish(subject.decode(), payload, headers=dict(headers) if headers else None)
 
-    def send(self, subject: bytes, payload: bytes) -> bool:
+    def send(self, subject: bytes, payload: bytes, headers: Mapping[str, str] | None = None) -> bool:
         """See :class:`Line`: nats-py only sends in a coroutine."""
-        del subject, payload
+        del subject, payload, headers
         return False
 
 
@@ -204,14 +204,18 @@ class NatsDoor:
             body = answer.whole(served)
             if body is None:
                 await answer.finish(served)
-            elif not line.send(reply, body):
-                await self._answer_by_publish(line, reply, body, served)
+                return
+            back = answer.context(served, body) if headers else None
+            if not line.send(reply, body, back):
+                await self._answer_by_publish(line, reply, body, served, back)
         finally:
             self.tasks.pop(number, None)
 
-    async def _answer_by_publish(self, line: Line, reply: bytes, body: bytes, served: Served) -> None:
+    async def _answer_by_publish(
+        self, line: Line, reply: bytes, body: bytes, served: Served, headers: Mapping[str, str] | None
+    ) -> None:
         try:
-            await line.publish(reply, body)
+            await line.publish(reply, body, headers)
         except errors.Error as error:
             # Nobody can be told: the connection is gone, and a buffered answer would come after its deadline.
             log.warning(

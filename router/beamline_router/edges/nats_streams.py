@@ -7,8 +7,10 @@ kept to it and is cut off.
 
 The provider names a control subject in its opening message (docs/wire-contract.md, "Streams"). There it hears
 how many chunks were read, at the latest after half a window, and ``{"cancel": true}`` when the stream was
-closed before its end. A stream that was forgotten before its opening message came is cancelled when it does
-come: an answer that nobody waits for is not paid for.
+closed before its end. A provider that has not opened its stream, because it does not stream or has not come
+to it, hears on its cancel subject that the call was given up, as with a plain request. A stream that was
+forgotten before its opening message came is cancelled when it does come: an answer that nobody waits for is
+not paid for.
 
 A connection that is lost ends all its streams with DISCONNECTED: chunks may have been lost with it, and an
 answer with a hole is worse than none.
@@ -30,12 +32,13 @@ from beamline_contract.names import (
     HEADER_STREAM_CONTROL,
     HEADER_STREAM_END,
     HEADER_STREAM_SEQUENCE,
+    cancel_subject,
     subject_fault,
 )
 
 from ..core.ports import TransportFault
 from ..core.stream_port import WINDOW, Chunk, ReplyStream, StreamFault
-from .nats_transport import FAULTS, SERVICE_ERROR, SERVICE_ERROR_CODE, service_error
+from .nats_transport import FAULTS, SERVICE_ERROR, SERVICE_ERROR_CODE, given_up, service_error
 
 _PENDING_MESSAGES: Final = 65_536
 _PENDING_BYTES: Final = 256 * 1024 * 1024
@@ -88,7 +91,7 @@ class NatsStreams:
             inbox = await self._subscribed(nc)
             self._last += 1
             token = str(self._last)
-            stream = self._open[token] = _Stream(self, nc, token)
+            stream = self._open[token] = _Stream(self, nc, token, cancel_subject(subject), given_up(headers))
             await nc.publish(subject, payload, reply=f"{inbox}.{token}", headers=dict(headers))
         except _EXPECTED as error:
             self._open.pop(token, None)
@@ -127,10 +130,14 @@ class NatsStreams:
 class _Stream:
     """One stream. ``_unread`` holds what has come, up to the first fault or the end."""
 
-    def __init__(self, owner: NatsStreams, nc: Client, token: str) -> None:
+    def __init__(
+        self, owner: NatsStreams, nc: Client, token: str, given_up_at: str, word: bytes | None
+    ) -> None:
         self._owner = owner
         self._nc = nc
         self._token = token
+        self._given_up_at = given_up_at
+        self._word = word
         self._reconnects = nc.stats["reconnects"]
         self._unread: deque[_Item] = deque()
         self._waiter: asyncio.Future[None] | None = None
@@ -163,8 +170,12 @@ class _Stream:
     async def close(self) -> None:
         """See the port."""
         self._owner.forget(self._token)
-        if self._control is not None and not self._over:
+        if self._over:
+            return
+        if self._control is not None:
             await control(self._nc, self._control, _CANCEL)
+        elif self._word is not None:
+            await control(self._nc, self._given_up_at, self._word)
 
     def arrived(self, payload: bytes, headers: Mapping[str, str]) -> None:
         """One message of the stream."""

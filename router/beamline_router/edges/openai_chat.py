@@ -16,7 +16,8 @@ import orjson
 
 from beamline_contract.errors import HTTP_STATUS, ErrorCode, WireError
 
-from ..core.intake import Envelope, Shape
+from ..core.envelope import Envelope
+from ..core.intake import Shape
 from ..core.openai_intake import chat_shape
 from ..core.request import Answer, Request
 from ..core.stream_port import Delta, Sink, SinkStalledError
@@ -96,7 +97,7 @@ class ChatFormat:
             )
         elif self._events.begun:
             with suppress(SinkStalledError):
-                await self._events.data(error_body(result.error))
+                await self._events.data({**error_body(result.error), **_trail(served)})
             await self._events.end()
         else:
             headers = served_headers(served)
@@ -123,17 +124,25 @@ class ChatFormat:
     async def _finish_stream(self, served: Served, answer: Answer) -> None:
         if not self._events.begun:  # an answer without a word
             await self.emit(served.envelope, Delta())
-        await self._chunk(served.envelope, {}, finish_reason=answer.metadata["finish_reason"])
+        reason = answer.metadata["finish_reason"]
+        await self._chunk(served.envelope, {}, finish_reason=reason, trail=_trail(served))
         if self._request is not None and self._request.stream_usage:
             body = self._head(served.envelope, "chat.completion.chunk")
             await self._events.data({**body, **_origin(answer), "choices": [], "usage": _usage(answer)})
         await self._events.data("[DONE]")
 
     async def _chunk(
-        self, envelope: Envelope, delta: dict[str, Any], *, finish_reason: str | None = None
+        self,
+        envelope: Envelope,
+        delta: dict[str, Any],
+        *,
+        finish_reason: str | None = None,
+        trail: dict[str, Any] | None = None,
     ) -> None:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
         body = {**self._head(envelope, "chat.completion.chunk"), "choices": [choice]}
+        if trail:
+            body |= trail
         if self._request is not None and self._request.stream_usage:
             body["usage"] = None
         await self._events.data(body)
@@ -156,7 +165,7 @@ class ChatFormat:
             "model": answer.metadata["model"] or head["model"],
             "choices": [choice],
             "usage": _usage(answer),
-            **({"metadata": served.metadata} if served.trail_in_metadata else {}),
+            **_trail(served),
         }
 
     def _head(self, envelope: Envelope, kind: str) -> dict[str, Any]:
@@ -167,6 +176,11 @@ class ChatFormat:
             "created": self._created,
             "model": model or "",
         }
+
+
+def _trail(served: Served) -> dict[str, Any]:
+    """The metadata with the trail of the request, where its caller asked for it."""
+    return {"metadata": served.metadata} if served.trail_in_metadata else {}
 
 
 def _origin(answer: Answer) -> dict[str, str]:

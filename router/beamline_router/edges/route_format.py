@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 import orjson
 
-from ..core.intake import Envelope, Shape
+from ..core.envelope import Envelope
+from ..core.intake import Shape
 from ..core.request import Answer, Request
 from ..core.stream_port import Delta, Sink, SinkStalledError
 from .http_replies import CLOSE, Events, Send, add_retry_after, send_whole, served_headers

@@ -25,16 +25,8 @@ from beamline_contract.errors import ErrorCode, WireError
 from beamline_contract.names import HEADER_TRAIL
 
 from ..core.api_keys import ApiKey
-from ..core.intake import (
-    DEFAULT_TENANT,
-    Bits,
-    Envelope,
-    Shape,
-    near_limits,
-    open_envelope,
-    read_request,
-    request_id_of,
-)
+from ..core.envelope import Bits, Envelope, open_envelope, request_id_of
+from ..core.intake import DEFAULT_TENANT, Shape, near_limits, read_request
 from ..core.openai_intake import HEADER_ENVIRONMENT, HEADER_TENANT
 from ..core.request import Answer, Failure, Request
 from ..core.snapshot import Snapshot

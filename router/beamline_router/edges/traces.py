@@ -32,7 +32,7 @@ from beamline_contract.errors import HTTP_STATUS, WireError
 from beamline_contract.names import HEADER_TRACEPARENT
 from beamline_sdk.tracing import TRACER, end, provider_of
 
-from ..core.intake import Envelope
+from ..core.envelope import Envelope
 from ..core.route import Call
 from .telemetry import Telemetry
 

@@ -33,7 +33,7 @@ from nats.aio.client import Client
 from beamline_contract.errors import ErrorCode, WireError
 from beamline_contract.names import SUBJECT_ROUTER_TRAIL, SUBJECT_ROUTER_TRAIL_CONTENT
 
-from ..core.intake import Envelope
+from ..core.envelope import Envelope
 from ..core.request import Answer, Failure, Request, StepTrace
 from ..core.route import Route
 from ..core.snapshot import Snapshot

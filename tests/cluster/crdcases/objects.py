@@ -34,6 +34,7 @@ _EXTENSION: dict[str, Any] = {
         "metadata": {"owner": "team-red"},
         "circuitBreaker": _BREAKER,
         "concurrency": 8,
+        "retryBudget": {"tokens": 20, "refill": 0.25, "threshold": 4},
         "version": "v2",
         "versionOf": "fuller",
         "stickyKey": "header:x-user",
@@ -158,6 +159,7 @@ _POLICY: dict[str, Any] = {
                 "overlap": False,
                 "circuitBreaker": _BREAKER,
                 "concurrency": 16,
+                "retryBudget": {"tokens": 20, "refill": 0.25, "threshold": 4},
             },
             {"action": "extension_validator", "extensionRef": {"name": "pii-guard"}, "group": "checks"},
             {

@@ -56,6 +56,23 @@ said.keys.retryAfter = Number(tooMany?.headers?.get("retry-after")) >= 90;
 said.keys.limitedStreamed = seen(await caught(asked(limited, true)));
 for (const model of ["nobody", "guarded", "slow"]) await failing(model);
 
+const parts = [
+  { type: "text", text: "the weather" },
+  { type: "text", text: "in Vienna" },
+];
+const tool = { type: "function", function: { name: "weather", parameters: { type: "object" } } };
+const wish = { model: "tools", messages: [{ role: "user", content: parts }], tools: [tool] };
+const called = (completion) =>
+  completion.choices[0].message.tool_calls.map((call) => [
+    call.id,
+    call.function.name,
+    call.function.arguments,
+  ]);
+said.calls = called(await client.chat.completions.create(wish));
+said.streamedCalls = called(await client.chat.completions.stream(wish).finalChatCompletion());
+const two = await caught(client.chat.completions.create({ ...wish, n: 2 }));
+said.n = [two?.constructor.name, two?.status, two?.param];
+
 const broken = await streamed("breaking");
 said.broken = { content: broken.content, code: broken.error?.code };
 

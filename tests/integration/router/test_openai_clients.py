@@ -18,7 +18,7 @@ import pytest
 
 from beamline_router.core.api_keys import new_key
 
-from .conftest import Site
+from .conftest import Site, extension, policy
 from .openai_world import USER, chatting
 
 NODE = Path(__file__).with_name("openai_client.mjs")
@@ -130,6 +130,67 @@ async def test_the_python_client_streams(site: Site) -> None:
     assert chunks[-1].usage.total_tokens > 0
 
 
+PARTS = [{"type": "text", "text": "the weather"}, {"type": "text", "text": "in Vienna"}]
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {"type": "object", "properties": {"of": {"type": "string"}}},
+    },
+}
+CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"of":"Vienna"}'}}
+
+
+async def put_tools(site: Site) -> list[dict[str, Any]]:
+    """A provider that answers with a tool call; what it was asked."""
+    asked: list[dict[str, Any]] = []
+
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        asked.append(request)
+        metadata = {"finish_reason": "tool_calls", "message": {"tool_calls": [CALL]}}
+        usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+        return {"provider_id": "tools", "output": "", "usage": usage, "metadata": metadata}
+
+    await site.put(
+        extension("tools", "provider"),
+        policy("tools", [{"action": "select_provider", "provider_id": "tools"}], match={"models": ["tools"]}),
+    )
+    await site.respond(site.nc, "tools", "beamline.provider.tools.v1", answer)
+    return asked
+
+
+async def test_the_python_client_sends_parts_and_tools_and_reads_calls_streamed_or_not(
+    site: Site,
+) -> None:
+    asked = await put_tools(site)
+    given: dict[str, Any] = {
+        "model": "tools",
+        "messages": [{"role": "user", "content": PARTS}],
+        "tools": [TOOL],
+        "tool_choice": "required",
+        "parallel_tool_calls": False,
+    }
+    async with client(site) as api:
+        whole = await api.chat.completions.create(**given)
+        options = {"include_usage": True}
+        async with api.chat.completions.stream(**given, stream_options=options) as stream:  # type: ignore[arg-type]
+            streamed = await stream.get_final_completion()
+        with pytest.raises(openai.BadRequestError) as refused:
+            await api.chat.completions.create(**given, n=2)
+    for reply in (whole, streamed):
+        [call] = reply.choices[0].message.tool_calls or []
+        assert (call.id, call.function.name, call.function.arguments) == ("c1", "weather", '{"of":"Vienna"}')
+        assert reply.choices[0].finish_reason == "tool_calls"
+        assert reply.usage is not None
+        assert reply.usage.total_tokens == 3
+    assert refused.value.param == "n"
+    for request in asked:
+        assert request["messages"] == given["messages"]
+        assert request["parameters"]["tools"] == [TOOL]
+        assert request["parameters"]["parallel_tool_calls"] is False
+    assert len(asked) == 2
+
+
 @pytest.mark.parametrize(
     ("model", "kind", "code"),
     [
@@ -204,6 +265,7 @@ def node_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def test_the_node_client_does_the_same(site: Site, node_folder: Path, keys: Keys) -> None:
+    asked = await put_tools(site)
     async with chatting(site, api_keys=keys.path) as served:
         process = await asyncio.create_subprocess_exec(
             "node",
@@ -229,6 +291,9 @@ async def test_the_node_client_does_the_same(site: Site, node_folder: Path, keys
         "busy": ["RateLimitError", 429, "rate_limit_exceeded"],
         "slow": ["InternalServerError", 504, "deadline_exceeded"],
     }
+    assert said["calls"] == said["streamedCalls"] == [["c1", "weather", '{"of":"Vienna"}']]
+    assert [request["messages"][0]["content"] for request in asked] == [PARTS, PARTS]
+    assert said["n"] == ["BadRequestError", 400, "n"]
     assert said["broken"] == {"content": "Hell", "code": "stream_interrupted"}
     assert said["timeout"] == "APIConnectionTimeoutError"
     assert said["streamedErrors"] == said["errors"]

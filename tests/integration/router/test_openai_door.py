@@ -33,12 +33,14 @@ async def test_a_completion_has_the_shape_of_the_api(site: Site) -> None:
     assert reply.headers["x-beamline-provider"] == "talk"
 
 
-async def test_a_method_that_a_path_does_not_take_is_said_in_the_words_of_the_api(site: Site) -> None:
+async def test_a_method_or_path_that_is_not_there_is_said_in_the_words_of_the_api(site: Site) -> None:
     async with running(site.settings()) as served:
         reply = await served.http.get("/v1/chat/completions")
         other = await served.http.post("/v1/models", json={})
+        nowhere = await served.http.post("/v1/embeddings", json={})
     assert (reply.status_code, reply.headers["allow"]) == (405, "POST")
     assert reply.json()["error"]["type"] == other.json()["error"]["type"] == "invalid_request_error"
+    assert (nowhere.status_code, nowhere.json()["error"]["type"]) == (404, "invalid_request_error")
 
 
 async def test_all_other_parameters_reach_the_provider_and_its_tool_calls_come_back(site: Site) -> None:

@@ -15,6 +15,7 @@ import pytest
 from beamline_contract.names import SUBJECT_INVOKE
 
 from .conftest import Site, eventually, extension, policy, running
+from .openai_world import USER
 
 TESTS = Path(__file__).parents[2]
 ACTIONS = {"pre": "extension_pre", "validator": "extension_validator", "post": "extension_post"}
@@ -67,7 +68,7 @@ async def put(site: Site, hanging: Hanging, *, before: tuple[dict[str, Any], ...
     }.get(hanging.kind, [{**step, "group": "checks"} if before else step, *before, asking])
     await site.put(
         extension("hang", hanging.kind, subject=hanging.subject, timeout_ms=60_000),
-        policy("hang", steps, deadline_ms=60_000),
+        policy("hang", steps, deadline_ms=60_000, match={"models": ["hang"]}),
     )
 
 
@@ -90,6 +91,33 @@ async def test_a_client_that_hangs_up_is_noticed_by_the_extension_that_works_for
             staying.cancel()
             await asyncio.gather(leaving, staying, return_exceptions=True)
             await eventually(lambda: hanging.noted("cancelled staying"), "and so was the other")
+
+
+WAYS: dict[str, tuple[str, dict[str, Any]]] = {
+    "route": ("/v1/route", {"prompt": "x", "model": "hang"}),
+    "route-streamed": ("/v1/route", {"prompt": "x", "model": "hang", "stream": True}),
+    "chat": ("/v1/chat/completions", {"messages": USER, "model": "hang"}),
+    "chat-streamed": ("/v1/chat/completions", {"messages": USER, "model": "hang", "stream": True}),
+}
+
+
+@pytest.mark.parametrize("kind", ["validator", "provider"])
+async def test_a_client_that_hangs_up_is_noticed_whichever_way_it_asked(
+    site: Site, tmp_path: Path, kind: str
+) -> None:
+    async with Hanging(site, kind, tmp_path).started() as hanging:
+        await put(site, hanging)
+        async with running(site.settings()) as served:
+            asked = {
+                way: asyncio.ensure_future(served.http.post(path, json=body, headers={"x-request-id": way}))
+                for way, (path, body) in WAYS.items()
+            }
+            for way in WAYS:
+                await eventually(lambda way=way: hanging.noted(f"begun {way}"), f"{way} is at work")
+            for way, task in asked.items():
+                task.cancel()
+                await eventually(lambda way=way: hanging.noted(f"cancelled {way}"), f"{way} was told")
+            await asyncio.gather(*asked.values(), return_exceptions=True)
 
 
 async def test_a_rejection_ends_the_other_validators_of_its_group_where_they_work(

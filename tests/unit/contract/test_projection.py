@@ -176,7 +176,7 @@ def test_complexity_counts_steps_validators_in_series_fallbacks_and_groups(
 def test_what_newer_fields_state_is_stored_and_what_they_leave_out_is_not() -> None:
     stored = policy_document(
         policy(
-            step("validator", "pii-guard", overlap=True, concurrency=9),
+            step("validator", "pii-guard", overlap=True, concurrency=9, retryBudget={"threshold": 2}),
             provider("a-1", canary={"extensionRef": {"name": "b-2"}, "percent": 5, "stickyKey": "tenant"}),
             retryBudget={"tokens": 20},
         )
@@ -184,10 +184,18 @@ def test_what_newer_fields_state_is_stored_and_what_they_leave_out_is_not() -> N
     assert stored["retry_budget"] == {"tokens": 20, "refill": 0.1, "threshold": 5}
     guard, chosen = stored["steps"]
     assert (guard["overlap"], guard["concurrency"]) == (True, 9)
+    assert guard["retry_budget"] == {"tokens": 10, "refill": 0.1, "threshold": 2}
     assert chosen["canary"] == {"provider_id": "b_2", "percent": 5, "sticky_key": "tenant"}
     plain = policy_document(policy(step("validator"), provider("a-1")))
     assert "retry_budget" not in plain
-    assert not {"overlap", "concurrency", "canary"} & {name for one in plain["steps"] for name in one}
+    newer = {"overlap", "concurrency", "canary", "retry_budget"}
+    assert not newer & {name for one in plain["steps"] for name in one}
+
+
+def test_an_extensions_retry_budget_is_stored_where_it_states_one() -> None:
+    stated = extension_record(extension(type="provider", retryBudget={"tokens": 3, "threshold": 1}))
+    assert stated.spec["retryBudget"] == {"tokens": 3, "refill": 0.1, "threshold": 1}
+    assert "retryBudget" not in extension_record(extension(type="provider")).spec
 
 
 def test_a_canary_is_a_reference_to_a_provider() -> None:

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beamline_router.core.budget import BudgetSettings, RetryBudget
+from beamline_router.core.retry import BudgetSettings, RetryBudget
 from beamline_sdk.breaker import Breaker, BreakerSettings
 
 WINDOW_S, OPEN_S = 60.0, 10.0

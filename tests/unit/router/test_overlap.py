@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import orjson
 import pytest
 
 from beamline_contract.errors import ErrorCode
-from beamline_router.core.request import Failure
+from beamline_router.core.ports import TransportFault
+from beamline_router.core.request import Answer, Failure
 from beamline_router.core.snapshot import compile_snapshot
+from beamline_router.core.stream_port import Chunk
+from beamline_router.fake_streams import Item, Wait
 from beamline_router.fakes import After
 from harness.router_world import (
     PASS,
@@ -24,6 +28,8 @@ from harness.router_world import (
     request,
     says,
 )
+
+END: dict[str, Any] = {"usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}}
 
 
 async def test_both_run_at_once_and_the_slower_one_decides_how_long_it_takes(world: World) -> None:
@@ -152,6 +158,97 @@ async def test_a_fault_of_the_transport_beside_a_validator_becomes_one_internal_
     failure = await world.failure()
     assert failure.error.code is ErrorCode.INTERNAL
     assert world.transport.cancelled == ["test.check"]
+
+
+# --- streams
+
+
+async def test_a_stream_begins_beside_the_validator_and_leaves_with_its_verdict(world: World) -> None:
+    world.answers("check", After(0.5, PASS))
+    world.streams_from("main", [Wait(0.2), "Hel", "lo", END])
+    world.route(check(overlap=True), provider())
+    task = asyncio.create_task(world.pipeline.run(request(), world.snapshot, world.sink))
+    await world.clock.advance(0.4)
+    assert [sent.subject for sent in world.streams.sent] == ["test.main"]
+    assert world.sink.deltas == []
+    await world.clock.advance(0.2)
+    assert [delta.text for delta in world.sink.deltas] == ["Hel", "lo"]
+    answer = task.result()
+    assert isinstance(answer, Answer)
+    assert [(e.extension_id, e.outcome, e.why) for e in answer.trail] == [
+        ("check", "ok", "overlap"),
+        ("main", "ok", "ordered"),
+    ]
+
+
+async def test_a_verdict_that_is_there_first_holds_up_no_stream(world: World) -> None:
+    world.answers("check", After(0.1, PASS))
+    world.streams_from("main", [Wait(0.2), "Hel", Wait(0.5), "lo", END])
+    world.route(check(overlap=True), provider())
+    task = asyncio.create_task(world.pipeline.run(request(), world.snapshot, world.sink))
+    await world.clock.advance(0.3)
+    assert world.sink.text == "Hel"
+    await world.clock.advance(0.6)
+    assert task.done()
+
+
+@pytest.mark.parametrize("reply", [REJECT, fails("INTERNAL")], ids=["rejects", "fails closed"])
+async def test_nothing_of_a_stream_leaves_whose_validator(world: World, reply: Any) -> None:
+    world.have("other", "validator")
+    world.answers("other", PASS)
+    world.answers("check", After(0.5, reply))
+    world.streams_from("main", ["the secret " * 100, Wait(0.9), "more", END])
+    world.route(check("other", overlap=True), check(overlap=True), provider(fallback=["second"]), post())
+    result = await world.stream()
+    assert isinstance(result, Failure)
+    assert result.error.extension_id == "check"
+    assert world.sink.deltas == []
+    assert world.calls("post") == 0
+    assert world.streams.cancelled == ["test.main"]
+    assert world.runtime.breaker_states()["main"] == "closed"
+    assert world.runtime.in_flight() == {}
+
+
+SAYS_CALLS = {"message": {"tool_calls": [{"id": "c1", "function": {"name": "f", "arguments": "{}"}}]}}
+SHORT: dict[str, list[Item]] = {
+    "tool calls alone": [Chunk(orjson.dumps(SAYS_CALLS)), END],
+    "a whole reply": [Chunk(orjson.dumps({"output": "the secret", **END}), last=True, whole=True)],
+    "nothing": [END],
+}
+
+
+@pytest.mark.parametrize("after", [(), (post(),)], ids=["bare", "with a post step"])
+@pytest.mark.parametrize("script", SHORT.values(), ids=SHORT.keys())
+async def test_a_short_stream_waits_for_the_verdict_too(
+    world: World, script: list[Item], after: tuple[dict[str, Any], ...]
+) -> None:
+    world.answers("check", After(0.5, REJECT))
+    world.streams_from("main", script)
+    world.route(check(overlap=True), provider(), *after)
+    result = await world.stream()
+    assert isinstance(result, Failure)
+    assert result.error.code is ErrorCode.VALIDATION_REJECTED
+    assert (world.sink.deltas, world.calls("post")) == ([], 0)
+
+
+async def test_a_stream_that_can_not_begin_falls_back_beside_the_validator(world: World) -> None:
+    world.answers("check", After(0.5, PASS))
+    world.streams_from("main", [fails("UNAVAILABLE")])
+    world.streams_from("second", ["two", END])
+    world.route(check(overlap=True), provider(fallback=["second"]))
+    answer = await world.stream()
+    assert isinstance(answer, Answer)
+    assert (answer.provider_id, world.sink.text) == ("second", "two")
+
+
+async def test_the_deadline_of_a_held_stream_ends_it(world: World) -> None:
+    world.answers("check", TransportFault.TIMED_OUT)
+    world.streams_from("main", ["the secret", Wait(9.0), END])
+    world.route(check(overlap=True, timeout_ms=60_000), provider(), deadline_ms=500)
+    result = await world.stream()
+    assert isinstance(result, Failure)
+    assert result.error.code is ErrorCode.DEADLINE_EXCEEDED
+    assert world.sink.deltas == []
 
 
 BROKEN: list[Any] = [

@@ -8,6 +8,7 @@ import pytest
 
 from beamline_contract.errors import ErrorCode
 from beamline_router.core.ports import TransportFault
+from beamline_router.core.steps import MAX_SHADOWS
 from beamline_router.fakes import After
 from harness.router_world import (
     PASS,
@@ -18,6 +19,7 @@ from harness.router_world import (
     post,
     pre,
     provider,
+    request,
 )
 
 NO_RESPONDERS = TransportFault.NO_RESPONDERS
@@ -252,6 +254,45 @@ async def test_a_shadow_step_that_breaks_the_transport_hurts_nobody(world: World
     await world.answer()
     await world.clock.settle()
     assert ("pre", "pre", "error", "INTERNAL") in world.recorder.steps
+
+
+async def test_what_a_shadow_step_breaks_or_fills_is_its_own(world: World) -> None:
+    world.have("check", "validator", concurrency=1, retry=1)
+    bad = {"mode": "shadow", "config": {"new": True}}
+    world.route(check(**bad), check(), provider())
+    world.answers(
+        "check", lambda sent: After(0.9, fails("UNAVAILABLE")) if sent.body["config"].get("new") else PASS
+    )
+    for _ in range(8):
+        await world.answer()
+        await world.clock.advance(2)
+    shadow, own = world.snapshot.policy("only").route.before  # type: ignore[union-attr]
+    assert world.runtime.breaker_states() == {"check": "closed", "check@only/0": "open", "main": "closed"}
+    assert world.runtime.budget(own[0].call).tokens == 10.0
+    assert world.runtime.budget(shadow[0].call).tokens < 10.0
+    assert world.runtime.in_flight() == {}
+    world.route(provider())
+    assert world.runtime.breaker_states() == {"check": "closed", "main": "closed"}
+
+
+async def test_an_isolated_extension_is_not_called_by_a_shadow_step_either(world: World) -> None:
+    world.route(check(mode="shadow"), provider())
+    found = world.snapshot.lookup("check")
+    assert found is not None
+    world.runtime.isolate(found)
+    await world.answer()
+    await world.clock.settle()
+    assert world.calls("check") == 0
+
+
+async def test_beyond_a_thousand_shadow_steps_at_work_more_are_dropped_and_counted(world: World) -> None:
+    world.have("pre", "pre", concurrency=100_000)
+    world.answers("pre", After(0.9, {}))
+    world.route(pre(mode="shadow"), provider())
+    for _ in range(MAX_SHADOWS + 2):
+        await world.pipeline.run(request(), world.snapshot)
+    assert world.recorder.drops == [("pre", "shadow")] * 2
+    await world.pipeline.close()
 
 
 async def test_closing_the_pipeline_ends_shadow_steps(world: World) -> None:

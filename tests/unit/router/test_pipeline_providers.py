@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from beamline_contract.errors import ErrorCode
+from beamline_router.core.explain import explain
 from beamline_router.core.ports import TransportFault
 from beamline_router.fakes import After
 from harness.router_world import (
@@ -193,6 +194,50 @@ async def test_slow_answers_open_the_breaker(world: World) -> None:
     assert world.runtime.breaker_states()["check"] == "open"
 
 
+async def test_timeouts_are_slow_calls_too(world: World) -> None:
+    world.have("check", "validator", circuitBreaker={"failureThreshold": 10_000})
+    world.answers("check", TIMED_OUT)
+    world.route(check(), provider())
+    for _ in range(10):
+        assert world.runtime.breaker_states().get("check") != "open"
+        await world.failure()
+    assert world.runtime.breaker_states()["check"] == "open"
+
+
+async def test_once_the_time_is_over_the_rest_of_the_list_is_left_alone(world: World) -> None:
+    world.answers("main", After(0.195, fails("UNAVAILABLE")))
+    world.route(provider(fallback=["second", "third"]))
+    failure = await world.failure(deadline=world.clock.now + 0.2)
+    assert [(e.extension_id, e.attempts) for e in failure.trail] == [("main", 1), ("second", 0)]
+
+
+async def test_an_error_of_somebody_who_was_asked_is_told_before_one_of_somebody_who_was_not(
+    world: World,
+) -> None:
+    world.route(provider("second"))
+    await world.open_breaker("second")
+    world.answers("main", fails("INTERNAL"))
+    world.route(provider(fallback=["second"]))
+    failure = await world.failure()
+    assert (failure.error.code, failure.error.extension_id) == (ErrorCode.INTERNAL, "main")
+    assert world.calls("second") == 5
+
+
+async def test_there_is_no_last_trial_where_one_was_only_full(world: World) -> None:
+    world.route(provider("second"))
+    await world.open_breaker("second")
+    world.have("main", "provider", concurrency=1)
+    world.answers("main", After(0.5, says()))
+    world.route(provider(fallback=["second"]))
+    first = asyncio.create_task(world.pipeline.run(request(), world.snapshot))
+    await world.clock.settle()
+    failure = await world.failure()
+    assert (failure.error.code, failure.error.extension_id) == (ErrorCode.RESOURCE_EXHAUSTED, "main")
+    assert world.calls("second") == 5
+    await world.clock.advance(1)
+    assert first.done()
+
+
 async def test_a_429_is_a_cooldown_and_not_a_failure(world: World) -> None:
     world.answers("check", fails("RESOURCE_EXHAUSTED", retry_after_ms=2_000), PASS)
     world.route(check(), provider())
@@ -218,6 +263,60 @@ async def test_when_all_are_open_the_one_that_reopens_first_gets_one_trial(world
     answer = await world.answer()
     assert answer.provider_id == "second"
     assert len(world.transport.sent) == before + 1
+
+
+async def both_open(world: World, **second: Any) -> None:
+    """``main`` reopens in 30 s, ``second`` in 5 s."""
+    world.have("second", "provider", circuitBreaker={"recoveryTimeoutMs": 5_000}, **second)
+    for name in ("main", "second"):
+        world.route(provider(name))
+        await world.open_breaker(name)
+        world.answers(name, says(name))
+
+
+@pytest.mark.parametrize("strategy", ["weighted", "sticky", "least_inflight", "latency", "score", "ordered"])
+async def test_the_last_trial_is_for_the_one_that_reopens_first_whoever_was_drawn(
+    world: World, strategy: str
+) -> None:
+    await both_open(world)
+    world.route(providers({"main": 1_000, "second": 1}, strategy=strategy))
+    before = len(world.transport.sent)
+    answer = await world.answer()
+    assert (answer.provider_id, answer.trail[-1].why) == ("second", "last trial")
+    assert len(world.transport.sent) == before + 1
+
+
+async def test_the_last_trial_is_for_the_version_that_reopens_first(world: World) -> None:
+    await both_open(world, weight=1, versionOf="main")
+    world.have("main", "provider", weight=1_000)
+    world.route(provider("main"))
+    assert (await world.answer()).provider_id == "second"
+
+
+async def test_no_last_trial_for_one_without_weight(world: World) -> None:
+    await both_open(world)
+    world.route(providers({"main": 1, "second": 0}, strategy="weighted"))
+    assert (await world.answer()).provider_id == "main"
+
+
+async def test_who_is_being_tried_already_leaves_the_last_trial_to_the_next(world: World) -> None:
+    await both_open(world)
+    world.answers("second", After(0.5, says("second")))
+    world.route(provider(fallback=["second"]))
+    first = asyncio.create_task(world.pipeline.run(request(), world.snapshot))
+    await world.clock.settle()
+    assert (await world.answer()).provider_id == "main"
+    await world.clock.advance(1)
+    assert first.done()
+
+
+async def test_ordered_providers_without_weight_are_not_asked(world: World) -> None:
+    world.answers("second", NO_RESPONDERS)
+    world.route(providers({"main": 0, "second": 1, "third": 1}, strategy="ordered"))
+    assert (await world.answer()).provider_id == "third"
+    assert world.order() == ["second", "third"]
+    told = explain(request(), world.snapshot)["steps"][0]
+    assert told["first"] == "second"
 
 
 async def test_a_trial_that_fails_makes_no_second_one_and_keeps_the_breaker_open(world: World) -> None:

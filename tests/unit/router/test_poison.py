@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from beamline_contract.errors import ErrorCode, WireError
 from beamline_contract.wire import PROTECTED_FIELDS
-from beamline_router.core.intake import open_envelope, read_request
+from beamline_router.core.envelope import open_envelope
+from beamline_router.core.intake import read_request
 from beamline_router.core.ports import TransportFault
 from beamline_router.core.request import Answer, Failure, Request
 from harness.poison import FIELDS, HOSTILE, JUNK, REPLIES, REQUESTS

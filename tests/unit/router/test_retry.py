@@ -7,14 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beamline_contract.errors import ErrorCode, WireError
-from beamline_router.core.budget import RetryBudget
 from beamline_router.core.deadline import (
     SHORTEST_ATTEMPT_S,
     attempt_timeout,
     effective_deadline,
     header_values,
 )
-from beamline_router.core.retry import BASE_S, CAP_S, backoff, pause_before_retry
+from beamline_router.core.retry import BASE_S, CAP_S, RetryBudget, backoff, pause_before_retry
 
 UNAVAILABLE = WireError.of(ErrorCode.UNAVAILABLE, "")
 

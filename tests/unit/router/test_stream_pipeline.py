@@ -110,6 +110,15 @@ async def test_after_the_first_chunk_it_is_interrupted_and_nobody_else_is_asked(
     assert [sent.subject for sent in world.streams.sent] == ["test.main"]
 
 
+@pytest.mark.parametrize(("first", "state"), [(0.0, "closed"), (0.9, "open")])
+async def test_slow_is_measured_up_to_the_first_chunk(world: World, first: float, state: str) -> None:
+    world.route(provider())
+    world.streams_from("main", [Wait(first), "one", Wait(0.9), "two", Wait(0.9), END])
+    for _ in range(10):
+        await answered(world)
+    assert world.runtime.breaker_states()["main"] == state
+
+
 async def test_a_stall_tells_the_provider_to_stop_and_counts_against_it(world: World) -> None:
     world.route(provider())
     world.streams_from("main", ["one", Wait(5.0), END])
@@ -265,3 +274,16 @@ async def test_an_answer_without_end_is_cut_off(world: World) -> None:
     error = (await failed(world)).error
     assert error.code is ErrorCode.STREAM_INTERRUPTED
     assert len(world.sink.text) < 1024 * 1024
+
+
+async def test_a_shadow_post_step_sees_what_has_left_of_a_stream_and_changes_nothing(world: World) -> None:
+    world.have("watcher", "post")
+    world.answers("watcher", {"output": "changed"})
+    world.answers("post", lambda sent: {"output": sent.body["output"].upper()})
+    world.route(provider(), post(), post("watcher", mode="shadow"))
+    world.streams_from("main", ["Hel", "lo", END])
+    answer = await answered(world)
+    await world.clock.settle()
+    assert (answer.output, world.sink.text) == ("HELLO", "HELLO")
+    assert [sent.body["output"] for sent in world.transport.calls("test.watcher")] == ["HELLO"]
+    assert [(entry.extension_id, entry.outcome) for entry in answer.trail][-1] == ("watcher", "shadow")

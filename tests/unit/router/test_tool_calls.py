@@ -266,3 +266,27 @@ async def test_log_probabilities_of_a_text_that_was_changed_do_not_leave(
     result = await (world.stream() if streamed else world.ask())
     assert isinstance(result, Answer)
     assert ("logprobs" in result.metadata) == ("jane" not in text)
+
+
+async def test_tool_calls_that_came_in_pieces_are_not_said_again_by_the_end(world: World) -> None:
+    world.route(provider())
+    arguments = '{"to": "somebody"}'
+    whole: dict[str, Any] = {"usage": {}, "metadata": {"message": calling(arguments)}}
+    world.streams_from("main", [*fragments(arguments, 5)[:-1], whole])
+    assert isinstance(await world.stream(), Answer)
+    said: dict[str, Any] = {}
+    for delta in world.sink.deltas:
+        said = merged(said, delta.message or {})
+    assert arguments_of(said) == arguments
+
+
+async def test_a_chunk_that_is_nested_too_deep_ends_the_stream(world: World) -> None:
+    world.route(provider())
+    deep: Any = 1
+    for _ in range(40):
+        deep = [deep]
+    world.streams_from("main", [Chunk(orjson.dumps({"message": {"x": deep}})), END])
+    result = await world.stream()
+    assert isinstance(result, Failure)
+    assert result.error.code is ErrorCode.INTERNAL
+    assert world.sink.deltas == []

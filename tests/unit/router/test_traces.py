@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, DEFAULT_ON, 
 from opentelemetry.trace import SpanKind, StatusCode
 
 from beamline_contract.errors import ErrorCode, WireError
-from beamline_router.core.intake import Envelope, open_envelope
+from beamline_router.core.envelope import Envelope, open_envelope
 from beamline_router.core.request import Answer
 from beamline_router.edges.telemetry import Telemetry
 from beamline_router.edges.traces import MAX_SPANS, Traces

@@ -132,6 +132,17 @@ async def test_a_sticky_key_always_meets_the_same_version(
     assert min(met.values()) > 60
 
 
+async def test_versions_whose_long_names_begin_alike_divide_the_keys_all_the_same(world: World) -> None:
+    name = "x" * 59
+    world.have(name, "provider", stickyKey="tenant")
+    world.have(f"{name}_v2", "provider", versionOf=name)
+    for called in (name, f"{name}_v2"):
+        world.answers(called, says())
+    world.route(provider(name))
+    met = Counter([(await world.answer(tenant_id=f"t{number}")).provider_id for number in range(100)])
+    assert min(met[name], met[f"{name}_v2"]) > 25
+
+
 async def test_keys_that_a_sticky_provider_choice_gave_to_the_base_are_divided_anew(world: World) -> None:
     world.have("main", "provider", weight=50, stickyKey="tenant")
     version(world, "main_v2", weight=50)
