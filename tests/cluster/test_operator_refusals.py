@@ -1,5 +1,5 @@
-"""What an operator refuses to start without, or to go on with: the real process says one sentence with the
-command that helps, and exits with 78.
+"""What an operator refuses to start without, or to go on with: the real process, as the image starts it, says
+one sentence with the command that helps, and exits with 78.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ async def start(bench: Bench, **changed: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "beamline_operator",
+        "beamline_cli",
+        "operator",
         env=environment(bench, **changed),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
