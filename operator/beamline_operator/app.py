@@ -226,8 +226,10 @@ class Operator:
         return 0
 
     async def _hold(self, over: asyncio.Event) -> None:
-        await self.lease.hold()
-        over.set()
+        try:
+            await self.lease.hold()
+        finally:  # whatever ends it: nobody leads without it
+            over.set()
 
     async def _refresh(self) -> set[tuple[str, str]]:
         """The truth, listed: kopf does not tell of deletions that happened while a watch was broken. Returns

@@ -78,6 +78,11 @@ def page_for_everything(request: kmock.Request) -> Any:
     return kmock.Response(status=200, headers={"Content-Type": "text/html"}, payload=PAGE)
 
 
+def json_for_everything(request: kmock.Request) -> Any:
+    """The same of one that speaks JSON."""
+    return kmock.Response(status=200, payload={"error": "log in", "login": "https://proxy.example"})
+
+
 @pytest.fixture
 async def faulty(bench: Bench) -> AsyncIterator[FaultyApi]:
     async with FaultyApi(Path(bench.settings["kubeconfig"])) as server:
@@ -117,6 +122,7 @@ async def synced(bench: Bench, name: str) -> bool:
         pytest.param((page_in_every_watch, FAULT_S), id="a proxy's page inside every watch"),
         pytest.param((page_for_everything, FAULT_S), id="a proxy's page for everything"),
         pytest.param((page_for_everything, BEYOND_THE_LEASE_S), id="a proxy's page beyond the Lease"),
+        pytest.param((json_for_everything, BEYOND_THE_LEASE_S), id="a proxy's JSON beyond the Lease"),
     ],
 )
 async def test_it_asks_once_a_second_at_most_and_is_done_soon_after(

@@ -1,5 +1,5 @@
-"""What an operator refuses to start without, or to go on with: the real process says one sentence with the
-command that helps, and exits with 78.
+"""What an operator refuses to start without, or to go on with: the real process, as the image starts it, says
+one sentence with the command that helps, and exits with 78.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from typing import Any
 
 import asyncpg
 import pytest
+import yaml
 from operatorbench import Bench
 from test_operator_rights import account
 from test_operator_robust import may_lead
 
-from beamline_operator.app import EXIT_CONFIG
+from beamline_operator.app import EXIT_CONFIG, EXIT_UNAVAILABLE
 from beamline_operator.rbac import lease_rules, rules
+from harness.processes import free_port
 
 STARTS_WITHIN_S = 60.0
 
@@ -40,7 +42,8 @@ async def start(bench: Bench, **changed: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "beamline_operator",
+        "beamline_cli",
+        "operator",
         env=environment(bench, **changed),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
@@ -153,6 +156,23 @@ async def test_an_account_without_the_rights(
     kubeconfig = await account(bench, cluster, tmp_path, granted)
     command = ("`helm upgrade` with the chart of this version", "`python -m beamline_operator.rbac`")
     await refused(await start(bench, KUBECONFIG=kubeconfig), says, *command)
+
+
+def elsewhere(kubeconfig: Path, path: Path) -> str:
+    """The same login, at an address where nobody listens."""
+    config = yaml.safe_load(kubeconfig.read_text())
+    config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{free_port()}"
+    path.write_text(yaml.safe_dump(config))
+    return str(path)
+
+
+async def test_an_api_server_that_is_not_there_is_no_refusal_but_another_exit_code(
+    bench: Bench, tmp_path: Path
+) -> None:
+    kubeconfig = elsewhere(Path(bench.settings["kubeconfig"]), tmp_path / "kubeconfig")
+    code, said = await last_words(await start(bench, KUBECONFIG=kubeconfig))
+    assert (code, len(said)) == (EXIT_UNAVAILABLE, 1), said
+    assert "the API server does not answer" in said[0]
 
 
 async def test_two_operators_of_one_scope_under_two_leases(bench: Bench) -> None:

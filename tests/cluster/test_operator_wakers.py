@@ -9,6 +9,7 @@ import pytest
 from controlplane.client import Cluster
 from operatorbench import ALWAYS, WORKLOAD, Bench
 
+from beamline_operator.edges.kube_store import KubeStore
 from beamline_registry import postgres
 from beamline_registry.port import Remove
 from beamline_sdk.deployment import kube_api
@@ -174,3 +175,15 @@ async def test_a_full_compare_repairs_rows_objects_and_workloads_page_by_page(
             await bench.gone(kind, name)
     assert await bench.get("Deployment", "retained") is not None
     assert await bench.get("Service", "theirs") is not None, "a label makes it nobody's orphan"
+
+
+async def test_a_list_is_read_page_by_page_to_its_end(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kube_api, "PAGE", 2)
+    names = {f"guard-{number}" for number in range(5)}
+    for name in names:
+        await bench.extension(name, workload=None)
+    store = KubeStore(bench.api, namespaces=(bench.namespace,))
+    asked = bench.api.calls.get(("GET", 200), 0)
+    await store.relist()
+    assert {stored.metadata.name for stored in store.list("Extension")} == names
+    assert bench.api.calls["GET", 200] - asked == 3 + 1, "three pages, and one of no policies"

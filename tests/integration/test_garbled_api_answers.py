@@ -69,6 +69,7 @@ async def watched(api: KubeApi) -> Any:
         pytest.param(PAGE, id="a page"),
         pytest.param(b'{"metadata":{"na', id="half an answer"),
         pytest.param(b"[1]", id="JSON, but no object"),
+        pytest.param(b'{"error":"log in","items":[],"metadata":{"name":"a"}}', id="JSON of somebody else"),
         pytest.param(b"\xff\xfe", id="in no encoding"),
     ],
 )
@@ -81,12 +82,14 @@ async def test_what_is_no_answer_of_an_api_server_is_one_that_did_not_come(
     assert (caught.value.status, caught.value.reason, caught.value.retryable) == (0, "Garbled", True)
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b'{"metadata":{}}'], ids=["nothing", "an object", "no items"])
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b'{"kind":"ServiceList","metadata":{}}'], ids=["nothing", "an object", "no items"]
+)
 async def test_a_list_without_items_is_not_an_empty_one(api: KubeApi, answer: Answer, body: bytes) -> None:
     answer(body)
     with pytest.raises(KubeError, match="not an API server's"):
         await listed(api)
-    answer(b'{"metadata":{},"items":null}')
+    answer(b'{"kind":"ServiceList","metadata":{},"items":null}')
     assert await listed(api) == []
 
 

@@ -84,7 +84,11 @@ class WatchSession:
         asked = URL(url)
         watches = "watch" in asked.query
         if not watches and "limit" not in asked.query:  # discovery
-            return await self._session.request(method=method, url=url, **how)
+            response = await self._session.request(method=method, url=url, **how)
+            if response.status < 400 and "kind" not in _parsed(await response.read()):
+                # Of all broken connections the one after which it asks the same again.
+                raise aiohttp.ServerDisconnectedError(f"what {asked.path} answered is no API server's")
+            return response
         if watches:
             await self._pace(asked.path)
         else:

@@ -22,13 +22,17 @@ def missing_input(message: str, pod: Mapping[str, Any]) -> tuple[str, str] | Non
         readers = [variable for wanted, variable in _keys(pod, kind, name) if wanted == key]
         return (
             kind,
-            f"Put the key {key}{_for(readers)} into the {kind} {name}, or make the reference optional.",
+            f"Put the key {key}{_for(readers)} into the {kind} {name}, or make the reference in "
+            f"{_field(readers)} optional.",
         )
     if found := _OBJECT.match(message):
         kind, name = _kind(found[1]), found[2]
         asked = [f"{key}{_for([variable])}" for key, variable in _keys(pod, kind, name)]
         with_keys = f" with the key{'s' * (len(asked) > 1)} {', '.join(asked)}" if asked else ""
-        return kind, f"Create the {kind} {name}{with_keys}, or make the reference optional."
+        return (
+            kind,
+            f"Create the {kind} {name}{with_keys}, or make the reference in {_field(asked)} optional.",
+        )
     return None
 
 
@@ -44,6 +48,11 @@ def _keys(pod: Mapping[str, Any], kind: str, name: str) -> Iterator[tuple[str, s
             ref = (variable.get("valueFrom") or {}).get(reference) or {}
             if ref.get("name") == name and not ref.get("optional"):
                 yield str(ref.get("key")), str(variable.get("name"))
+
+
+def _field(variables: list[str]) -> str:
+    """Where it is referred to: single keys are named in variables, a whole object is not."""
+    return "spec.workload.env" if variables else "spec.workload.envFrom"
 
 
 def _for(variables: list[str]) -> str:

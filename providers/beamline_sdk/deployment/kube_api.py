@@ -37,6 +37,10 @@ METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 """Asks for metadata alone: the API server then leaves everything else out."""
 
 
+_OBJECTS: Final = ("/api/", "/apis/")
+"""Below these every answer says what kind it is."""
+
+
 class KubeError(Exception):
     """What the API server answered instead of success. ``status`` is 0 where it did not answer at all."""
 
@@ -127,7 +131,10 @@ class KubeApi:
                 str(said.get("reason") or response.reason),
                 str(said.get("message") or response.reason),
             )
-        return _document(text)
+        document = _document(text)
+        if path.startswith(_OBJECTS) and "kind" not in document:
+            raise _garbled(text)
+        return document
 
     async def watch(
         self, path: str, params: Mapping[str, str | int], *, accept: str = JSON

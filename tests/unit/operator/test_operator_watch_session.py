@@ -21,7 +21,7 @@ WATCH = f"{SERVER}/apis/apps/v1/deployments?watch=true&resourceVersion=7"
 DISCOVERY = f"{SERVER}/apis/apps/v1"
 ADDED = b'{"type":"ADDED","object":{"metadata":{}}}\n'
 HTML = b"<html><body>504 Gateway Time-out</body></html>"
-EMPTY = b'{"metadata":{"resourceVersion":"7"},"items":null}'
+EMPTY = b'{"kind":"List","metadata":{"resourceVersion":"7"},"items":null}'
 GONE = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired"}}
 
 
@@ -88,8 +88,13 @@ async def test_what_kopf_knows_what_to_do_with_reaches_it(status: int) -> None:
         assert (await session(Answers(status)).request(method="get", url=url)).status == status
 
 
-async def test_what_it_asks_for_at_its_start_is_not_touched() -> None:
+async def test_what_it_asks_for_at_its_start_is_not_touched_unless_somebody_else_answers() -> None:
     assert (await session(Answers(404)).request(method="get", url=DISCOVERY)).status == 404
+    known = Answers(text=b'{"kind":"APIResourceList"}')
+    assert (await session(known).request(method="get", url=DISCOVERY)).status == 200
+    for text in (HTML, b'{"error":"log in"}'):
+        with pytest.raises(aiohttp.ClientConnectionError, match="/apis/apps/v1 answered"):
+            await session(Answers(text=text)).request(method="get", url=DISCOVERY)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +159,7 @@ async def test_what_is_asked_and_what_a_watch_tells_is_a_sign_of_life(
 
 async def test_a_list_is_given_as_it_is() -> None:
     response = await session(Answers()).request(method="get", url=LIST)
-    assert await response.json() == {"metadata": {"resourceVersion": "7"}, "items": []}  # type: ignore[union-attr]
+    assert await response.json() == {"kind": "List", "metadata": {"resourceVersion": "7"}, "items": []}  # type: ignore[union-attr]
 
 
 async def test_a_refusal_in_no_encoding_is_a_broken_connection() -> None:

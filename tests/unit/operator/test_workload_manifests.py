@@ -174,8 +174,8 @@ DEADLINE = [{"type": "Progressing", "status": "False", "reason": "ProgressDeadli
         ),
         pytest.param(
             deployment(), [pod("CreateContainerConfigError")], Phase.CREDENTIALS_MISSING,
-            "can't be started: secret \"keys\" not found. Create the Secret keys, or make the reference "
-            "optional.", id="a Secret of envFrom",
+            "can't be started: secret \"keys\" not found. Create the Secret keys, or make the reference in "
+            "spec.workload.envFrom optional.", id="a Secret of envFrom",
         ),
         pytest.param(
             deployment(), [unstarted('secret "keys" not found')], Phase.CREDENTIALS_MISSING,
@@ -184,7 +184,8 @@ DEADLINE = [{"type": "Progressing", "status": "False", "reason": "ProgressDeadli
         ),
         pytest.param(
             deployment(), [unstarted("couldn't find key ORG in Secret ns/keys")], Phase.CREDENTIALS_MISSING,
-            "Put the key ORG (for OPENAI_ORG) into the Secret keys, or", id="a key of a Secret",
+            "Put the key ORG (for OPENAI_ORG) into the Secret keys, or make the reference in "
+            "spec.workload.env optional.", id="a key of a Secret",
         ),
         pytest.param(
             deployment(), [unstarted("couldn't find key level in ConfigMap ns/settings")], Phase.FAILED,
