@@ -147,13 +147,19 @@ def _snapshot(folder: Path) -> tuple[Any, list[dict[str, str]]]:
     """
     from dataclasses import replace
 
+    from beamline_contract.names import object_id
     from beamline_contract.objects import Extension
     from beamline_contract.projection import extension_record, policy_record
-    from beamline_contract.references import rivals
+    from beamline_contract.references import permission_fault, references_of, rivals
     from beamline_router.core.snapshot import compile_snapshot
 
+    def denied(one: BeamlineObject) -> set[str]:
+        found = references_of(one, known)
+        return {object_id(each.ref.name) for each in found if permission_fault(one.key.namespace, each)}
+
     objects = _objects(folder)
-    lost = rivals({one.key: one for one in objects})
+    known = {one.key: one for one in objects}
+    lost = rivals(known)
     conflicted = [
         {
             "object": str(key),
@@ -166,8 +172,8 @@ def _snapshot(folder: Path) -> tuple[Any, list[dict[str, str]]]:
     for one in conflicted:
         complain(paint(f"{one['object']}: {one['reason']}: {one['message']}", "red", sys.stderr))
     objects = [one for one in objects if one.key not in lost]
-    records = [extension_record(one) for one in objects if isinstance(one, Extension)]
-    routes = [policy_record(one) for one in objects if not isinstance(one, Extension)]
+    records = [extension_record(one, denied(one)) for one in objects if isinstance(one, Extension)]
+    routes = [policy_record(one, denied(one)) for one in objects if not isinstance(one, Extension)]
     done = compile_snapshot(
         [replace(record, uid=record.id) for record in records],
         [replace(record, uid=record.id) for record in routes],

@@ -2,7 +2,8 @@
 
 Full jitter: the pause is uniform between 0 and a bound that doubles from 25 ms up to 1 s, so that callers
 that failed together do not come back together. A 429 is not retried in place: the extension asked for a
-pause, and the breaker keeps it; what may happen is a fallback.
+pause, and the breaker keeps it; what may happen is a fallback. An error of another kind that says when to
+come back is not tried again sooner, and not at all in place where that is more than the longest pause.
 
 Retries are for the odd failure, not for an outage, so they have a budget: a bucket of tokens. Each failure
 takes one, each success gives a part of one back, and a retry needs more than the threshold. With the defaults
@@ -115,5 +116,8 @@ def pause_before_retry(
         return None
     if not budget.allows():
         return None
-    pause = backoff(attempt, random)
+    asked_s = (error.retry_after_ms or 0) / 1000
+    if asked_s > CAP_S:
+        return None
+    pause = max(backoff(attempt, random), asked_s)
     return pause if pause + MARGIN_S < remaining_s else None

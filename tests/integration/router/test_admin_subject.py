@@ -6,11 +6,15 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from beamline_cli.main import main
+from beamline_contract.objects import BrokenObject, Extension, parse_object
+from beamline_contract.projection import extension_record, policy_record
 
 from .conftest import PIPELINE, Served, Site, eventually, extension, open_site, policy, running
 
@@ -96,6 +100,82 @@ async def test_explain_live_is_what_the_routers_serve_now(
     assert "breaker isolated, refuses calls" in out
     assert out.count("policy default") == 2
     assert not site.calls
+
+
+MANIFESTS = """
+apiVersion: beamline.io/v1alpha1
+kind: Extension
+metadata: {name: a-1, namespace: default}
+spec: {type: provider, timeoutMs: 900, retryBudget: {tokens: 3, threshold: 1}, stickyKey: tenant}
+---
+apiVersion: beamline.io/v1alpha1
+kind: Extension
+metadata: {name: a-2, namespace: default}
+spec: {type: provider, versionOf: a-1, version: v2, weight: 40}
+---
+apiVersion: beamline.io/v1alpha1
+kind: Extension
+metadata: {name: b-1, namespace: default}
+spec: {type: provider, concurrency: 3}
+---
+apiVersion: beamline.io/v1alpha1
+kind: Extension
+metadata: {name: check, namespace: default}
+spec: {type: validator, failureMode: open}
+---
+apiVersion: beamline.io/v1alpha1
+kind: RoutingPolicy
+metadata: {name: chosen, namespace: default}
+spec:
+  match: {tenants: [acme], models: ["gpt-4*"]}
+  steps:
+    - {action: extension_validator, extensionRef: {name: check}, overlap: true, timeoutMs: 77}
+    - action: select_provider
+      strategy: sticky
+      providers: [{extensionRef: {name: a-1}, weight: 3}, {extensionRef: {name: b-1}, weight: 1}]
+      canary: {extensionRef: {name: b-1}, percent: 30, stickyKey: tenant}
+      fallback: [{extensionRef: {name: nobody}}]
+---
+apiVersion: beamline.io/v1alpha1
+kind: RoutingPolicy
+metadata: {name: other, namespace: default}
+spec:
+  match: {models: [gpt-4o]}
+  steps: [{action: select_provider, providers: [{extensionRef: {name: b-1}}]}]
+"""
+
+
+async def test_explain_from_the_manifests_says_what_routers_say_that_serve_them(
+    site: Site, two: tuple[Served, Served], beamline: Beamline, tmp_path: Path
+) -> None:
+    (tmp_path / "all.yaml").write_text(MANIFESTS)
+    documents = list(yaml.safe_load_all(MANIFESTS))
+    for number, one in enumerate(documents):
+        one["metadata"] |= {"uid": f"u{number}", "generation": 1}
+    objects = [parse_object(one) for one in documents]
+    await site.remove(policy("default", PIPELINE))
+    records = [
+        extension_record(one) if isinstance(one, Extension) else policy_record(one)
+        for one in objects
+        if not isinstance(one, BrokenObject)
+    ]
+    assert len(records) == len(documents)
+    revision = await site.put(*records)
+    await eventually(lambda: two[0].router.refresher.revision >= revision, "it has reloaded")
+
+    def bare(told: Any) -> Any:
+        """Without what only a router can know."""
+        if isinstance(told, dict):
+            only_live = {"live", "revision", "router", "conflicted"}
+            return {name: bare(value) for name, value in told.items() if name not in only_live}
+        return [bare(one) for one in told] if isinstance(told, list) else told
+
+    for tenant in ("acme", "b"):
+        asked = ("explain", "hello", "--tenant", tenant, "--model", "gpt-4o", "-o", "json")
+        _, offline, _ = await beamline(*asked, "--policies", str(tmp_path))
+        _, live, _ = await beamline(*asked, "--live", "--router", "router-a")
+        assert bare(json.loads(live)[0]) == bare(json.loads(offline))
+        assert json.loads(offline)["policy"]["id"] == ("chosen" if tenant == "acme" else "other")
 
 
 async def test_status_live_shows_every_router_its_breakers_and_the_hints_to_policies(

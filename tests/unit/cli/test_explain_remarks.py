@@ -62,3 +62,24 @@ def test_programs_read_the_same(folder: Path, capsys: pytest.CaptureFixture[str]
     assert (lost["object"], lost["other"]) == ("RoutingPolicy other/wide", "RoutingPolicy default/wide")
     assert main(command) == 0
     assert "remark: Overridden: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("allowed", [True, False], ids=["lets it", "does not let it"])
+def test_an_extension_of_another_namespace_is_there_only_where_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], allowed: bool
+) -> None:
+    grant = {"allowedNamespaces": ["default"]} if allowed else {}
+    step = {
+        "action": "select_provider",
+        "providers": [{"extensionRef": {"name": "gpt", "namespace": "shared"}}],
+    }
+    objects = [
+        document("Extension", "gpt", "shared", type="provider", **grant),
+        document("RoutingPolicy", "p", steps=[step]),
+    ]
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump_all(objects))
+    assert main(["explain", "hi", "--policies", str(tmp_path), "-o", "json"]) == 0
+    [chosen] = json.loads(capsys.readouterr().out)["steps"][0]["providers"]
+    assert ("absent" in chosen) is not allowed
+    if not allowed:
+        assert chosen["absent"] == "gpt does not let this policy use it"

@@ -340,6 +340,17 @@ async def test_an_isolated_provider_gets_no_trial_until_reset(world: World) -> N
     await world.answer()
 
 
+async def test_an_isolated_extension_is_so_for_a_step_that_a_later_snapshot_brings(world: World) -> None:
+    world.route(check(), provider())
+    found = world.snapshot.lookup("check")
+    assert found is not None
+    world.runtime.isolate(found)
+    world.route(check(circuit_breaker={"failure_threshold": 2}), provider())
+    assert (await world.failure()).error.code is ErrorCode.UNAVAILABLE
+    assert world.calls("check") == 0
+    assert world.runtime.breaker_states()["check@only/0"] == "isolated"
+
+
 async def test_a_full_bulkhead_refuses_at_once_and_the_fallback_answers(world: World) -> None:
     world.have("main", "provider", concurrency=2)
     world.answers("main", After(0.5, says()))

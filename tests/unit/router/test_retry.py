@@ -68,6 +68,16 @@ def test_five_failures_leave_no_retry_and_one_success_gives_it_back() -> None:
     assert budget.allows()
 
 
+@pytest.mark.parametrize(
+    ("asked_ms", "expected"),
+    [(None, 0.0125), (5, 0.0125), (400, 0.4), (1_000, 1.0), (1_001, None), (300_000, None)],
+)
+def test_no_retry_comes_sooner_than_the_extension_asked_for(
+    asked_ms: int | None, expected: float | None
+) -> None:
+    assert pause(WireError.of(ErrorCode.UNAVAILABLE, "", retry_after_ms=asked_ms)) == expected
+
+
 @given(st.integers(1, 1_000), st.floats(0, 1, exclude_max=True))
 def test_a_pause_lies_between_nothing_and_a_doubling_capped_bound(attempt: int, random: float) -> None:
     bound = min(CAP_S, BASE_S * 2 ** min(attempt - 1, 60))
