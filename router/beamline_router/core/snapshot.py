@@ -134,6 +134,23 @@ class Snapshot:
         return len(self._policies)
 
     @property
+    def containers(self) -> list[object]:
+        """Whatever grows with the table."""
+        upkeep, matcher = self.upkeep, self.matcher
+        return [
+            self._all,
+            self._policies,
+            self._enabled,
+            self._by_subject,
+            self._by_type,
+            matcher.drawers,
+            matcher.rules,
+            upkeep.breakers,
+            upkeep.budgets,
+            upkeep.loads,
+        ]
+
+    @property
     def extension_records(self) -> tuple[ExtensionRecord, ...]:
         """The records behind it, each in the version that serves."""
         return tuple(extension.record for extension in self._all.values())

@@ -297,9 +297,14 @@ class Refresher:
         await asyncio.sleep(0)
         retired = await in_turns(_retired(self.snapshot))
         self._take(compiled)
+        self._unsaved = True
         seconds = self._clock() - started
+        if self._on_swap is not None:
+            await self._on_swap()
+        await asyncio.sleep(0)
         self._telemetry.reloaded(seconds, census.sizes, revision)
         self._telemetry.keep(census.ids)
+        await asyncio.sleep(0)
         log.info(
             "registry.reloaded",
             count=len(extensions) + len(policies),
@@ -315,9 +320,6 @@ class Refresher:
                 field=refusal.field,
                 reason=refusal.reason,
             )
-        if self._on_swap is not None:
-            await self._on_swap()
-        self._unsaved = True
         await let_go(retired)
 
     def _take(self, compiled: Compilation) -> None:
@@ -334,8 +336,7 @@ class Refresher:
             return
         self._unsaved = False
         self._saved_at = self._clock()
-        # Views, not copies: a copy is young to the garbage collector, which walks all of what is young.
-        extensions, policies = self._extensions.values(), self._policies.values()
+        extensions, policies = tuple(self._extensions.values()), tuple(self._policies.values())
         try:
             await asyncio.to_thread(snapshot_file.save, self._file, snapshot.revision, extensions, policies)
         except OSError as error:
@@ -343,7 +344,9 @@ class Refresher:
 
 
 def _retired(snapshot: Snapshot | None) -> Sliced[list[object]]:
-    """All that a table holds, so that it does not go in one piece with the table."""
+    """All that a table holds, a few things to an entry, and last, to go first, the containers that hold them:
+    nothing of it goes in one piece with the table.
+    """
     parts: list[object] = []
     if snapshot is None:
         return parts
@@ -356,8 +359,9 @@ def _retired(snapshot: Snapshot | None) -> Sliced[list[object]]:
         (extension.record for extension in snapshot.compiled_extensions.values()),
     ):
         for batch in batches(held):
-            parts += batch
+            parts.append(batch)
             yield
+    parts += snapshot.containers
     return parts
 
 
