@@ -43,6 +43,8 @@ class Envelope:
     traceparent: str
     tracestate: str | None
     baggage: str | None
+    tenant: str | None = None
+    """Known once the body is read."""
     spans: Spans | None = None
     """The request's trace, where traces are asked for."""
 

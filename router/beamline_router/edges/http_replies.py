@@ -40,11 +40,13 @@ _DEFAULT_RETRY_AFTER_S: Final = 1
 
 
 def envelope_headers(envelope: Envelope) -> list[Header]:
-    """Request id, trace and baggage of every reply."""
+    """Request id, trace, tenant and baggage of every reply, as far as they are known."""
     headers = [
         (b"x-request-id", envelope.request_id.encode()),
         (b"traceparent", envelope.traceparent.encode()),
     ]
+    if envelope.tenant is not None:
+        headers.append((b"x-beamline-tenant", envelope.tenant.encode()))
     if envelope.baggage is not None:
         headers.append((b"baggage", envelope.baggage.encode()))
     return headers

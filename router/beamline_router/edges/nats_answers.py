@@ -26,6 +26,7 @@ from beamline_contract.names import (
     HEADER_BAGGAGE,
     HEADER_REQUEST_ID,
     HEADER_STREAM,
+    HEADER_TENANT,
     HEADER_TRACEPARENT,
 )
 from beamline_sdk import Delta as Part
@@ -72,7 +73,7 @@ class NatsAnswer:
         sender = self._senders.sender(self._reply.decode(), self._headers, extra)
         sender.on_left = self._leave
         piece = max(1, min(_PIECE, self._max_payload // _BYTES_PER_CHARACTER))
-        self._stream = _Stream(sender, piece, _baggage(envelope))
+        self._stream = _Stream(sender, piece, _carried(envelope))
         return self._stream
 
     def left(self) -> bool:
@@ -89,7 +90,8 @@ class NatsAnswer:
         return body if len(body) <= self._max_payload else _too_large(served, self._max_payload)
 
     def context(self, served: Served, body: bytes) -> Mapping[str, str] | None:
-        """What goes back beside ``body`` to a caller who sent trace context: request id, trace and baggage.
+        """What goes back beside ``body`` to a caller who sent trace context: request id, trace, tenant and
+        baggage.
 
         None for all others, who have both ids in the body, and where the headers would not fit any more.
         """
@@ -98,7 +100,7 @@ class NatsAnswer:
             return None
         if len(body) + _CONTEXT_ROOM > self._max_payload:
             return None
-        return {**_ids(served.envelope), **_baggage(served.envelope)}
+        return {**_ids(served.envelope), **_carried(served.envelope)}
 
     async def finish(self, served: Served) -> None:
         """Ends the stream."""
@@ -156,8 +158,9 @@ def _ids(envelope: Envelope) -> dict[str, str]:
     return {HEADER_TRACEPARENT: envelope.traceparent, HEADER_REQUEST_ID: envelope.request_id}
 
 
-def _baggage(envelope: Envelope) -> dict[str, str]:
-    return {} if envelope.baggage is None else {HEADER_BAGGAGE: envelope.baggage}
+def _carried(envelope: Envelope) -> dict[str, str]:
+    carried = {HEADER_TENANT: envelope.tenant, HEADER_BAGGAGE: envelope.baggage}
+    return {name: value for name, value in carried.items() if value is not None}
 
 
 def _too_large(served: Served, limit: int) -> bytes:

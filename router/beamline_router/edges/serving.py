@@ -217,6 +217,7 @@ class Serving:
             if isinstance(read, WireError):
                 return self._record(door, envelope, None, Failure(read, []), started)
             request = read
+            envelope.tenant = read.tenant_id
             if key is None and isinstance(taken := self._gate.take(door, read.tenant_id, None), WireError):
                 return self._record(door, envelope, request, Failure(taken, []), started)
             snapshot = self._snapshot()

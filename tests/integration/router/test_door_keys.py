@@ -82,6 +82,7 @@ async def test_a_key_decides_the_tenant_and_the_environment_at_every_path(site: 
         assert (await over_nats(site, body, **{"X-Api-Key": good}))["policy"] == "acme"
         assert (await over_nats(site, body))["policy"] == "default"
     assert reply.headers["x-beamline-policy"] == "acme"
+    assert reply.headers["x-beamline-tenant"] == "acme"
     assert [model["id"] for model in models.json()["data"]] == ["m-acme"]
 
 

@@ -93,6 +93,7 @@ async def test_trace_and_baggage_go_back_to_a_caller_over_nats_who_sent_them(
         opening = await asyncio.wait_for(parts.get(), 10)
     for reply in (good, bad, opening):
         assert (reply.headers["baggage"], reply.headers["Beamline-Request-Id"]) == ("k=v", "r")
+        assert reply.headers["Beamline-Tenant"] == "default"
         trace, span = reply.headers["traceparent"].split("-")[1:3]
         assert trace == PARENT.split("-")[1]
         assert span != PARENT.split("-")[2]
