@@ -57,6 +57,7 @@ from .edges.nats_hints import NatsHints
 from .edges.owned import relist_owned
 from .edges.preflight import Refusal, check_cluster, check_lease, check_schema
 from .edges.registry_probe import RegistryProbe
+from .edges.rivals import rival
 
 EXIT_OK: Final = 0
 EXIT_UNAVAILABLE: Final = 69
@@ -101,6 +102,7 @@ class Operator:
             settings.own_namespace,
             settings.lease_name,
             settings.own_identity,
+            scope=settings.scope,
             times=LeaseTimes(settings.lease_duration_s, settings.lease_renew_s, settings.lease_retry_s),
         )
         self.store = KubeStore(
@@ -300,6 +302,14 @@ async def run(
         await check_lease(api, settings.own_namespace, settings.lease_name)
         if (sentence := await check_schema(settings.database_url)) is not None:
             raise Refusal(sentence)
+        own = (settings.own_namespace, settings.lease_name)
+        if (other := await rival(api, settings.scope, own)) is not None:
+            where = f"namespace {', '.join(settings.scope)}" if settings.scope else "every namespace"
+            raise Refusal(
+                f"another operator, {other}, serves what this one shall, {where}: stop one, give both the "
+                "same BEAMLINE_LEASE_NAMESPACE and BEAMLINE_LEASE_NAME, or set BEAMLINE_NAMESPACES "
+                "(operator.namespaces of the chart) to others; `kubectl get lease -A` shows who leads"
+            )
         registry = await PostgresRegistry.connect(settings.database_url, application="beamline-operator")
         stack.push_async_callback(registry.close)
         operator = Operator(settings, api, registry)

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from operatorbench import Bench
 from test_operator_rights import account
-from test_operator_robust import may_lead
+from test_operator_robust import ELSEWHERE, may_lead
 
 from beamline_operator.app import EXIT_CONFIG, EXIT_UNAVAILABLE
 from beamline_operator.rbac import lease_rules, rules
@@ -175,14 +175,38 @@ async def test_an_api_server_that_is_not_there_is_no_refusal_but_another_exit_co
     assert "the API server does not answer" in said[0]
 
 
-async def test_two_operators_of_one_scope_under_two_leases(bench: Bench) -> None:
-    for name in ("one", "two"):
-        await may_lead(bench, name)
-    first = await start(bench, BEAMLINE_IDENTITY="first", BEAMLINE_LEASE_NAME="one")
+async def test_an_operator_that_finds_another_at_its_work_refuses_and_leaves_it_alone(bench: Bench) -> None:
+    bench.patience_s = 60
+    two = await may_lead(bench, "two", bench.namespace)
+    first = await start(bench, BEAMLINE_IDENTITY="first")
     try:
         await bench.extension("a", workload=None)
         await bench.wait("Extension", "a", "Synced", "True")
-        await bench.start(identity="second", lease_name="two")
+        lease = f"first (Lease {bench.namespace}/beamline-operator)"
+        second = await start(bench, BEAMLINE_LEASE_NAME=two)
+        await refused(second, lease, "BEAMLINE_NAMESPACES", "`kubectl get lease -A`")
+        await bench.extension("b", workload=None)
+        await bench.wait("Extension", "b", "Synced", "True")
+        first.kill()
+        await first.wait()
+        await bench.start(identity="third", lease_name=two)  # the Lease of who was killed holds nobody up
+        await bench.extension("c", workload=None)
+        await bench.wait("Extension", "c", "Synced", "True")
+    finally:
+        if first.returncode is None:
+            first.kill()
+            await first.wait()
+
+
+async def test_two_operators_of_one_registry_that_cannot_see_each_other(bench: Bench) -> None:
+    one, two = await may_lead(bench, "one"), await may_lead(bench, "two")
+    first = await start(
+        bench, BEAMLINE_IDENTITY="first", BEAMLINE_LEASE_NAME=one, BEAMLINE_LEASE_NAMESPACE=ELSEWHERE
+    )
+    try:
+        await bench.extension("a", workload=None)
+        await bench.wait("Extension", "a", "Synced", "True")
+        await bench.start(identity="second", lease_name=two, lease_namespace=ELSEWHERE)
         goes_on = asyncio.create_task(write_on(bench))
         await refused(first, "another operator writes this registry", "second", "`kubectl get lease -A`")
         goes_on.cancel()

@@ -92,9 +92,16 @@ async def test_a_standby_takes_over_within_15_seconds(bench: Bench, how: signal.
         await leader.wait()
 
 
-async def may_lead(bench: Bench, lease: str) -> None:
-    """What a second release with a Lease of its own has: the chart's account may touch its own one only."""
-    home = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{bench.namespace}"
+ELSEWHERE = "default"
+"""A namespace that operators of a bench do not look into."""
+
+
+async def may_lead(bench: Bench, lease: str, namespace: str = ELSEWHERE) -> str:
+    """What a second release with a Lease of its own has: the chart's account may touch its own one only.
+    Returns the name of the Lease.
+    """
+    lease = f"{bench.namespace}-{lease}"
+    home = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
     metadata = {"name": f"lease-{lease}"}
     role = {"metadata": metadata, "rules": lease_rules(lease)}
     await bench.api.request("POST", f"{home}/roles", body=role)
@@ -104,15 +111,16 @@ async def may_lead(bench: Bench, lease: str) -> None:
         "subjects": [{"kind": "ServiceAccount", "name": "beamline-operator", "namespace": bench.namespace}],
     }
     await bench.api.request("POST", f"{home}/rolebindings", body=binding)
+    return lease
 
 
 async def test_of_two_operators_under_two_leases_one_refuses_to_go_on(bench: Bench) -> None:
-    for name in ("one", "two"):
-        await may_lead(bench, name)
-    await bench.start(identity="first", lease_name="one")
+    """Where neither can see the other's Lease, the registry's epoch tells."""
+    one, two = await may_lead(bench, "one"), await may_lead(bench, "two")
+    await bench.start(identity="first", lease_name=one, lease_namespace=ELSEWHERE)
     await bench.extension("a", workload=None)
     await bench.wait("Extension", "a", "Synced", "True")
-    await bench.start(identity="second", lease_name="two")
+    await bench.start(identity="second", lease_name=two, lease_namespace=ELSEWHERE)
 
     async def never() -> bool:
         await bench.extension("a", workload=None, timeoutMs=int(time.monotonic() * 1000) % 1000 + 1)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -29,6 +29,11 @@ from beamline_sdk.deployment.kube_api import KubeApi, KubeError
 DURATION_S: Final = 9.0
 RENEW_S: Final = 6.0
 RETRY_S: Final = 1.5
+LABELS: Final = {"app.kubernetes.io/part-of": "beamline", "app.kubernetes.io/component": "operator"}
+SCOPE: Final = "beamline.io/scope"
+"""Annotation of a Lease: the namespaces that its holder serves, with commas; empty for all. What for is in
+:mod:`.rivals`.
+"""
 
 _log = structlog.get_logger()
 
@@ -52,6 +57,7 @@ class Lease:
         name: str,
         identity: str,
         *,
+        scope: Sequence[str] = (),
         times: LeaseTimes | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -61,6 +67,7 @@ class Lease:
         self._name = name
         self._namespace = namespace
         self._identity = identity
+        self._scope = ",".join(scope)
         self._times = times or LeaseTimes()
         self._clock = clock
         self._renewed: float | None = None
@@ -110,15 +117,11 @@ class Lease:
         try:
             current = await self._api.find(f"{self._path}/{self._name}")
             if current is None:
-                await self._write(
-                    {
-                        "metadata": {"name": self._name, "namespace": self._namespace},
-                        "spec": self._spec(None),
-                    },
-                    create=True,
-                )
+                metadata = self._metadata({"name": self._name, "namespace": self._namespace})
+                await self._write({"metadata": metadata, "spec": self._spec(None)}, create=True)
             elif self._may_take(current):
-                await self._write({**current, "spec": self._spec(current["spec"])}, create=False)
+                metadata, spec = self._metadata(current["metadata"]), self._spec(current["spec"])
+                await self._write({**current, "metadata": metadata, "spec": spec}, create=False)
             else:
                 return False
         except KubeError as error:
@@ -139,6 +142,13 @@ class Lease:
             return True
         duration = float(current["spec"].get("leaseDurationSeconds") or self._times.duration)
         return now - self._seen[1] >= duration
+
+    def _metadata(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            **found,
+            "labels": {**(found.get("labels") or {}), **LABELS},
+            "annotations": {**(found.get("annotations") or {}), SCOPE: self._scope},
+        }
 
     def _spec(self, old: Mapping[str, Any] | None) -> dict[str, Any]:
         stamp = _stamp()
