@@ -46,7 +46,7 @@ class TestAudit:
     async def test_the_audit_outlives_its_object(self, world: World) -> None:
         await world.put(extension())
         await world.write(remove(extension(), generation=2))
-        assert (await world.registry.read(0)).extensions == ()
+        assert (await world.registry.read(0)).extensions == []
         assert await world.actions("mock") == ["created", "deleted"]
         deleted = (await world.registry.audit(AuditQuery()))[0]
         assert deleted.changes["subject"] == {"from": "beamline.provider.mock.v1", "to": None}

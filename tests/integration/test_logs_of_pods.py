@@ -63,9 +63,8 @@ class _Handler(BaseHTTPRequestHandler):
         items = self.server.deployments() if path.path.endswith("/deployments") else self.server.pods
         wanted = dict(part.split("=") for part in query.get("labelSelector", "").split(",") if "=" in part)
         wanted.pop("app.kubernetes.io/part-of", None)
-        self._say(200, json.dumps({
-            "items": [item for item in items if wanted.items() <= item["metadata"]["labels"].items()]
-        }))  # fmt: skip
+        found = [item for item in items if wanted.items() <= item["metadata"]["labels"].items()]
+        self._say(200, json.dumps({"kind": "List", "items": found}))
 
     def _log(self, pod: str, query: dict[str, str]) -> None:
         self.server.asked.append((pod, query))

@@ -137,28 +137,8 @@ class Snapshot:
     def containers(self) -> list[object]:
         """Whatever grows with the table."""
         upkeep, matcher = self.upkeep, self.matcher
-        return [
-            self._all,
-            self._policies,
-            self._enabled,
-            self._by_subject,
-            self._by_type,
-            matcher.drawers,
-            matcher.rules,
-            upkeep.breakers,
-            upkeep.budgets,
-            upkeep.loads,
-        ]
-
-    @property
-    def extension_records(self) -> tuple[ExtensionRecord, ...]:
-        """The records behind it, each in the version that serves."""
-        return tuple(extension.record for extension in self._all.values())
-
-    @property
-    def policy_records(self) -> tuple[PolicyRecord, ...]:
-        """The records behind it, each in the version that serves."""
-        return tuple(policy.record for policy in self._policies.values())
+        own = [self._all, self._policies, self._enabled, self._by_subject, self._by_type]
+        return [*own, matcher.drawers, matcher.rules, upkeep.breakers, upkeep.budgets, upkeep.loads]
 
     @property
     def compiled_extensions(self) -> Mapping[str, CompiledExtension]:

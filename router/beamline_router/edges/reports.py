@@ -90,8 +90,8 @@ class Reporter:
                 started_at=self._started_at,
                 refused=list(self._refresher.refused[:_MAX_LISTED]),
                 notices=list(self._refresher.notices[:_MAX_LISTED]),
-                extensions=len(snapshot.extension_records),
-                policies=len(snapshot.policy_records),
+                extensions=snapshot.extensions,
+                policies=snapshot.policies,
                 leaving=leaving,
             ),
         )

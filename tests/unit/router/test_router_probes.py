@@ -39,7 +39,7 @@ def telemetry() -> Telemetry:
 @pytest.fixture
 async def probed(telemetry: Telemetry) -> tuple[Connection, Reporter]:
     """A router whose first reports are out."""
-    snapshot = SimpleNamespace(revision=7, extension_records=(), policy_records=())
+    snapshot = SimpleNamespace(revision=7, extensions=0, policies=0)
     refresher = SimpleNamespace(snapshot=snapshot, refused=(), notices=())
     reporter = Reporter(refresher, telemetry, instance="r1", started_at="2030-01-01T00:00:00Z")  # type: ignore[arg-type]  # as far as it is read
     connection = Connection()

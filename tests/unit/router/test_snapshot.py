@@ -273,8 +273,8 @@ def test_the_last_good_version_keeps_serving_while_others_update() -> None:
     assert [refused.id for refused in second.refused] == ["pre", "only"]
     assert second.snapshot.lookup("pre") is first.lookup("pre")
     assert step_call(second.snapshot, 1).timeout_s == 0.077
-    assert POLICY in second.snapshot.policy_records
-    assert EXTENSIONS[0] in second.snapshot.extension_records
+    assert POLICY in [one.record for one in second.snapshot.compiled_policies.values()]
+    assert EXTENSIONS[0] in [one.record for one in second.snapshot.compiled_extensions.values()]
     third = compiled([broken, newer, EXTENSIONS[2]], [POLICY], second.snapshot)
     assert [refused.id for refused in third.refused] == ["pre"]
 
