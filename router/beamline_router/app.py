@@ -32,6 +32,7 @@ from beamline_contract import __version__
 from beamline_registry.port import RegistryError, SchemaError
 from beamline_sdk import link, logs, signals
 from beamline_sdk.loops import loop_factory
+from beamline_sdk.waiting import ended
 
 from .core.pipeline import Pipeline
 from .core.state import Runtime
@@ -376,9 +377,7 @@ class _Router:
         await asyncio.gather(
             http.stop(self._settings.grace_seconds), self._door.drain(self._settings.grace_seconds)
         )
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await ended(*self._tasks)
         await self._refresher.save()
         await self._pipeline.close()
         await self._reporter.health()

@@ -37,6 +37,7 @@ from beamline_contract.names import (
 from beamline_contract.reports import STATUS_TTL_S, Changed, Probe, Report, RouterHealth, RouterStatus
 from beamline_sdk import link
 from beamline_sdk.link import LinkSettings
+from beamline_sdk.waiting import ended
 
 from .schemas import PublishedSchemas
 
@@ -106,9 +107,7 @@ class NatsHints:
             self._trailing.cancel()
             self._trail()
         await asyncio.gather(*self._telling, return_exceptions=True)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await ended(*self._tasks)
         if self._nc is not None:
             await link.close(self._nc, subscriptions=self._subscriptions)
             self._nc = None
