@@ -14,6 +14,7 @@ from operatorbench import ALWAYS, OWNED, WORKLOAD, Bench
 from beamline_contract.names import FINALIZER
 from beamline_contract.reports import RouterStatus
 from beamline_operator.app import EXIT_CONFIG, Operator, OperatorSettings
+from beamline_operator.core.ports import StoreError
 from beamline_sdk.deployment.kube_api import MERGE, KubeApi
 
 
@@ -256,8 +257,9 @@ async def test_a_leader_without_its_lease_writes_no_status(bench: Bench) -> None
     await bench.extension("guard", workload=None)
     await operator.store.relist()
     (stored,) = operator.store.list("Extension")
-    with pytest.raises(Exception, match="the lease is lost"):
+    with pytest.raises(StoreError, match="the lease is lost") as lost:
         await operator.store.write_status(stored.key, {"observedGeneration": 1})
+    assert lost.value.retryable, "a renewal may succeed late, and the object must not be forgotten"
     found = await bench.get("Extension", "guard")
     assert found is not None
     assert not found["status"]["observedGeneration"]

@@ -88,9 +88,8 @@ class WatchedInputs:
                 self._resume.pop((kind, namespace), None)
                 pause = FORBIDDEN_S if error.status == 403 else BREAK_S
                 _log.debug("inputs.watch_broke", resource=RESOURCES[kind], reason=str(error))
-            await asyncio.sleep(
-                max(0.0, began + pause - now())
-            )  # a watch that lasted is opened again at once
+            lasted = now() - began
+            await asyncio.sleep(0.0 if lasted > 2 * pause else pause)  # a watch that lasted is opened at once
 
     async def _listen(self, kind: str, namespace: str) -> None:
         """Takes in one watch, until it ends or has said nothing for too long."""

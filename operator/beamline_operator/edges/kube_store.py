@@ -203,7 +203,8 @@ class KubeStore:
     ) -> bool:
         """Whether it was written; an object that is gone counts as written."""
         if not self._allowed():
-            raise StoreError("the lease is lost: this operator must not write", retryable=False)
+            # For good or for a moment: a renewal that is under way may still succeed.
+            raise StoreError("the lease is lost: this operator must not write")
         before = self._objects.get(key)
         self._writing[key] = -1
         try:
