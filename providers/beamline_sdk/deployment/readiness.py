@@ -7,6 +7,7 @@ keeps no more than the status code, so who wants the words asks the pod.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -18,6 +19,7 @@ from .port import Phase
 POD_TIMEOUT_S: Final = 1.0
 MAX_SAID: Final = 300
 _ANSWER_BYTES: Final = 64 * 1024
+_LENGTH: Final = re.compile(rb"\r\ncontent-length: *([0-9]{1,9})", re.IGNORECASE)
 _CREDENTIALS: Final = "CredentialsMissing"
 
 
@@ -30,7 +32,10 @@ async def probe(host: str, port: int, path: str, timeout_s: float) -> str | OSEr
         async with asyncio.timeout(timeout_s):
             reader, writer = await asyncio.open_connection(host, port)
             writer.write(request)
-            answer = await reader.read(_ANSWER_BYTES)
+            head = await reader.readuntil(b"\r\n\r\n")
+            body = await _body(reader, head)
+    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        return OSError("not HTTP")
     except OSError as error:  # a timeout is one too
         return error
     finally:
@@ -38,7 +43,6 @@ async def probe(host: str, port: int, path: str, timeout_s: float) -> str | OSEr
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
-    head, _, body = answer.partition(b"\r\n\r\n")
     words = head.split(b" ", 2)
     if len(words) < 2 or not words[1].isdigit():
         return OSError("not HTTP")
@@ -49,6 +53,16 @@ async def probe(host: str, port: int, path: str, timeout_s: float) -> str | OSEr
         if isinstance(document, dict) and isinstance(document.get("reason"), str):
             return " ".join(str(document["reason"]).split())[:MAX_SAID]
     return f"{path} answers {int(words[1])}"
+
+
+async def _body(reader: asyncio.StreamReader, head: bytes) -> bytes:
+    """As much as the head promises, else all until the end; it may come in several pieces."""
+    stated = _LENGTH.search(head)
+    wanted = min(int(stated[1]), _ANSWER_BYTES) if stated else _ANSWER_BYTES
+    body = b""
+    while len(body) < wanted and (more := await reader.read(wanted - len(body))):
+        body += more
+    return body
 
 
 async def said_by(pods: Iterable[Mapping[str, Any]], deployment: Mapping[str, Any]) -> str:
