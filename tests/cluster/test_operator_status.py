@@ -160,6 +160,7 @@ async def test_a_policy_names_what_stands_in_its_way(bench: Bench, router: Route
     await router.serve(*told)
     over = await bench.wait("RoutingPolicy", "wide", "Ready", "True", "Overridden")
     assert f"{bench.namespace}/small" in over["message"]
+    await bench.wait("RoutingPolicy", "small", "ResolvedRefs", "False")
     listed = {one["name"]: one for one in (await status(bench, "RoutingPolicy", "small"))["references"]}
     assert (listed["off"]["reason"], listed["nobody"]["reason"]) == ("RefDisabled", "RefNotFound")
     assert listed["off"]["path"] == "spec.steps[0].providers[1].extensionRef"

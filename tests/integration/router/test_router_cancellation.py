@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
 
 from beamline_contract.names import SUBJECT_INVOKE
 
@@ -124,7 +125,15 @@ async def test_a_rejection_ends_the_other_validators_of_its_group_where_they_wor
     site: Site, tmp_path: Path
 ) -> None:
     async with Hanging(site, "validator", tmp_path).started() as hanging:
-        beside = {"action": "extension_validator", "extension_id": "guard", "group": "checks"}
+        beside = {"action": "extension_validator", "extension_id": "late_guard", "group": "checks"}
+
+        async def reject_once_both_are_at_work(message: Msg) -> None:
+            await eventually(lambda: hanging.noted("begun r"), "the other is at work")
+            await message.respond(b'{"verdict":"reject","reason":"a card"}')
+
+        subject = "beamline.ext.validate.late_guard.v1"
+        await site.nc.subscribe(subject, cb=reject_once_both_are_at_work)
+        await site.put(extension("late_guard", "validator", subject=subject, timeout_ms=60_000))
         await put(site, hanging, before=(beside,))
         async with running(site.settings()) as served:
             reply = await served.route({"prompt": "4111", "policy": "hang"}, **{"x-request-id": "r"})
