@@ -97,6 +97,13 @@ async def test_requests_that_wait_when_the_connection_is_closed_are_disconnected
         assert await asyncio.wait_for(waiting, PATIENCE) is TransportFault.DISCONNECTED
 
 
+async def fill(line: FastLine, big: bytes) -> None:
+    """Publishes on: the system may have taken a little more meanwhile."""
+    for _ in range(20):
+        await line.publish(b"anything", big)
+        await asyncio.sleep(0)
+
+
 async def test_a_socket_that_takes_nothing_holds_no_more_than_the_bound_and_the_rest_is_refused(
     own_nats: LocalNats, subject: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,9 +123,7 @@ async def test_a_socket_that_takes_nothing_holds_no_more_than_the_bound_and_the_
             assert TransportFault.DISCONNECTED in outcomes
             assert outcomes.count(TransportFault.TIMED_OUT) < 50
             with pytest.raises(Exception, match="outbound"):
-                for _ in range(20):  # the system may have taken a little more meanwhile
-                    await line.publish(b"anything", big)
-                    await asyncio.sleep(0)
+                await fill(line, big)
         finally:
             own_nats.thaw()
 
