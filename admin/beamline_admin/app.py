@@ -34,6 +34,7 @@ from beamline_registry.port import (
 )
 from beamline_registry.postgres import PostgresRegistry
 from beamline_sdk import logs, signals
+from beamline_sdk.waiting import ended
 
 from .api import PREFIX, api
 from .audit_api import audit_api
@@ -134,8 +135,7 @@ async def run(
                 log.info("admin.stopping")
                 watcher.close()
                 await server.stop()
-                looking.cancel()
-                await asyncio.gather(looking, return_exceptions=True)
+                await ended(looking)
     except ListenError as error:
         raise StartError(str(error)) from error
     finally:

@@ -39,6 +39,7 @@ from beamline_sdk.deployment.kubernetes import KubernetesDeployments
 from beamline_sdk.health import HealthServer, HealthServerError
 from beamline_sdk.link import LinkSettings
 from beamline_sdk.loops import loop_factory
+from beamline_sdk.waiting import ended
 
 from .config import OperatorSettings
 from .core.controller import Controller
@@ -55,9 +56,8 @@ from .edges.loop_watch import LoopWatch
 from .edges.metrics import OperatorMetrics, Readings
 from .edges.nats_hints import NatsHints
 from .edges.owned import relist_owned
-from .edges.preflight import Refusal, check_cluster, check_lease, check_schema
+from .edges.preflight import Refusal, check_alone, check_cluster, check_lease, check_schema
 from .edges.registry_probe import RegistryProbe
-from .edges.rivals import rival
 
 EXIT_OK: Final = 0
 EXIT_UNAVAILABLE: Final = 69
@@ -152,7 +152,7 @@ class Operator:
         over = asyncio.Event()
         async with AsyncExitStack() as stack:
             holder = asyncio.create_task(self._hold(over), name="lease")
-            stack.push_async_callback(_cancel, holder)
+            stack.push_async_callback(ended, holder)
             self.epoch = await self._new_epoch(over)
             if over.is_set():
                 return
@@ -206,7 +206,7 @@ class Operator:
             stack.push_async_callback(self.watch.stop)
             await self.watch.start()
             folding = asyncio.create_task(self.fold.run(), name="health-fold")
-            stack.push_async_callback(_cancel, folding)
+            stack.push_async_callback(ended, folding)
             _log.info("operator.leading", epoch=self.epoch, identity=self.settings.own_identity)
             await _unless(stop, over.wait())
             if controller.fenced is not None and self.lease.valid:
@@ -302,14 +302,7 @@ async def run(
         await check_lease(api, settings.own_namespace, settings.lease_name)
         if (sentence := await check_schema(settings.database_url)) is not None:
             raise Refusal(sentence)
-        own = (settings.own_namespace, settings.lease_name)
-        if (other := await rival(api, settings.scope, own)) is not None:
-            where = f"namespace {', '.join(settings.scope)}" if settings.scope else "every namespace"
-            raise Refusal(
-                f"another operator, {other}, serves what this one shall, {where}: stop one, give both the "
-                "same BEAMLINE_LEASE_NAMESPACE and BEAMLINE_LEASE_NAME, or set BEAMLINE_NAMESPACES "
-                "(operator.namespaces of the chart) to others; `kubectl get lease -A` shows who leads"
-            )
+        await check_alone(api, settings.scope, (settings.own_namespace, settings.lease_name))
         registry = await PostgresRegistry.connect(settings.database_url, application="beamline-operator")
         stack.push_async_callback(registry.close)
         operator = Operator(settings, api, registry)
@@ -325,7 +318,7 @@ async def run(
         await operator.loop_watch.start()
         stack.push_async_callback(operator.loop_watch.stop)
         probing = asyncio.create_task(operator.probe.run(), name="registry-probe")
-        stack.push_async_callback(_cancel, probing)
+        stack.push_async_callback(ended, probing)
         await operator.hints.start()
         stack.push_async_callback(operator.hints.stop)
         _log.info("operator.started", port=health.port, scope=list(settings.scope) or "all", group=GROUP)
@@ -372,18 +365,12 @@ async def _unless(stop: asyncio.Event, work: Any) -> bool:
         await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         finished = task.done() and not task.cancelled()
-        await _cancel(waiter)
+        await ended(waiter)
         if not finished:
-            await _cancel(task)
+            await ended(task)
     if finished:
         task.result()
     return finished
-
-
-async def _cancel(task: asyncio.Future[Any]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await asyncio.gather(task, return_exceptions=True)
 
 
 def _ignore(*_: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -53,6 +54,18 @@ class Bench:
         await asyncio.wait({task, asyncio.create_task(ready.wait())}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             task.result()
+
+    def environment(self, **changed: str) -> dict[str, str]:
+        """Of an operator that is a process of its own, like those that :meth:`start` starts in this one."""
+        return {
+            **os.environ,
+            "KUBECONFIG": self.settings["kubeconfig"],
+            "BEAMLINE_DATABASE_URL": self.settings["database_url"],
+            "BEAMLINE_NAMESPACES": self.namespace,
+            "NATS_URL": self.settings["nats_url"],
+            "METRICS_PORT": "0",
+            **changed,
+        }
 
     async def stop(self) -> None:
         for task, stop in self._running:

@@ -286,16 +286,8 @@ async def test_a_database_without_schema_is_one_sentence_and_exit_code_78(
 
 async def test_a_frozen_leader_is_replaced_and_writes_nothing_when_it_wakes_up(bench: Bench) -> None:
     short = {"lease_duration_s": 3.0, "lease_renew_s": 2.0, "lease_retry_s": 0.3}
-    environment = {
-        **os.environ,
-        "KUBECONFIG": bench.settings["kubeconfig"],
-        "BEAMLINE_DATABASE_URL": bench.settings["database_url"],
-        "BEAMLINE_NAMESPACES": bench.namespace,
-        "BEAMLINE_IDENTITY": "frozen",
-        "NATS_URL": bench.settings["nats_url"],
-        "METRICS_PORT": "0",
-        **{f"BEAMLINE_{name.upper()}": str(value) for name, value in short.items()},
-    }
+    times = {f"BEAMLINE_{name.upper()}": str(value) for name, value in short.items()}
+    environment = bench.environment(BEAMLINE_IDENTITY="frozen", **times)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "beamline_operator", env=environment, stderr=asyncio.subprocess.DEVNULL
     )

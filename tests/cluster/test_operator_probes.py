@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -149,16 +148,8 @@ async def test_a_blocked_loop_is_counted_and_logged_with_its_stack(
 async def test_log_lines_of_a_pass_are_json_with_object_generation_and_reconcile_id(
     alone: Bench, own_postgres: LocalPostgres
 ) -> None:
-    environment = {
-        **os.environ,
-        "KUBECONFIG": alone.settings["kubeconfig"],
-        "BEAMLINE_DATABASE_URL": alone.settings["database_url"],
-        "BEAMLINE_NAMESPACES": alone.namespace,
-        "NATS_URL": alone.settings["nats_url"],
-        "METRICS_PORT": "0",
-    }
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "beamline_operator", env=environment, stderr=asyncio.subprocess.PIPE
+        sys.executable, "-m", "beamline_operator", env=alone.environment(), stderr=asyncio.subprocess.PIPE
     )
     try:
         await alone.extension("a", workload=None)

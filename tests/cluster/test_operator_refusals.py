@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +21,10 @@ from test_operator_robust import ELSEWHERE, may_lead
 
 from beamline_operator.app import EXIT_CONFIG, EXIT_UNAVAILABLE
 from beamline_operator.rbac import lease_rules, rules
+from beamline_sdk.waiting import ended
 from harness.processes import free_port
 
 STARTS_WITHIN_S = 60.0
-
-
-def environment(bench: Bench, **changed: str) -> dict[str, str]:
-    return {
-        **os.environ,
-        "KUBECONFIG": bench.settings["kubeconfig"],
-        "BEAMLINE_DATABASE_URL": bench.settings["database_url"],
-        "BEAMLINE_NAMESPACES": bench.namespace,
-        "NATS_URL": bench.settings["nats_url"],
-        "METRICS_PORT": "0",
-        **changed,
-    }
 
 
 async def start(bench: Bench, **changed: str) -> asyncio.subprocess.Process:
@@ -44,10 +33,29 @@ async def start(bench: Bench, **changed: str) -> asyncio.subprocess.Process:
         "-m",
         "beamline_cli",
         "operator",
-        env=environment(bench, **changed),
+        env=bench.environment(**changed),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
+
+
+@asynccontextmanager
+async def at_work(bench: Bench, **changed: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """An operator that leads, in a process of its own, and has served an Extension."""
+    process = await start(bench, **changed)
+    try:
+        await served(bench, "a")
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def served(bench: Bench, name: str) -> None:
+    """Somebody leads: another Extension is served."""
+    await bench.extension(name, workload=None)
+    await bench.wait("Extension", name, "Synced", "True")
 
 
 async def last_words(process: asyncio.subprocess.Process) -> tuple[int | None, list[str]]:
@@ -117,7 +125,7 @@ async def test_crds_that_are_missing_or_older(bench: Bench, own_cluster: Any, tm
     own_cluster.kubectl("patch", "crd", "extensions.beamline.io", "--type=json", "-p", patch)
     apply = "run `kubectl apply -f crds/`"
 
-    async def served() -> bool:
+    async def published() -> bool:
         page = "/openapi/v3/apis/beamline.io/v1alpha1"
         found = own_cluster.kubectl("get", "--raw", page, check=False)
         if found.returncode != 0:  # a new API server publishes it some seconds after the definitions
@@ -125,7 +133,7 @@ async def test_crds_that_are_missing_or_older(bench: Bench, own_cluster: Any, tm
         schemas = json.loads(found.stdout)["components"]["schemas"]
         return "retry" not in schemas["io.beamline.v1alpha1.Extension"]["properties"]["spec"]["properties"]
 
-    await bench.until(served, "the older schema is published")
+    await bench.until(published, "the older schema is published")
     older = "the CRDs are older than this operator, Extension lacks spec.retry"
     await refused(await start(bench, **mine), older, apply)
     own_cluster.kubectl("delete", "crd", "routingpolicies.beamline.io")
@@ -179,45 +187,26 @@ async def test_an_api_server_that_is_not_there_is_no_refusal_but_another_exit_co
 async def test_an_operator_that_finds_another_at_its_work_refuses_and_leaves_it_alone(bench: Bench) -> None:
     bench.patience_s = 60
     two = await may_lead(bench, "two", bench.namespace)
-    first = await start(bench, BEAMLINE_IDENTITY="first")
-    try:
-        await bench.extension("a", workload=None)
-        await bench.wait("Extension", "a", "Synced", "True")
+    async with at_work(bench, BEAMLINE_IDENTITY="first") as first:
         lease = f"first (Lease {bench.namespace}/beamline-operator)"
         second = await start(bench, BEAMLINE_LEASE_NAME=two)
         await refused(second, lease, "BEAMLINE_NAMESPACES", "`kubectl get lease -A`")
-        await bench.extension("b", workload=None)
-        await bench.wait("Extension", "b", "Synced", "True")
+        await served(bench, "b")
         first.kill()
         await first.wait()
         await bench.start(identity="third", lease_name=two)  # the Lease of who was killed holds nobody up
-        await bench.extension("c", workload=None)
-        await bench.wait("Extension", "c", "Synced", "True")
-    finally:
-        if first.returncode is None:
-            first.kill()
-            await first.wait()
+        await served(bench, "c")
 
 
 async def test_two_operators_of_one_registry_that_cannot_see_each_other(bench: Bench) -> None:
     one, two = await may_lead(bench, "one"), await may_lead(bench, "two")
-    first = await start(
-        bench, BEAMLINE_IDENTITY="first", BEAMLINE_LEASE_NAME=one, BEAMLINE_LEASE_NAMESPACE=ELSEWHERE
-    )
-    try:
-        await bench.extension("a", workload=None)
-        await bench.wait("Extension", "a", "Synced", "True")
+    mine = {"BEAMLINE_LEASE_NAME": one, "BEAMLINE_LEASE_NAMESPACE": ELSEWHERE}
+    async with at_work(bench, BEAMLINE_IDENTITY="first", **mine) as first:
         await bench.start(identity="second", lease_name=two, lease_namespace=ELSEWHERE)
         goes_on = asyncio.create_task(write_on(bench))
         await refused(first, "another operator writes this registry", "second", "`kubectl get lease -A`")
-        goes_on.cancel()
-        await asyncio.gather(goes_on, return_exceptions=True)
-        await bench.extension("b", workload=None)
-        await bench.wait("Extension", "b", "Synced", "True")
-    finally:
-        if first.returncode is None:
-            first.kill()
-            await first.wait()
+        await ended(goes_on)
+        await served(bench, "b")
 
 
 async def write_on(bench: Bench) -> None:

@@ -5,7 +5,6 @@ costs, how soon an outage is over, and what two operators without a common Lease
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 import time
@@ -36,15 +35,7 @@ IDLE_S = 6.0
 
 
 async def a_process(bench: Bench, identity: str) -> asyncio.subprocess.Process:
-    environment = {
-        **os.environ,
-        "KUBECONFIG": bench.settings["kubeconfig"],
-        "BEAMLINE_DATABASE_URL": bench.settings["database_url"],
-        "BEAMLINE_NAMESPACES": bench.namespace,
-        "BEAMLINE_IDENTITY": identity,
-        "NATS_URL": bench.settings["nats_url"],
-        "METRICS_PORT": "0",
-    }
+    environment = bench.environment(BEAMLINE_IDENTITY=identity)
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "beamline_operator", env=environment, stderr=asyncio.subprocess.DEVNULL
     )

@@ -29,6 +29,7 @@ from beamline_contract.objects import Extension, Kind, ObjectKey
 from beamline_contract.reports import RouterHealth, RouterStatus
 from beamline_registry.port import FencedError, RegistryError, RegistryWriter
 from beamline_sdk.deployment.port import DeploymentError
+from beamline_sdk.waiting import ended
 
 from .crowd import Crowd
 from .drift import RowCompare
@@ -225,9 +226,7 @@ class Controller:
         self.queue.close()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.queue.wait_idle(), STOP_GRACE_S)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(*tasks)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._reconciler.batcher.stop(), STOP_GRACE_S)
         self.queue.close()

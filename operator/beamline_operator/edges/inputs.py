@@ -21,6 +21,7 @@ import structlog
 
 from beamline_contract.names import GROUP
 from beamline_sdk.deployment.kube_api import METADATA, METADATA_LIST, KubeApi, KubeError
+from beamline_sdk.waiting import ended
 
 from ..core.ports import StoreError
 
@@ -72,9 +73,7 @@ class WatchedInputs:
     async def stop(self) -> None:
         """Ends the watches."""
         tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(*tasks)
 
     async def _follow(self, kind: str, namespace: str) -> None:
         now = asyncio.get_running_loop().time

@@ -18,6 +18,7 @@ from beamline_registry.port import RegistryDeniedError, RegistryUnavailableError
 from beamline_sdk.deployment.kube_api import KubeApi, KubeError
 
 from ..rbac import RIGHTS
+from .rivals import rival
 
 APPLY_CRDS: Final = "kubectl apply -f crds/"
 GRANT: Final = (
@@ -114,6 +115,20 @@ async def check_lease(api: KubeApi, namespace: str, name: str) -> None:
         raise Refusal(
             f"the operator's account may not {', '.join(denied)} the Lease {name} in namespace {namespace}: "
             f"{GRANT}, or set BEAMLINE_LEASE_NAMESPACE and BEAMLINE_LEASE_NAME"
+        )
+
+
+async def check_alone(api: KubeApi, namespaces: Sequence[str], own: tuple[str, str]) -> None:
+    """That nobody else is at this work; ``own`` is namespace and name of the Lease to compete for. Raises
+    :class:`Refusal`, or ``KubeError`` where the API server does not answer.
+    """
+    other = await rival(api, namespaces, own)
+    if other is not None:
+        where = f"namespace {', '.join(namespaces)}" if namespaces else "every namespace"
+        raise Refusal(
+            f"another operator, {other}, serves what this one shall, {where}: stop one, give both the same "
+            "BEAMLINE_LEASE_NAMESPACE and BEAMLINE_LEASE_NAME, or set BEAMLINE_NAMESPACES "
+            "(operator.namespaces of the chart) to others; `kubectl get lease -A` shows who leads"
         )
 
 
