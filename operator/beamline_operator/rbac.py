@@ -61,7 +61,9 @@ RIGHTS: Final = (
         "autoscaling", ("horizontalpodautoscalers",), _OWNED, "A workload's autoscaler, where it asks for one"
     ),
     Right("", ("pods",), ("list",), "Why a rollout does not get on"),
-    Right("coordination.k8s.io", ("leases",), ("list",), "Whether another operator serves the same"),
+    Right(
+        "coordination.k8s.io", ("leases",), ("list",), "Whether another operator serves the same namespaces"
+    ),
     Right(
         "events.k8s.io",
         ("events",),

@@ -91,18 +91,7 @@ class Resolver:
         stated = extension.retry_on_timeout if over.retry_on_timeout is None else over.retry_on_timeout
         effective = over.breaker or extension.breaker
         own = f"{extension.id}@{self.policy_id}/{key}"
-        budget, budget_key = next(
-            (
-                (budget, name)
-                for budget, name in (
-                    (over.budget, own),
-                    (self._budget, own if shadow else f"{extension.id}@{self.policy_id}"),
-                    (extension.budget, own if shadow else extension.id),
-                )
-                if budget is not None
-            ),
-            (DEFAULT_BUDGET, own) if shadow else (None, None),
-        )
+        budget, budget_key = self._budget_of(extension, over, own, shadow)
         return Call(
             extension_id=extension.id,
             type=extension.type,
@@ -128,6 +117,22 @@ class Resolver:
             budget=budget,
             hints=read_hints(extension.record.metadata) if extension.type == "provider" else NO_HINTS,
         )
+
+    def _budget_of(
+        self, extension: CompiledExtension, over: _Overrides, own: str, shadow: bool
+    ) -> tuple[BudgetSettings | None, str | None]:
+        """Settings and key of the retry budget, the step's before the policy's before the extension's; None
+        where nobody states one, and the extension's default holds.
+        """
+        if over.budget is not None:
+            return over.budget, own
+        if self._budget is not None:
+            stated, shared = self._budget, f"{extension.id}@{self.policy_id}"
+        elif extension.budget is not None:
+            stated, shared = extension.budget, extension.id
+        else:
+            return (DEFAULT_BUDGET, own) if shadow else (None, None)
+        return stated, own if shadow else shared
 
 
 class _Overrides:
