@@ -283,9 +283,13 @@ class _Watch:
         return "" if self._last is None else f": {str(self._last) or type(self._last).__name__}"
 
     def connected(self) -> None:
-        self._seen.clear()
-        self._up = True
+        self._arrived()
         log.info("nats.connected", url=self._settings.shown)
+
+    def _arrived(self) -> None:
+        self._seen.clear()
+        self._last = None
+        self._up = True
 
     def next_server(self, servers: list[Server], _info: dict[str, Any]) -> tuple[Server | None, float]:
         self._attempt += 1
@@ -293,7 +297,8 @@ class _Watch:
         return min(servers, key=lambda server: server.reconnects), delay
 
     async def error(self, error: Exception) -> None:
-        self._last = error
+        if not (isinstance(error, ConnectionResetError | BrokenPipeError) and _spoken(self._last)):
+            self._last = error  # a server that refuses hangs up as well, and either may be seen first
         kind = _kind(error)
         if kind not in self._seen and not self.expected:
             if len(self._seen) < _MAX_KINDS:
@@ -312,8 +317,7 @@ class _Watch:
 
     async def reconnected(self) -> None:
         attempts, self._attempt = self._attempt, 0
-        self._seen.clear()
-        self._up = True
+        self._arrived()
         log.info("nats.reconnected", url=self._settings.shown, attempts=attempts)
         if self._on_reconnect is not None:
             await self._on_reconnect()
@@ -329,8 +333,11 @@ class _Watch:
 
 def _kind(error: Exception) -> str:
     """What makes two errors the same to a reader: the type; of what the server says in words, the words."""
-    spoken = isinstance(error, nats_errors.Error) and not isinstance(error, nats_errors.SlowConsumerError)
-    return (str(error)[:200] if spoken else "") or type(error).__name__
+    return (str(error)[:200] if _spoken(error) else "") or type(error).__name__
+
+
+def _spoken(error: Exception | None) -> bool:
+    return isinstance(error, nats_errors.Error) and not isinstance(error, nats_errors.SlowConsumerError)
 
 
 def _credentials(settings: LinkSettings) -> dict[str, Any]:

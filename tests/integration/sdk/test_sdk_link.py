@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import signal
+import socket
+import struct
 from pathlib import Path
 from typing import Any, cast
 
@@ -197,6 +199,37 @@ async def test_with_a_time_limit_the_failure_is_one_sentence_without_the_passwor
     with pytest.raises(LinkError, match=r"^no NATS server answers at nats://127\.0\.0\.1:1: ") as raised:
         await connect(LinkSettings("nats://user:hush@127.0.0.1:1", "test"), timeout_s=0.2)
     assert "hush" not in str(raised.value)
+
+
+async def test_a_refusal_in_words_is_not_hidden_by_the_reset_that_follows() -> None:
+    """A server that refuses credentials hangs up at once, and the reset may overtake its words: here the
+    first attempt hears the words, each later one only the reset.
+    """
+    greeting = b'INFO {"server_id":"x","version":"2.11.0","max_payload":1048576,"auth_required":true}\r\n'
+    attempts = 0
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal attempts
+        attempts += 1
+        writer.write(greeting)
+        await reader.readline()
+        if attempts == 1:
+            writer.write(b"-ERR 'Authorization Violation'\r\n")
+            await writer.drain()
+        else:
+            writer.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        with pytest.raises(LinkError, match="Authorization Violation"):
+            await connect(LinkSettings(f"nats://127.0.0.1:{port}", "test"), timeout_s=1.5)
+    finally:
+        server.close()
+    assert attempts > 1
 
 
 async def test_credentials_that_are_not_there_are_named(tmp_path: Path) -> None:
