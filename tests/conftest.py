@@ -118,6 +118,10 @@ async def database_url(postgres: LocalPostgres) -> AsyncIterator[str]:
     await connection.close()
 
 
+other_database_url = database_url
+"""A second one, for what has two registries."""
+
+
 @pytest.fixture(scope="session")
 def nats_server() -> Iterator[LocalNats]:
     """A running nats-server, shared by the tests of one worker: use subjects of your own."""

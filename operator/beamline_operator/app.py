@@ -39,7 +39,7 @@ from beamline_sdk.deployment.kubernetes import KubernetesDeployments
 from beamline_sdk.health import HealthServer, HealthServerError
 from beamline_sdk.link import LinkSettings
 from beamline_sdk.loops import loop_factory
-from beamline_sdk.waiting import ended
+from beamline_sdk.waiting import ended, first_of, sleep_unless, unless
 
 from .config import OperatorSettings
 from .core.controller import Controller
@@ -56,7 +56,7 @@ from .edges.loop_watch import LoopWatch
 from .edges.metrics import OperatorMetrics, Readings
 from .edges.nats_hints import NatsHints
 from .edges.owned import relist_owned
-from .edges.preflight import Refusal, check_alone, check_cluster, check_lease, check_schema
+from .edges.preflight import Refusal, check_alone, check_cluster, check_lease, check_schema, stay_alone
 from .edges.registry_probe import RegistryProbe
 
 EXIT_OK: Final = 0
@@ -99,8 +99,7 @@ class Operator:
         self.registry = registry
         self.lease = Lease(
             api,
-            settings.own_namespace,
-            settings.lease_name,
+            *settings.own_lease,
             settings.own_identity,
             scope=settings.scope,
             times=LeaseTimes(settings.lease_duration_s, settings.lease_renew_s, settings.lease_retry_s),
@@ -138,13 +137,13 @@ class Operator:
     async def serve(self, stop: asyncio.Event) -> None:
         """Competes for the Lease and leads, until ``stop``."""
         while not stop.is_set():
-            if not await _unless(stop, self.lease.acquire()):
+            if not (await unless(stop, self.lease.acquire()))[0]:
                 break
             try:
                 await self._lead(stop)
             except (RegistryError, StoreError, KubeError, RuntimeError) as error:
                 _log.warning("operator.term_ended", reason=str(error))
-                await _unless(stop, asyncio.sleep(1.0))
+                await sleep_unless(stop, 1.0)
         await self.lease.release()
 
     async def _lead(self, stop: asyncio.Event) -> None:
@@ -207,8 +206,16 @@ class Operator:
             await self.watch.start()
             folding = asyncio.create_task(self.fold.run(), name="health-fold")
             stack.push_async_callback(ended, folding)
+            alone = asyncio.create_task(
+                stay_alone(self.api, self.settings.scope, self.settings.own_lease, self.lease.acquired or ""),
+                name="rivals",
+            )
+            alone.add_done_callback(lambda task: over.set())
+            stack.push_async_callback(ended, alone)
             _log.info("operator.leading", epoch=self.epoch, identity=self.settings.own_identity)
-            await _unless(stop, over.wait())
+            await first_of(stop, over)
+            if alone.done():
+                await alone
             if controller.fenced is not None and self.lease.valid:
                 raise Refusal(
                     f"another operator writes this registry under another Lease ({controller.fenced}): "
@@ -299,10 +306,10 @@ async def run(
         api = await KubeApi.connect(settings.kubeconfig, settings.kube_context)
         stack.push_async_callback(api.close)
         await check_cluster(api, settings.scope)
-        await check_lease(api, settings.own_namespace, settings.lease_name)
+        await check_lease(api, *settings.own_lease)
         if (sentence := await check_schema(settings.database_url)) is not None:
             raise Refusal(sentence)
-        await check_alone(api, settings.scope, (settings.own_namespace, settings.lease_name))
+        await check_alone(api, settings.scope, settings.own_lease)
         registry = await PostgresRegistry.connect(settings.database_url, application="beamline-operator")
         stack.push_async_callback(registry.close)
         operator = Operator(settings, api, registry)
@@ -353,24 +360,6 @@ async def _until_signalled(settings: OperatorSettings) -> None:
     stop = asyncio.Event()
     with signals.handled(stop):
         await run(settings, stop=stop)
-
-
-async def _unless(stop: asyncio.Event, work: Any) -> bool:
-    """Runs ``work`` unless ``stop`` comes first, which cancels it. Whether it came to its end; raises what it
-    raised.
-    """
-    task = asyncio.ensure_future(work)
-    waiter = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        finished = task.done() and not task.cancelled()
-        await ended(waiter)
-        if not finished:
-            await ended(task)
-    if finished:
-        task.result()
-    return finished
 
 
 def _ignore(*_: object) -> None:

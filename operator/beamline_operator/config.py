@@ -72,13 +72,12 @@ class OperatorSettings(BaseSettings):
         return self.identity or f"{socket.gethostname()}-{os.getpid()}"
 
     @property
-    def own_namespace(self) -> str:
-        """Where the Lease lives."""
-        if self.lease_namespace:
-            return self.lease_namespace
-        if _NAMESPACE_FILE.is_file():
-            return _NAMESPACE_FILE.read_text().strip()
-        return self.scope[0] if self.scope else "default"
+    def own_lease(self) -> tuple[str, str]:
+        """Namespace and name of the Lease to compete for."""
+        namespace = self.lease_namespace
+        if not namespace and _NAMESPACE_FILE.is_file():
+            namespace = _NAMESPACE_FILE.read_text().strip()
+        return namespace or (self.scope[0] if self.scope else "default"), self.lease_name
 
     def reconcile_settings(self, environment: Mapping[str, str]) -> ReconcileSettings:
         """What the core is told; ``OTEL_*`` of ``environment`` is passed on to workloads."""

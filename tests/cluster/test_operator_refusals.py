@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import asyncpg
 import pytest
@@ -19,8 +20,10 @@ from operatorbench import Bench
 from test_operator_rights import account
 from test_operator_robust import ELSEWHERE, may_lead
 
-from beamline_operator.app import EXIT_CONFIG, EXIT_UNAVAILABLE
+from beamline_operator import app
+from beamline_operator.app import EXIT_CONFIG, EXIT_UNAVAILABLE, OperatorSettings, Refusal, run
 from beamline_operator.rbac import lease_rules, rules
+from beamline_registry.migrate import migrate
 from beamline_sdk.waiting import ended
 from harness.processes import free_port
 
@@ -196,6 +199,27 @@ async def test_an_operator_that_finds_another_at_its_work_refuses_and_leaves_it_
         await first.wait()
         await bench.start(identity="third", lease_name=two)  # the Lease of who was killed holds nobody up
         await served(bench, "c")
+
+
+async def test_of_two_that_started_in_the_same_moment_the_younger_gives_way(
+    bench: Bench, other_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each with a registry of its own. The younger looked for others when the older had no Lease yet: here it
+    does not look at all.
+    """
+    await migrate(other_database_url)
+    bench.patience_s = 60
+    two = await may_lead(bench, "two", bench.namespace)
+    async with at_work(bench, BEAMLINE_IDENTITY="first") as first:
+        looked = AsyncMock()
+        monkeypatch.setattr(app, "check_alone", looked)
+        changed = {"identity": "second", "lease_name": two, "database_url": other_database_url}
+        settings = OperatorSettings(**{**bench.settings, **changed})
+        with pytest.raises(Refusal, match=rf"first \(Lease {bench.namespace}/beamline-operator\), serves"):
+            await asyncio.wait_for(run(settings), STARTS_WITHIN_S)
+        looked.assert_awaited_once()
+        await served(bench, "b")
+        assert first.returncode is None
 
 
 async def test_two_operators_of_one_registry_that_cannot_see_each_other(bench: Bench) -> None:

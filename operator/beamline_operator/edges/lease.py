@@ -62,6 +62,8 @@ class Lease:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.holder: str | None = None
+        self.acquired: str | None = None
+        """``acquireTime`` of the term that this candidate began last."""
         self._api = api
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self._name = name
@@ -114,11 +116,12 @@ class Lease:
     async def _try(self) -> bool:
         """One attempt to take or renew. Whether this process leads now."""
         sent = self._clock()
+        spec = self._spec(None)
         try:
             current = await self._api.find(f"{self._path}/{self._name}")
             if current is None:
                 metadata = self._metadata({"name": self._name, "namespace": self._namespace})
-                await self._write({"metadata": metadata, "spec": self._spec(None)}, create=True)
+                await self._write({"metadata": metadata, "spec": spec}, create=True)
             elif self._may_take(current):
                 metadata, spec = self._metadata(current["metadata"]), self._spec(current["spec"])
                 await self._write({**current, "metadata": metadata, "spec": spec}, create=False)
@@ -128,7 +131,7 @@ class Lease:
             if error.status != 409:
                 _log.warning("lease.unreachable", error=str(error))
             return False
-        self.holder = self._identity
+        self.holder, self.acquired = self._identity, spec["acquireTime"]
         self._renewed = sent
         return True
 

@@ -6,8 +6,11 @@ otherwise be a 403 in the middle of the night.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NoReturn
+
+import structlog
 
 from beamline_contract.crd import crd
 from beamline_contract.crd_fields import fields_of, schema_of
@@ -20,6 +23,7 @@ from beamline_sdk.deployment.kube_api import KubeApi, KubeError
 from ..rbac import RIGHTS
 from .rivals import rival
 
+_log = structlog.get_logger()
 APPLY_CRDS: Final = "kubectl apply -f crds/"
 GRANT: Final = (
     "run `helm upgrade` with the chart of this version, or grant what "
@@ -118,11 +122,13 @@ async def check_lease(api: KubeApi, namespace: str, name: str) -> None:
         )
 
 
-async def check_alone(api: KubeApi, namespaces: Sequence[str], own: tuple[str, str]) -> None:
-    """That nobody else is at this work; ``own`` is namespace and name of the Lease to compete for. Raises
-    :class:`Refusal`, or ``KubeError`` where the API server does not answer.
+async def check_alone(
+    api: KubeApi, namespaces: Sequence[str], own: tuple[str, str], since: str | None = None
+) -> None:
+    """That nobody else is at this work, or none since before ``since``; ``own`` is namespace and name of the
+    Lease to compete for. Raises :class:`Refusal`, or ``KubeError`` where the API server does not answer.
     """
-    other = await rival(api, namespaces, own)
+    other = await rival(api, namespaces, own, since=since)
     if other is not None:
         where = f"namespace {', '.join(namespaces)}" if namespaces else "every namespace"
         raise Refusal(
@@ -130,6 +136,18 @@ async def check_alone(api: KubeApi, namespaces: Sequence[str], own: tuple[str, s
             "BEAMLINE_LEASE_NAMESPACE and BEAMLINE_LEASE_NAME, or set BEAMLINE_NAMESPACES "
             "(operator.namespaces of the chart) to others; `kubectl get lease -A` shows who leads"
         )
+
+
+async def stay_alone(
+    api: KubeApi, namespaces: Sequence[str], own: tuple[str, str], since: str, every_s: float = 30.0
+) -> NoReturn:
+    """:func:`check_alone` for as long as one leads, which began at ``since``. Raises :class:`Refusal`."""
+    while True:
+        try:
+            await check_alone(api, namespaces, own, since)
+        except KubeError as error:
+            _log.info("operator.rivals_not_listed", error=str(error))
+        await asyncio.sleep(every_s)
 
 
 async def _allowed(

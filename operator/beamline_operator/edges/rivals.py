@@ -2,7 +2,8 @@
 
 Where they share a registry its epoch fences one of them off; where they don't, nothing else would ever tell:
 they would overwrite each other's status and workloads for ever. So every Lease of ours says which namespaces
-its holder serves, and who starts looks for others first.
+its holder serves, and who starts looks for others first. Of two that start in the same moment neither finds
+the other's; so who leads goes on looking, and the one that leads for a shorter time gives way.
 
 A Lease whose holder is gone looks like one that is about to be renewed, and times in it are another
 machine's. So it counts as held only once it has been seen to change, within the duration that it states.
@@ -32,11 +33,13 @@ async def rival(
     namespaces: Sequence[str],
     own: tuple[str, str],
     *,
+    since: str | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> str | None:
     """Who leads in one of ``namespaces`` (empty: all of them) under another Lease than ``own``, as "holder
-    (Lease namespace/name)"; None where nobody does. ``own`` is namespace and name.
+    (Lease namespace/name)"; None where nobody does. ``own`` is namespace and name; ``since`` its
+    ``acquireTime`` where it is held already: only who acquired before that counts then.
 
     Returns at once where there is no such Lease. Raises ``KubeError``.
     """
@@ -44,6 +47,8 @@ async def rival(
     while True:
         left = False
         async for lease in _others(api, namespaces, own):
+            if since is not None and _term(lease) > (since, *own):
+                continue
             uid, version = lease["metadata"]["uid"], lease["metadata"]["resourceVersion"]
             if seen.setdefault(uid, version) != version:
                 home, name = lease["metadata"]["namespace"], lease["metadata"]["name"]
@@ -56,6 +61,12 @@ async def rival(
             _log.info("operator.looking_for_rivals", leases=len(seen))
             said = True
         await sleep(RETRY_S / 2)
+
+
+def _term(lease: Mapping[str, Any]) -> tuple[str, str, str]:
+    """When it began; what no two have in common decides where that is the same."""
+    metadata = lease["metadata"]
+    return str(lease["spec"].get("acquireTime") or ""), metadata["namespace"], metadata["name"]
 
 
 async def _others(

@@ -11,6 +11,7 @@ from beamline_operator.edges.lease import LABELS, SCOPE
 from beamline_operator.edges.rivals import rival
 
 OWN = ("ops", "beamline-operator")
+ACQUIRED = "2026-03-01T10:00:00.500000Z"
 
 
 class Leases:
@@ -35,14 +36,25 @@ class Leases:
                     "resourceVersion": str(int(min(self.now, self.silent_from))),
                     "annotations": {SCOPE: self.scope},
                 },
-                "spec": {"holderIdentity": self.holder, "leaseDurationSeconds": 9},
+                "spec": {
+                    "holderIdentity": self.holder, "leaseDurationSeconds": 9, "acquireTime": ACQUIRED,
+                },
             }  # fmt: skip
 
-    async def found(self, *namespaces: str, own: tuple[str, str] = OWN) -> str | None:
+    async def found(
+        self, *namespaces: str, own: tuple[str, str] = OWN, since: str | None = None
+    ) -> str | None:
         async def sleep(seconds: float) -> None:
             self.now += seconds
 
-        return await rival(self, namespaces, own, clock=lambda: self.now, sleep=sleep)  # type: ignore[arg-type]
+        return await rival(
+            self,  # type: ignore[arg-type]
+            namespaces,
+            own,
+            since=since,
+            clock=lambda: self.now,
+            sleep=sleep,
+        )
 
 
 @pytest.mark.parametrize(
@@ -74,3 +86,19 @@ async def test_one_that_was_released_or_is_our_own_costs_one_look() -> None:
     own = Leases()
     assert await own.found(own=("models", "their-operator")) is None
     assert (own.now, len(own.asked)) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("since", "own", "gives_way"),
+    [
+        ("2026-03-01T10:00:00.500001Z", OWN, True),
+        ("2026-03-01T10:00:00.499999Z", OWN, False),
+        (ACQUIRED, OWN, True),
+        (ACQUIRED, ("alpha", "beamline-operator"), False),
+    ],
+    ids=["ours is younger", "ours is older", "same, ours comes after", "same, ours comes before"],
+)
+async def test_of_two_that_lead_the_younger_gives_way(
+    since: str, own: tuple[str, str], gives_way: bool
+) -> None:
+    assert (await Leases().found(own=own, since=since) is not None) is gives_way
