@@ -112,8 +112,9 @@ def _requeue(view: View, decided: Decided, settings: ReconcileSettings) -> float
     if waits:
         return min(waits)
     in_the_way = view.attempts.write is not None and view.attempts.write.outcome is Outcome.CONFLICT
-    if in_the_way or view.attempts.deploy_fault is not None:
-        return settings.conflict_poll_s
+    failed = workload is not None and workload.reason is Reason.WORKLOAD_FAILED
+    if in_the_way or failed or view.attempts.deploy_fault is not None:
+        return settings.blocked_poll_s
     return None
 
 

@@ -31,5 +31,7 @@ class ReconcileSettings:
     """How long the status of a row that was just written waits for the routers that are about to report it:
     one write of status then says what would take three. 0 writes at once.
     """
-    conflict_poll_s: float = 30.0
-    """How soon an object is tried again that a row without an object, or a foreign Deployment, keeps out."""
+    blocked_poll_s: float = 30.0
+    """How soon an object is looked at again that a row without an object, or a foreign Deployment, keeps out,
+    or whose pods can't run.
+    """

@@ -276,6 +276,23 @@ async def test_what_the_world_says_of_a_workload_reaches_the_condition(
 
 
 @pytest.mark.parametrize(
+    ("phase", "within_s"),
+    [(Phase.PROGRESSING, 6), (Phase.CREDENTIALS_MISSING, 6), (Phase.FAILED, 31)],
+    ids=["rolling out", "a key is missing", "failed"],
+)
+async def test_what_pods_lack_next_is_found_although_no_event_tells(
+    world: Any, phase: Phase, within_s: int
+) -> None:
+    """Of two ConfigMaps that are missing, pods name the second only when the first is there."""
+    world.deployments.phase["guard"] = (phase, "One is missing.")
+    key = world.extension("guard", workload=Workload)
+    await world.settle()
+    world.deployments.phase["guard"] = (phase, "Another is missing.")
+    await world.advance(within_s)
+    assert "Another is missing." in world.message(key, "WorkloadReady")
+
+
+@pytest.mark.parametrize(
     ("error", "reason"),
     [
         pytest.param(DeploymentError("quota"), "WorkloadProgressing", id="may succeed later"),

@@ -95,7 +95,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("BEAMLINE_ALLOWED_IMAGES", "ghcr.io/ours/")
     settings = OperatorSettings()  # type: ignore[call-arg]  # from the environment
     assert settings.scope == ("red", "blue")
-    assert settings.own_namespace == "red"
+    assert settings.own_lease == ("red", "beamline-operator")
     core = settings.reconcile_settings({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://otel", "HOME": "/"})
     assert core.nats_url == "nats://nats:4222"
     assert core.allowed_images == ("ghcr.io/ours/",)
