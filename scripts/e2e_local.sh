@@ -31,7 +31,7 @@ said() { echo "== $((SECONDS - began)) s: $*"; }
 "$cluster" down --wipe
 leftovers
 said "starting the cluster"
-ready=$("$cluster" up | tee /dev/stderr | grep '^export KUBECONFIG=')
+ready=$("$cluster" up | tee >(cat >&2) | grep '^export KUBECONFIG=')
 eval "$ready"
 
 has() { buildah images --quiet "$1" >/dev/null 2>&1; }

@@ -12,7 +12,7 @@ _AT = "spec.match"
 
 
 def compile_match(value: object, sticky_key: str | None) -> Criteria:
-    """Raises :class:`BrokenRecordError` with the first fault.."""
+    """Raises :class:`BrokenRecordError` with the first fault."""
     match = mapping(value if value is not None else {}, _AT)
     models = texts(match.get("models") or (), f"{_AT}.models", 64)
     for position, pattern in enumerate(models):
