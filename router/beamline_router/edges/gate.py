@@ -18,7 +18,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, Final
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Gauge
 
 from beamline_contract.errors import ErrorCode, WireError
 
@@ -26,6 +26,7 @@ from ..core.api_keys import LOOPBACK_ONLY, NO_KEY, ApiKey, KeyRing, key_in
 from ..core.overload import Shedder
 from ..core.tenant_limits import Accounts, Limits, Refusal, TenantLimits
 from .refusal import Refusal as Shed
+from .tallies import Count
 from .telemetry import Telemetry
 
 _MAX_LISTED: Final = 500
@@ -55,7 +56,6 @@ class Gate:
         self.limit = limit
         self._is_full = Shed(f"this router already serves {limit} requests")
         self._is_overloaded = Shed("this router is overloaded")
-        self._shed_counters: dict[tuple[str, str], Counter] = {}
         self.shedder = Shedder()
         self.accounts = Accounts()
         self.last_used: dict[str, float] = {}
@@ -65,9 +65,9 @@ class Gate:
         self._clock = clock
         self._wall = wall
         into = telemetry.registry
-        self._refused = Counter(
-            "router_refused_total", "Requests refused at the door.", ("door", "reason"), registry=into
-        )
+        refused = Count("router_refused_total", "Requests refused at the door.", ("door", "reason"))
+        self._refused = refused.by
+        into.register(refused)
         share = Gauge("router_overload_share", "Share of requests refused for overload.", registry=into)
         share.set_function(lambda: self.shedder.share)
         delay = Gauge(
@@ -82,10 +82,10 @@ class Gate:
     def full(self, door: str, in_flight: int) -> Shed | None:
         """RESOURCE_EXHAUSTED where one more would harm those that are served: asked first, costs nothing."""
         if in_flight >= self.limit:
-            self._count_shed(door, "in_flight")
+            self._refused[door, "in_flight"] += 1
             return self._is_full
         if self.shedder.refuses(in_flight):
-            self._count_shed(door, "overload")
+            self._refused[door, "overload"] += 1
             return self._is_overloaded
         return None
 
@@ -108,7 +108,7 @@ class Gate:
             return None
         found = ring.check(given, self._wall())
         if isinstance(found, WireError):
-            self._refused.labels(door, "bad_key").inc()
+            self._refused[door, "bad_key"] += 1
         else:
             self.last_used[found.id] = self._wall()
         return found
@@ -169,18 +169,12 @@ class Gate:
         known = {key.id for key in ring.keys}
         self.last_used = {key: at for key, at in self.last_used.items() if key in known}
 
-    def _count_shed(self, door: str, reason: str) -> None:
-        counter = self._shed_counters.get((door, reason))
-        if counter is None:
-            counter = self._shed_counters[door, reason] = self._refused.labels(door, reason)
-        counter.inc()
-
     def _denied(self, door: str, reason: str, message: str) -> WireError:
-        self._refused.labels(door, reason).inc()
+        self._refused[door, reason] += 1
         return WireError.of(ErrorCode.UNAUTHENTICATED, message, attempts=0)
 
     def _limited(self, door: str, whose: str, who: str, refusal: Refusal) -> WireError:
-        self._refused.labels(door, f"{whose}_{refusal.what}").inc()
+        self._refused[door, f"{whose}_{refusal.what}"] += 1
         return _exhausted(f"{who} may send {refusal.limit}; nothing was executed", refusal.retry_after_ms)
 
 

@@ -85,7 +85,7 @@ def shedding(shed: Shed, id_of: Callable[[Mapping[str, str]], bytes]) -> type[Ht
 @cache
 def _chat(refusal: Refusal) -> bytes:
     """In OpenAI's words; a router has two refusals."""
-    return template(error_body(refusal.failure.error))
+    return template(error_body(refusal.error))
 
 
 def _request_id_header(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:

@@ -8,8 +8,6 @@ import orjson
 
 from beamline_contract.errors import ErrorCode, WireError
 
-from ..core.request import Failure
-
 RETRY_AFTER_MS: Final = 1_000
 _ID: Final = "request-id-goes-here"
 
@@ -20,18 +18,17 @@ class Refusal:
     ``plain`` is the body with a ``%b`` for the id.
     """
 
-    __slots__ = ("failure", "plain")
+    __slots__ = ("error", "plain")
 
     def __init__(self, message: str) -> None:
-        error = WireError.of(
+        self.error = WireError.of(
             ErrorCode.RESOURCE_EXHAUSTED,
             f"{message}; nothing was executed",
             retry_after_ms=RETRY_AFTER_MS,
             attempts=0,
             request_id=_ID,
         )
-        self.failure = Failure(error, [])
-        self.plain = template({"error": error.to_wire()})
+        self.plain = template({"error": self.error.to_wire()})
 
 
 def template(body: object) -> bytes:

@@ -148,7 +148,7 @@ class Serving:
         """
         refusal = self._gate.full(door, self._in_flight)
         if refusal is not None:
-            self._telemetry.request(door, refusal.failure, 0.0)
+            self._telemetry.shed(door)
         return refusal
 
     def id_of(self, headers: Mapping[str, str]) -> bytes:

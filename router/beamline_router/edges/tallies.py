@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -58,6 +58,11 @@ class Tally:
         self.buckets[bisect_left(SECONDS_BUCKETS, seconds)] += 1
         self.seconds += seconds
 
+    def add_at_once(self, end: str) -> None:
+        """As :meth:`add` of one that took no time at all."""
+        self.ends[end] += 1
+        self.buckets[0] += 1
+
     def example(self, trace_id: str, seconds: float, unix: float) -> None:
         """The trace of one that was added, shown beside its bucket until the next one of that bucket."""
         self.examples[bisect_left(SECONDS_BUCKETS, seconds)] = Exemplar({"trace_id": trace_id}, seconds, unix)
@@ -80,6 +85,23 @@ class Tokens:
         """One more answer."""
         self.total += count
         self.buckets[bisect_left(TOKEN_BUCKETS, count)] += 1
+
+
+class Count:
+    """A counter without a time: ``by`` holds how often, by the values of ``labels``. A collector itself."""
+
+    __slots__ = ("_help", "_labels", "_name", "by")
+
+    def __init__(self, name: str, text: str, labels: Sequence[str]) -> None:
+        self.by: defaultdict[tuple[str, ...], int] = defaultdict(int)
+        self._name, self._help, self._labels = name, text, tuple(labels)
+
+    def collect(self) -> Iterable[Metric]:
+        """What prometheus_client calls in a scrape."""
+        counter = CounterMetricFamily(self._name, self._help, labels=self._labels)
+        for values, count in tuple(self.by.items()):
+            counter.add_metric(values, count)
+        yield counter
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ BREAKER_VALUES: Final[dict[str, int]] = {"closed": 0, "half-open": 1, "open": 2,
 """Values of ``extension_breaker_state``."""
 
 _OK: Final = "ok"
+_EXHAUSTED: Final = ErrorCode.RESOURCE_EXHAUSTED.value.lower()
 _CLOSED: Final = "closed"
 _PROVIDER_STEP: Final = "select_provider"
 _STATUSES: Final = frozenset({"ok", "rejected", "skipped", "error"})
@@ -140,6 +141,10 @@ class Telemetry:
         self._doors[door].add(code, seconds)
         if result.policy_id is not None:
             self._policies[result.policy_id].add(result)
+
+    def shed(self, door: str) -> None:
+        """One request was refused at once by a router that is full or overloaded."""
+        self._doors[door].add_at_once(_EXHAUSTED)
 
     def traffic(self, snapshot: Snapshot | None) -> dict[str, object]:
         """Everything counted since the start, as the admin subject tells it."""

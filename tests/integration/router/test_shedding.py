@@ -57,5 +57,8 @@ async def test_a_full_router_refuses_in_the_words_of_each_door_and_keeps_the_con
     error = orjson.loads(asked.data)["error"]
     assert (error["code"], error["request_id"]) == ("RESOURCE_EXHAUSTED", "n-1")
     assert (models.status_code, healthy.status_code) == (200, 200)
-    assert 'router_refused_total{door="http",reason="in_flight"} 5.0' in metrics
+    for door, times in (("http", 5), ("nats", 1)):
+        assert f'router_refused_total{{door="{door}",reason="in_flight"}} {times}.0' in metrics
+        assert f'router_requests_total{{code="resource_exhausted",door="{door}"}} {times}.0' in metrics
+        assert f'router_request_duration_seconds_bucket{{door="{door}",le="0.001"}} {times}.0' in metrics
     assert site.calls == {"holding": 1, "lower": 1, "guard": 1, "echo": 1, "mask": 1}
