@@ -69,8 +69,10 @@ def _wants_finalizer(view: View, acceptable: bool, deploy: DeploymentRequest | N
 def _wait(view: View, decided: Decided) -> float:
     """Only the routers are missing: the row is so new that they can't have reported it yet, or this process
     is so new that it has not heard of all of them, and what was said of this generation stands.
+
+    A forced pass says at once that it was made: until then it would be made again with each wait.
     """
-    if _failure(view) is not None:
+    if _failure(view) is not None or view.forced:
         return 0.0
     if view.unheard > 0 and view.object.status.get("observedGeneration") == view.generation and _told(view):
         return view.unheard
