@@ -74,6 +74,8 @@ class Actor:
                 await self._store.record_event(key, _ADOPTED)
         if plan.undeploy:
             attempts = await self._undeploy(key, attempts)
+        if plan.release:
+            attempts = await self._release(key, attempts)
         if plan.finalizer is True:
             await self._store.set_finalizer(key, True)
             attempts = replace(attempts, finalizer=True)
@@ -162,3 +164,12 @@ class Actor:
                 _log.warning("reconcile.undeploy_fault", object=str(key), error=str(error))
                 return replace(attempts, deploy_fault=str(error), deploy_retryable=error.retryable)
         return replace(attempts, undeployed=True)
+
+    async def _release(self, key: ObjectKey, attempts: Attempts) -> Attempts:
+        if self._deployments is not None:
+            try:
+                await self._deployments.release(key.namespace, key.name)
+            except DeploymentError as error:
+                _log.warning("reconcile.release_fault", object=str(key), error=str(error))
+                return replace(attempts, deploy_fault=str(error), deploy_retryable=error.retryable)
+        return replace(attempts, released=True)

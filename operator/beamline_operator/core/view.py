@@ -61,6 +61,8 @@ class Attempts:
     deploy_conflict: bool = False
     """Something that somebody else made stands where the workload should."""
     undeployed: bool = False
+    released: bool = False
+    """The workload was left without an owner, on purpose."""
     noted: bool = False
     """What somebody did to the object is in the audit log."""
     finalizer: bool | None = None
@@ -154,7 +156,7 @@ class View:
             if isinstance(spec, Mapping)
             else getattr(spec, "deletion_policy", None)
         )
-        return stated == "Retain"
+        return self.kind == "Extension" and stated == "Retain"
 
     @property
     def has_finalizer(self) -> bool:
