@@ -49,7 +49,9 @@ class Attempts:
     evicted: bool = False
     """The row of an earlier object with the same name was removed first."""
     registry_fault: str | None = None
-    """The registry did not answer."""
+    """Why the registry did not take the write, although it may take the same one later."""
+    registry_answered: bool = False
+    """That is its own word: somebody has to change something there."""
     registry_refusal: str | None = None
     """The registry can't hold the record, whenever it is asked."""
     deployed: str | None = None
