@@ -191,6 +191,9 @@ class Controller:
         served = ledger.changed_between(
             min([before.revision, *others]), min([status.revision, *others])
         )  # by every router: all that there is to say about them
+        served |= ledger.changed_between(
+            status.revision, before.revision
+        )  # it went back: a restored database
         for key in ledger.changed_between(before.revision, status.revision) - served:
             self.queue.add_after(key, self._reconciler.patience_s)
         remarks = set(_remarks(before)) ^ set(_remarks(status))

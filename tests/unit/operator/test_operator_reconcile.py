@@ -268,6 +268,17 @@ async def test_a_router_report_wakes_only_what_it_changes(world: Any) -> None:
     assert len(world.controller.queue) == 0
 
 
+async def test_a_router_that_goes_back_no_longer_serves_what_came_since(world: Any) -> None:
+    key = world.extension("a")
+    await world.settle()
+    world.report("r1")
+    await world.settle()
+    assert world.verdict(key, "Programmed") == ("True", "Programmed")
+    world.report("r1", revision=0)
+    await world.settle()
+    assert world.verdict(key, "Programmed") == ("False", "Programming")
+
+
 @pytest.mark.parametrize("failures", [1, 5])
 async def test_a_failing_object_is_tried_at_most_once_a_second(world: Any, failures: int) -> None:
     world.extension()
