@@ -17,6 +17,7 @@ from beamline_sdk.deployment.port import DeploymentError, DeploymentRequest, Dep
 from .canary import ABORT, PROMOTE, CanaryStatus, Facts, advance, held, remembered
 from .checks import is_held_back
 from .health import HealthBoard
+from .images import is_allowed
 from .index import ObjectIndex
 from .ledger import Ledger
 from .overrides import Override, overrides_of
@@ -133,7 +134,9 @@ class Gatherer:
             verdict = judged(extension, revision, asked, observed, now)
             if verdict is not None:
                 earlier = self._returned(extension, verdict[1])
-                if earlier.hash != asked.hash:  # a Secret that was rotated to a bad value: there is no other
+                allowed = is_allowed(earlier.workload.image, self._settings.allowed_images)
+                # A Secret that was rotated to a bad value: there is no other.
+                if allowed and earlier.hash != asked.hash:
                     desired, (back, good) = earlier, verdict
         if back is None:
             good = proven(extension, revision, desired, observed, now)
