@@ -65,6 +65,8 @@ _HANDOVER: Final = "beamline-replicas"
 _INVALID: Final = 422
 _FORBIDDEN: Final = 403
 _REFUSED: Final = frozenset({400, 403, 404, 422})
+_UNTYPED: Final = "failed to create typed patch object"
+"""Words of a 500 that says the same each time: an apply that repeats a key, such as a variable's name."""
 _Place = tuple[str, str, str]
 """Kind, namespace, name."""
 
@@ -355,7 +357,7 @@ def _version(deployment: Mapping[str, Any] | None) -> int:
 
 
 def _translated(error: KubeError) -> DeploymentError:
-    if error.status in _REFUSED:
+    if error.status in _REFUSED or _UNTYPED in str(error):
         return DeploymentError(
             f"the API server refuses the workload: {error}", retryable=error.status in {403, 404}
         )
