@@ -175,7 +175,10 @@ class Gatherer:
                     blocked=blocked_by(extension, family, view.desired, view.workload)
                     or self._not_divided(extension, family, canary),
                     failed=failed,
-                    promote=notes.get(PROMOTE, "")[:MAX_ANNOTATION],
+                    # Of a base that is suspended nobody can take the requests: whoever promotes has to wait.
+                    promote=notes.get(PROMOTE, "")[:MAX_ANNOTATION]
+                    if family.base is None or not family.base.spec.suspend
+                    else (known or canary).promote,
                     abort=notes.get(ABORT, "")[:MAX_ANNOTATION],
                 )
                 canary = advance(spec.canary, canary.revision, known, facts)

@@ -244,3 +244,18 @@ async def test_what_is_served_keeps_its_share_while_a_newer_spec_is_not_accepted
     world.extension("guard-v2", **broken, config={"a": 1})
     await world.advance(10)
     assert await weights(world) == {"guard": 9, "guard_v2": 1}, "another spec is another try"
+
+
+async def test_a_promotion_waits_for_a_base_that_is_suspended(world: Any, canary: ObjectKey) -> None:
+    world.extension(suspend=True)
+    await world.settle()
+    before = await weights(world)
+    world.store.annotate(canary, {PROMOTE: "now"})
+    await world.advance(40)
+    assert await weights(world) == before
+    assert world.verdict(canary, "Canary") == ("Unknown", "CanaryPaused")
+    assert "of Extension guard spec.suspend is true" in world.message(canary, "Canary")
+    world.extension()
+    await world.advance(10)
+    assert await weights(world) == {"guard": 0, "guard_v2": 100}
+    assert world.verdict(canary, "Canary") == ("True", "CanaryPromoted")
