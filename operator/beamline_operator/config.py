@@ -6,9 +6,9 @@ import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from .core.controller import RESYNC_S
@@ -60,6 +60,17 @@ class OperatorSettings(BaseSettings):
     metrics_host: str = "0.0.0.0"  # noqa: S104 -- probes come from outside the pod
     log_level: Annotated[str, Field(validation_alias="LOG_LEVEL")] = "info"
     log_silent: Annotated[bool, Field(validation_alias="LOG_SILENT")] = False
+
+    @model_validator(mode="after")
+    def _lease_times_fit(self) -> Self:
+        """A leader that renews no sooner than others may take over would lose the Lease again and again."""
+        if not self.lease_duration_s > self.lease_renew_s > self.lease_retry_s:
+            raise ValueError(
+                f"BEAMLINE_LEASE_DURATION_S ({self.lease_duration_s:g}) must be greater than "
+                f"BEAMLINE_LEASE_RENEW_S ({self.lease_renew_s:g}), and that greater than "
+                f"BEAMLINE_LEASE_RETRY_S ({self.lease_retry_s:g})"
+            )
+        return self
 
     @property
     def scope(self) -> tuple[str, ...]:

@@ -229,6 +229,12 @@ class MemoryDeployments:
             for key, request in self.running.items()
         ]
 
+    async def release(self, namespace: str, name: str) -> None:
+        if self.fail is not None:
+            raise self.fail
+        if (request := self.running.get((namespace, name))) is not None:
+            self.running[namespace, name] = replace(request, owner_uid="")
+
     async def delete(self, namespace: str, name: str) -> None:
         if self.fail is not None:
             raise self.fail

@@ -25,6 +25,7 @@ from .port import (
     Note,
     Outcome,
     Remove,
+    Retain,
     RowIdentity,
     Upsert,
     Write,
@@ -66,9 +67,12 @@ def key_of(record: Record) -> Key:
 
 def identity_of(record: Record) -> RowIdentity:
     """A row as an inventory with contents lists it."""
-    retained = isinstance(record, ExtensionRecord) and record.spec.get("deletionPolicy") == "Retain"
     whose = (record.uid, record.generation, record.namespace, record.name)
-    return RowIdentity(kind_of(record), record.id, *whose, retained, digest(record))
+    return RowIdentity(kind_of(record), record.id, *whose, _is_retained(record), digest(record))
+
+
+def _is_retained(record: Record) -> bool:
+    return isinstance(record, ExtensionRecord) and record.spec.get("deletionPolicy") == "Retain"
 
 
 def storable(writes: Sequence[Write]) -> list[Write]:
@@ -118,6 +122,8 @@ class _State:
     def take(self, write: Write) -> WriteResult:
         if isinstance(write, Upsert):
             return self.put(write)
+        if isinstance(write, Retain):
+            return self.retain(write)
         return self.remove(write) if isinstance(write, Remove) else self.note(write)
 
     def note(self, write: Note) -> WriteResult:
@@ -164,6 +170,17 @@ class _State:
         gone = replace(stored, generation=max(write.generation, stored.generation))
         self._note("deleted", gone, write, changes_between(stored, None))
         return WriteResult(Outcome.WRITTEN, self._revision + 1)
+
+    def retain(self, write: Retain) -> WriteResult:
+        stored = self.rows.get((write.kind, write.id))
+        if not isinstance(stored, ExtensionRecord) or stored.uid != write.uid or _is_retained(stored):
+            return WriteResult(Outcome.UNCHANGED, self._revision)
+        kept = replace(
+            stored,
+            spec={**stored.spec, "deletionPolicy": "Retain"},
+            generation=max(write.generation, stored.generation),
+        )
+        return self.put(Upsert(kept, write.changed_by, write.request_id))
 
     def _holder_of_subject(self, record: ExtensionRecord) -> Record | None:
         key = self._subjects.get(record.subject)

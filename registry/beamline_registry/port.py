@@ -82,6 +82,18 @@ class Remove:
 
 
 @dataclass(frozen=True, slots=True)
+class Retain:
+    """Lets the row of the Extension ``uid`` say that it outlives its object, whatever else it says."""
+
+    id: str
+    uid: str
+    generation: int
+    changed_by: str
+    request_id: str = ""
+    kind: Kind = "Extension"
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """Appends a row to the audit log and changes nothing else: what somebody did to an object that no field
     of its row shows, such as isolating it. Without a row of that id nothing is noted.
@@ -96,7 +108,7 @@ class Note:
     request_id: str = ""
 
 
-Write: TypeAlias = Upsert | Remove | Note
+Write: TypeAlias = Upsert | Remove | Retain | Note
 
 
 class Outcome(StrEnum):
@@ -104,7 +116,9 @@ class Outcome(StrEnum):
 
     WRITTEN = "written"
     UNCHANGED = "unchanged"
-    """The registry holds exactly this already (or, for Remove, nothing): no revision, no audit row."""
+    """The registry holds exactly this already (or, for Remove and Retain, nothing): no revision, no audit
+    row.
+    """
     STALE = "stale"
     """The registry holds a newer generation of the same object."""
     CONFLICT = "conflict"

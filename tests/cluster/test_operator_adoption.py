@@ -109,6 +109,28 @@ async def test_what_was_retained_is_taken_over_by_the_next_of_the_name_and_said_
     assert "Adopted" in await told(bench, "guard")
 
 
+async def test_what_is_retained_is_what_runs_and_not_what_was_asked_for_meanwhile(bench: Bench) -> None:
+    await bench.start(resync_s=0.5)
+    await bench.extension("guard", workload=WORKLOAD)
+    await bench.wait("Extension", "guard", "Synced", "True")
+    before = await bench.until(lambda: bench.get("Deployment", "guard"), "the Deployment")
+    changed = {**WORKLOAD, "args": ["--new"]}
+    await bench.extension("guard", workload=changed, deletionPolicy="Retain", suspend=True)
+    await bench.wait("Extension", "guard", "Ready", "False", "Suspended")
+    await bench.delete("Extension", "guard")
+    await bench.gone("Extension", "guard")
+    await bench.extension("other", workload=None)
+    await bench.wait("Extension", "other", "Synced", "True")
+    for kind in ALWAYS:
+        kept = await bench.get(kind, "guard")
+        assert kept is not None
+        assert "ownerReferences" not in kept["metadata"]
+        assert kept["metadata"]["annotations"]["beamline.io/retained"] == "true"
+    after = await bench.get("Deployment", "guard")
+    assert (before["metadata"]["uid"], before["spec"]) == (after["metadata"]["uid"], after["spec"])
+    assert set(await bench.rows()) == {"guard", "other"}, "no sweep takes the row for an orphan"
+
+
 async def told(bench: Bench, name: str) -> list[str]:
     path = f"/apis/events.k8s.io/v1/namespaces/{bench.namespace}/events"
     return [item["reason"] async for item in bench.api.items(path) if item["regarding"]["name"] == name]

@@ -153,6 +153,27 @@ async def _has_priority(bench: Bench) -> bool:
     return spec.get("priorityClassName") == "system-node-critical"
 
 
+@pytest.mark.parametrize(
+    ("repeated", "says"),
+    [
+        pytest.param(
+            {"env": [{"name": "A", "value": "1"}, {"name": "A", "value": ""}]}, 'name="A"', id="a variable"
+        ),
+        pytest.param({"imagePullSecrets": [{"name": "a"}, {"name": "a"}]}, 'name="a"', id="a pull secret"),
+        pytest.param({"topologySpread": [{"topologyKey": "z"}] * 2}, 'topologyKey="z"', id="a spread"),
+    ],
+)
+async def test_what_the_api_server_can_never_apply_is_said_and_not_tried_for_ever(
+    bench: Bench, repeated: dict[str, Any], says: str
+) -> None:
+    await bench.start()
+    await bench.extension("guard", workload={**WORKLOAD, **repeated})
+    said = await bench.wait("Extension", "guard", "WorkloadReady", "False", "WorkloadFailed")
+    assert f"duplicate entries for key [{says}" in said["message"]
+    assert "Correct spec.workload" in said["message"]
+    await bench.wait("Extension", "guard", "Stalled", "True", "WorkloadFailed")
+
+
 async def test_children_that_are_no_longer_wanted_go(bench: Bench) -> None:
     await ready_bench(bench, autoscaling={"maxReplicas": 3}, disruption={"maxUnavailable": 1})
     for kind in ("HorizontalPodAutoscaler", "PodDisruptionBudget"):

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from beamline_registry.port import (
+    AuditQuery,
     Delta,
     FencedError,
     InvalidRecordError,
     Outcome,
     Remove,
+    Retain,
     RowIdentity,
     Tombstone,
     Upsert,
@@ -248,6 +250,24 @@ class TestWriting:
             ("plain", False),
             ("default", False),
         ]
+
+    async def test_a_row_that_is_to_outlive_its_object_says_so_and_stays_as_it_is(self, world: World) -> None:
+        await world.put(extension("kept", timeout_ms=77, spec={"deletionPolicy": "Delete", "retry": 2}))
+        ours, theirs = Retain("kept", "uid-kept", 9, "alice"), Retain("kept", "uid-other", 9, "alice")
+        absent = Retain("absent", "uid-absent", 1, "alice")
+        results = await world.registry.write([theirs, absent, ours, ours], epoch=world.epoch)
+        assert [one.outcome for one in results] == [
+            Outcome.UNCHANGED, Outcome.UNCHANGED, Outcome.WRITTEN, Outcome.UNCHANGED,
+        ]  # fmt: skip
+        (row,) = (await world.registry.read(0)).extensions
+        assert (row.timeout_ms, row.spec, row.uid) == (
+            77,
+            {"deletionPolicy": "Retain", "retry": 2},
+            "uid-kept",
+        )
+        assert [one.retained for one in await world.registry.inventory()] == [True]
+        newest = (await world.registry.audit(AuditQuery()))[0]
+        assert (newest.action, newest.changed_by) == ("updated", "alice")
 
     async def test_what_a_caller_changes_after_the_write_does_not_reach_the_registry(
         self, world: World

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from beamline_contract.names import GROUP, MANAGED_BY
 from beamline_contract.workload import Workload
@@ -106,6 +107,18 @@ class DeploymentsSuite:
         await deployments.delete(where, "guard")
         await deployments.delete(where, "guard")
         assert (await deployments.get_status(where, "guard")).phase is Phase.ABSENT
+
+    async def test_a_released_workload_runs_on_as_it_is(
+        self, deployments: Deployments, where: str, identity: Identity
+    ) -> None:
+        await deployments.release(where, "guard")
+        await deployments.deploy(wanted(where))
+        before, running = await until(deployments, where, Phase.READY), await identity()
+        for _ in range(2):
+            await deployments.release(where, "guard")
+        after = await deployments.get_status(where, "guard")
+        assert after == replace(before, retained=True)
+        assert await identity() == running
 
     async def test_workloads_do_not_disturb_each_other(self, deployments: Deployments, where: str) -> None:
         await deployments.deploy(wanted(where))

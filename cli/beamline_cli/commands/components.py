@@ -124,5 +124,14 @@ def _settings_sentence(error: Exception) -> str:
     from pydantic import ValidationError
 
     assert isinstance(error, ValidationError)
-    wrong = [f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors()]
+    wrong = [
+        ": ".join((*map(_variable, entry["loc"][:1]), entry["msg"].removeprefix("Value error, ")))
+        for entry in error.errors()
+    ]
     return f"wrong settings in the environment: {'; '.join(wrong)}"
+
+
+def _variable(setting: int | str) -> str:
+    """Of the environment: settings without a name of their own there have the prefix."""
+    name = str(setting)
+    return name if name.isupper() else f"BEAMLINE_{name.upper()}"

@@ -19,7 +19,9 @@ from beamline_registry.port import (
     InvalidRecordError,
     Note,
     Outcome,
+    RegistryDeniedError,
     RegistryError,
+    RegistryUnavailableError,
     Remove,
     Upsert,
     Write,
@@ -74,6 +76,8 @@ class Actor:
                 await self._store.record_event(key, _ADOPTED)
         if plan.undeploy:
             attempts = await self._undeploy(key, attempts)
+        if plan.release:
+            attempts = await self._release(key, attempts)
         if plan.finalizer is True:
             await self._store.set_finalizer(key, True)
             attempts = replace(attempts, finalizer=True)
@@ -107,7 +111,7 @@ class Actor:
             return replace(attempts, registry_refusal=str(error))
         except RegistryError as error:
             _log.warning("reconcile.registry_fault", object=str(key), error=str(error))
-            return replace(attempts, registry_fault=str(error) or type(error).__name__)
+            return _faulty(attempts, error)
         write = writes[-1]
         if isinstance(write, Upsert) and result.outcome in {Outcome.WRITTEN, Outcome.UNCHANGED}:
             self._ledger.put(key, Row(write.record, result.revision, self._clock()))
@@ -132,7 +136,7 @@ class Actor:
             _log.warning("reconcile.note_refused", object=str(key), error=str(error))
         except RegistryError as error:
             _log.warning("reconcile.registry_fault", object=str(key), error=str(error))
-            return replace(attempts, registry_fault=str(error) or type(error).__name__)
+            return _faulty(attempts, error)
         return replace(attempts, noted=True)
 
     async def _deploy(self, key: ObjectKey, request: DeploymentRequest, attempts: Attempts) -> Attempts:
@@ -162,3 +166,17 @@ class Actor:
                 _log.warning("reconcile.undeploy_fault", object=str(key), error=str(error))
                 return replace(attempts, deploy_fault=str(error), deploy_retryable=error.retryable)
         return replace(attempts, undeployed=True)
+
+    async def _release(self, key: ObjectKey, attempts: Attempts) -> Attempts:
+        if self._deployments is not None:
+            try:
+                await self._deployments.release(key.namespace, key.name)
+            except DeploymentError as error:
+                _log.warning("reconcile.release_fault", object=str(key), error=str(error))
+                return replace(attempts, deploy_fault=str(error), deploy_retryable=error.retryable)
+        return replace(attempts, released=True)
+
+
+def _faulty(attempts: Attempts, error: RegistryError) -> Attempts:
+    answered = not isinstance(error, RegistryUnavailableError) or isinstance(error, RegistryDeniedError)
+    return replace(attempts, registry_fault=str(error) or type(error).__name__, registry_answered=answered)

@@ -4,8 +4,8 @@ A write waits while another batch is in flight, and at most a couple of millisec
 writes until :data:`PACE_S` after the last batch began, in a crowd until :data:`CROWD_PACE_S` after it, or
 until :data:`FULL` writes are there. A transaction takes a dozen statements however many rows it writes: at a
 hundred writes a second they were a fifth of the operator's work. Each caller gets the result of its own
-write. A batch that fails for a reason other than an unreachable database or a lost lease is written one by
-one, so that one poisoned record can't keep its neighbours out.
+write. A batch that fails for a reason other than a database that is away or has another schema, or a lost
+lease, is written one by one, so that one poisoned record can't keep its neighbours out.
 
 The batcher owns one task, started by the first write and ended by :meth:`Batcher.stop`, which waits for what
 is in flight. Cancelling a caller does not cancel its write: whether it was written is unknown, and writing
@@ -26,6 +26,7 @@ from beamline_registry.port import (
     RegistryError,
     RegistryUnavailableError,
     RegistryWriter,
+    SchemaError,
     Write,
     WriteResult,
 )
@@ -104,7 +105,7 @@ class Batcher:
             results = await self._registry.write(
                 [write for writes, _ in batch for write in writes], epoch=self._epoch()
             )
-        except (FencedError, RegistryUnavailableError) as error:
+        except (FencedError, RegistryUnavailableError, SchemaError) as error:
             self.fault = str(error)
             _fail(batch, error)
         except RegistryError as error:

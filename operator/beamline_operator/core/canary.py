@@ -172,6 +172,18 @@ def advance(canary: VersionCanary, revision: str, old: CanaryStatus | None, fact
     return _watched(canary, state, facts)
 
 
+def held(canary: VersionCanary, known: CanaryStatus) -> CanaryStatus:
+    """What is remembered while the registry does not get the spec: what it holds goes on as it stands, and
+    the annotations wait for a spec that they can act upon.
+    """
+    if known.state in OVER:
+        return known
+    why = "this generation is not accepted; see the conditions Accepted and ResolvedRefs."
+    if not known.step:
+        return replace(known, state=State.WAITING, message=why)
+    return replace(known, state=State.PAUSED, message=f"{_place(canary, known)}: {why}")
+
+
 def _watched(canary: VersionCanary, state: CanaryStatus, facts: Facts) -> CanaryStatus:
     """A step whose gates hold: it goes on, ends, or can't be judged."""
     step = canary.steps[state.step - 1]

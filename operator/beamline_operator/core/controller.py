@@ -191,6 +191,7 @@ class Controller:
         served = ledger.changed_between(
             min([before.revision, *others]), min([status.revision, *others])
         )  # by every router: all that there is to say about them
+        served |= self._taken_back(status.revision, before.revision)
         for key in ledger.changed_between(before.revision, status.revision) - served:
             self.queue.add_after(key, self._reconciler.patience_s)
         remarks = set(_remarks(before)) ^ set(_remarks(status))
@@ -200,6 +201,20 @@ class Controller:
                 served.add(holder)
         for key in served:
             self._enqueue_later(key)
+
+    def _taken_back(self, after: int, until: int) -> set[ObjectKey]:
+        """What a router that went back to revision ``after`` no longer serves. It may have been restarted, or
+        the database restored from a backup: so what the registry holds is asked once more.
+        """
+        ledger = self._reconciler.ledger
+        keys = ledger.changed_between(after, until)
+        for key in keys:
+            stored, row = self._store.get(key), ledger.get(key)
+            if stored is None or row is None:
+                continue
+            if row.record.generation == stored.metadata.generation:  # else its reconcile may not write it
+                ledger.forget(key)
+        return keys
 
     async def start(self) -> None:
         """Enqueues every object that exists and starts working. Call it once the store has its objects."""

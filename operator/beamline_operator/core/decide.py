@@ -13,7 +13,7 @@ from beamline_contract.conditions import ConditionType, Reason
 from beamline_contract.names import FIELD_MANAGER, FINALIZER, GROUP, object_id
 from beamline_contract.objects import author_of
 from beamline_contract.projection import ExtensionRecord
-from beamline_registry.port import Note, Outcome, Remove, Upsert, Write
+from beamline_registry.port import Note, Outcome, Remove, Retain, Upsert, Write
 from beamline_sdk.deployment.port import DeploymentRequest, Phase
 
 from .canary import OVER, act_between, remembered
@@ -23,7 +23,6 @@ from .plan import Plan
 from .settings import ReconcileSettings
 from .status import assemble, events
 from .view import Decided, View, conditions_of
-from .workload import released
 
 _AT_REST: Final = frozenset({Phase.READY, Phase.SCALED_TO_ZERO})
 _UNSETTLED: Final = frozenset({Reason.WORKLOAD_PROGRESSING, Reason.CREDENTIALS_MISSING})
@@ -69,8 +68,10 @@ def _wants_finalizer(view: View, acceptable: bool, deploy: DeploymentRequest | N
 def _wait(view: View, decided: Decided) -> float:
     """Only the routers are missing: the row is so new that they can't have reported it yet, or this process
     is so new that it has not heard of all of them, and what was said of this generation stands.
+
+    A forced pass says at once that it was made: until then it would be made again with each wait.
     """
-    if _failure(view) is not None:
+    if _failure(view) is not None or view.forced:
         return 0.0
     if view.unheard > 0 and view.object.status.get("observedGeneration") == view.generation and _told(view):
         return view.unheard
@@ -213,11 +214,18 @@ def _farewell(view: View, decided: Decided) -> Plan:
 
 
 def _farewell_retained(view: View, status: dict[str, object]) -> Plan:
-    if view.desired is not None and view.object.status.get("workloadHash"):
-        orphaned = released(view.desired)
-        if orphaned.hash != view.attempts.deployed:
-            return Plan(status, deploy=orphaned)
-    return Plan(status, finalizer=False if FINALIZER in view.object.metadata.finalizers else None)
+    """What is left behind is what is there: a spec that was not accepted, or came while the object was
+    suspended, is not rolled out by its end. A row that is to stay has to say so itself, or the next sweep
+    takes it for an orphan: the policy may have changed with that spec.
+    """
+    meta = view.object.metadata
+    if view.attempts.write is None:
+        who = meta.deleted_by or FIELD_MANAGER
+        kept = Retain(object_id(meta.name), meta.uid, meta.generation, who, meta.deletion_request_id)
+        return Plan(status, writes=(kept,))
+    if _had_workload(view) and not view.attempts.released:
+        return Plan(status, release=True)
+    return Plan(status, finalizer=False if FINALIZER in meta.finalizers else None)
 
 
 def _had_workload(view: View) -> bool:

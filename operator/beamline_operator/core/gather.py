@@ -14,8 +14,10 @@ from beamline_contract.references import Reference, permission_fault, refs_of, t
 from beamline_contract.reports import RouterStatus
 from beamline_sdk.deployment.port import DeploymentError, DeploymentRequest, Deployments, DeploymentStatus
 
-from .canary import ABORT, PROMOTE, CanaryStatus, Facts, advance, remembered
+from .canary import ABORT, PROMOTE, CanaryStatus, Facts, advance, held, remembered
+from .checks import is_held_back
 from .health import HealthBoard
+from .images import is_allowed
 from .index import ObjectIndex
 from .ledger import Ledger
 from .overrides import Override, overrides_of
@@ -78,15 +80,12 @@ class Gatherer:
         work = _Work()
         if isinstance(stored, Extension) and self._deployments is not None:
             work, attempts = await self._work(stored, attempts, now)
-        record, canary = record_of(stored, denied), None
-        if isinstance(stored, Extension) and isinstance(record, ExtensionRecord):
-            record, canary = self._divide(stored, record, work, attempts, now)
         row = self._ledger.get(key)
         routers = tuple(sorted(self._hints.routers(), key=lambda router: router.instance))
-        return View(
+        view = View(
             object=stored,
             now=now,
-            record=record,
+            record=record_of(stored, denied),
             row=row,
             rival=self._index.rival(key),
             references=references,
@@ -102,11 +101,14 @@ class Gatherer:
             if isinstance(stored, Extension)
             else None,
             overrides=self._overrides(stored),
-            canary=canary,
             good=work.good,
             rollback=work.rollback,
             patience=0.0 if row is None else row.since + self._settings.patience_s - self._clock(),
         )
+        if isinstance(stored, Extension) and isinstance(view.record, ExtensionRecord):
+            record, canary = self._divide(stored, view.record, view)
+            view = replace(view, record=record, canary=canary)
+        return view
 
     async def _work(self, extension: Extension, attempts: Attempts, now: datetime) -> tuple[_Work, Attempts]:
         """What shall run for an Extension, how it is, and whether an earlier revision runs in its place."""
@@ -132,7 +134,9 @@ class Gatherer:
             verdict = judged(extension, revision, asked, observed, now)
             if verdict is not None:
                 earlier = self._returned(extension, verdict[1])
-                if earlier.hash != asked.hash:  # a Secret that was rotated to a bad value: there is no other
+                allowed = is_allowed(earlier.workload.image, self._settings.allowed_images)
+                # A Secret that was rotated to a bad value: there is no other.
+                if allowed and earlier.hash != asked.hash:
                     desired, (back, good) = earlier, verdict
         if back is None:
             good = proven(extension, revision, desired, observed, now)
@@ -144,9 +148,11 @@ class Gatherer:
         return desired
 
     def _divide(
-        self, extension: Extension, record: ExtensionRecord, work: _Work, attempts: Attempts, now: datetime
+        self, extension: Extension, record: ExtensionRecord, view: View
     ) -> tuple[ExtensionRecord, CanaryStatus | None]:
-        """The row with its share of the traffic, and what is remembered of the canary."""
+        """The row with its share of the traffic, and what is remembered of the canary; ``view`` is what else
+        is known of the extension.
+        """
         family = family_of(extension, self._store.get, self._index.referrers(base_of(extension)))
         spec = extension.spec
         canary = None
@@ -154,19 +160,25 @@ class Gatherer:
             canary = standing(extension)
             known = remembered(extension.status)
             # What the registry did not hear of is not lived through: no step while it is away.
-            if not (spec.suspend or extension.metadata.deleting or attempts.registry_fault is not None):
-                failed = failed_because(work.desired, work.observed)
-                if work.rollback is not None:
-                    failed = f"its workload failed: {work.rollback.message}"
+            away = view.attempts.registry_fault is not None
+            if not (spec.suspend or extension.metadata.deleting) and is_held_back(view):
+                canary = held(spec.canary, known or canary)
+            elif not (spec.suspend or extension.metadata.deleting or away):
+                failed = failed_because(view.desired, view.workload)
+                if view.rollback is not None:
+                    failed = f"its workload failed: {view.rollback.message}"
                 notes = extension.metadata.annotations
                 facts = Facts(
-                    now=now,
+                    now=view.now,
                     samples=self._samples.since(extension.id, canary.mark),
                     breaker=self._health.breaker(extension.id),
-                    blocked=blocked_by(extension, family, work.desired, work.observed)
+                    blocked=blocked_by(extension, family, view.desired, view.workload)
                     or self._not_divided(extension, family, canary),
                     failed=failed,
-                    promote=notes.get(PROMOTE, "")[:MAX_ANNOTATION],
+                    # Of a base that is suspended nobody can take the requests: whoever promotes has to wait.
+                    promote=notes.get(PROMOTE, "")[:MAX_ANNOTATION]
+                    if family.base is None or not family.base.spec.suspend
+                    else (known or canary).promote,
                     abort=notes.get(ABORT, "")[:MAX_ANNOTATION],
                 )
                 canary = advance(spec.canary, canary.revision, known, facts)

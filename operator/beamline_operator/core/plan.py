@@ -32,6 +32,8 @@ class Plan:
     adopts: bool = False
     """``deploy`` takes over what an earlier object of this name left behind on purpose."""
     undeploy: bool = False
+    release: bool = False
+    """The workload outlives its object: it is left as it runs, without an owner."""
     events: tuple[Event, ...] = field(default=())
     requeue: float | None = None
     failed: str | None = None
@@ -48,6 +50,7 @@ class Plan:
             and not self.writes
             and self.deploy is None
             and not self.undeploy
+            and not self.release
             and not self.remember
         )
 
@@ -60,4 +63,5 @@ class Plan:
             and not self.writes
             and self.deploy is None
             and not self.undeploy
+            and not self.release
         )

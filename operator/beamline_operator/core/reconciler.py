@@ -185,7 +185,7 @@ class Reconciler:
             attempts = await self._actor.carry_out(key, plan, attempts)
             if attempts.finalizer is False:
                 return None
-            if plan.writes and _serves(attempts) and self.crowded():
+            if plan.writes and _serves(attempts) and not view.forced and self.crowded():
                 return self._settings.patience_s
             if plan.only_finalizer:  # nothing that is said depends on it
                 return plan.wait if plan.wait > 0 else await self._settled(key, view, plan)

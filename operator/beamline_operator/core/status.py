@@ -52,8 +52,8 @@ def assemble(view: View, decided: Decided) -> dict[str, Any]:
     status["conditions"] = _conditions(view, decided)
     if view.suspended:
         return status
-    if asked := view.object.metadata.annotations.get(RECONCILE_AT):
-        status["lastReconcileAt"] = asked[:MAX_ANNOTATION]
+    if forced := _last_forced(view):
+        status["lastReconcileAt"] = forced
     if view.in_registry and view.row is not None:
         status["revision"] = view.row.revision
     if view.routers:
@@ -66,6 +66,16 @@ def assemble(view: View, decided: Decided) -> dict[str, Any]:
     elif isinstance(view.object, RoutingPolicy):
         status |= _policy_status(view, view.object)
     return status
+
+
+def _last_forced(view: View) -> str:
+    """The value of the annotation whose pass was made. One in which the world did not take the workload is
+    still to come: nothing else would apply again what is as it was asked for.
+    """
+    asked = view.object.metadata.annotations.get(RECONCILE_AT, "")[:MAX_ANNOTATION]
+    if asked and view.attempts.deploy_fault is not None and view.attempts.deploy_retryable:
+        return str(view.object.status.get("lastReconcileAt", ""))
+    return asked
 
 
 def _extension_status(view: View, extension: Extension) -> dict[str, Any]:

@@ -7,12 +7,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from beamline_contract.conditions import ConditionType
 from beamline_contract.objects import Extension, ObjectKey
 from beamline_contract.projection import ExtensionRecord
 from beamline_sdk.deployment.port import DeploymentRequest, DeploymentStatus, Phase
 
 from .canary import OVER, CanaryStatus, State, divided, remembered, revision_of
+from .checks.references import BLOCKING
 from .ports import StoredObject
+from .view import conditions_of
 
 _HOPELESS = frozenset({Phase.FAILED, Phase.CREDENTIALS_MISSING, Phase.NOT_RUNNABLE})
 
@@ -59,12 +62,24 @@ def family_of(
 
 
 def standing(version: Extension) -> CanaryStatus:
-    """What is remembered of a version's canary; nothing counts that was said of another spec."""
+    """What is remembered of a version's canary; nothing counts that was said of another spec, unless that is
+    still the one that is served.
+    """
     revision = revision_of(version.spec)
     known = remembered(version.status)
     if known is None:
         return CanaryStatus(revision=revision)
-    return known if known.revision == revision else CanaryStatus(revision=revision)
+    return known if known.revision == revision or _held_back(version) else CanaryStatus(revision=revision)
+
+
+def _held_back(version: Extension) -> bool:
+    """Whether its status says that its present generation is not accepted."""
+    told = conditions_of(version.status)
+    accepted, refs = told.get(ConditionType.ACCEPTED, {}), told.get(ConditionType.RESOLVED_REFS, {})
+    return any(
+        one.get("status") == "False" and one.get("observedGeneration") == version.metadata.generation
+        for one in (accepted, refs if refs.get("reason") in BLOCKING else {})
+    )
 
 
 def weigh(

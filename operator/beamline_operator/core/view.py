@@ -49,7 +49,9 @@ class Attempts:
     evicted: bool = False
     """The row of an earlier object with the same name was removed first."""
     registry_fault: str | None = None
-    """The registry did not answer."""
+    """Why the registry did not take the write, although it may take the same one later."""
+    registry_answered: bool = False
+    """That is its own word: somebody has to change something there."""
     registry_refusal: str | None = None
     """The registry can't hold the record, whenever it is asked."""
     deployed: str | None = None
@@ -61,6 +63,8 @@ class Attempts:
     deploy_conflict: bool = False
     """Something that somebody else made stands where the workload should."""
     undeployed: bool = False
+    released: bool = False
+    """The workload was left without an owner, on purpose."""
     noted: bool = False
     """What somebody did to the object is in the audit log."""
     finalizer: bool | None = None
@@ -154,7 +158,7 @@ class View:
             if isinstance(spec, Mapping)
             else getattr(spec, "deletion_policy", None)
         )
-        return stated == "Retain"
+        return self.kind == "Extension" and stated == "Retain"
 
     @property
     def has_finalizer(self) -> bool:

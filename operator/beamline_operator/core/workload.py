@@ -113,12 +113,6 @@ def desired_workload(
     return replace(request, hash=workload_hash(request))
 
 
-def released(request: DeploymentRequest) -> DeploymentRequest:
-    """The same workload without an owner: it outlives the object (deletionPolicy Retain)."""
-    orphaned = replace(request, owner_uid="")
-    return replace(orphaned, hash=workload_hash(orphaned))
-
-
 def workload_hash(request: DeploymentRequest) -> str:
     """16 hex digits over everything that a change of must reach the running workload."""
     return _digest(

@@ -28,7 +28,7 @@ from typing import Any, Final
 
 from beamline_contract.names import FIELD_MANAGER, MANAGED_BY
 
-from .kube_api import JSON_PATCH, KubeApi, KubeError
+from .kube_api import JSON_PATCH, MERGE, KubeApi, KubeError
 from .manifests import (
     API_VERSIONS,
     CONFIG_VARIABLE,
@@ -43,12 +43,14 @@ from .manifests import (
 )
 from .mounts import REASON, waits_for_files
 from .ownership import (
+    RETAINED_ANNOTATION,
     fields_of,
     foreign_owner,
     has_extension,
     is_made_by,
     is_ours,
     is_retained,
+    leaving,
     shortened,
     stands,
     taken_over,
@@ -63,6 +65,8 @@ _HANDOVER: Final = "beamline-replicas"
 _INVALID: Final = 422
 _FORBIDDEN: Final = 403
 _REFUSED: Final = frozenset({400, 403, 404, 422})
+_UNTYPED: Final = "failed to create typed patch object"
+"""Words of a 500 that says the same each time: an apply that repeats a key, such as a variable's name."""
 _Place = tuple[str, str, str]
 """Kind, namespace, name."""
 
@@ -122,6 +126,7 @@ class KubernetesDeployments:
                 if annotations.get(POD_HASH_ANNOTATION) == pod_hash(request):
                     start_config = _start_config(running)
                 await self._hand_over_replicas(running, request)
+            await self._take_back(found, request)
             wanted = manifests(request, start_config)
             for manifest in wanted:
                 place = (manifest["kind"], *key)
@@ -171,6 +176,22 @@ class KubernetesDeployments:
             self._seen.pop((kind, namespace, name), None)
         self._intact.pop((namespace, name), None)
 
+    async def release(self, namespace: str, name: str) -> None:
+        """Takes the Extension off the owners of all objects of a workload that are ours, and changes nothing
+        else. Raises :class:`DeploymentError`.
+        """
+        try:
+            for kind in PATHS:
+                path = path_of(kind, namespace, name)
+                found = await self._api.find(path)
+                if found is None or not is_made_by(found, self._field_manager):
+                    continue
+                if not is_retained(found) or has_extension(found):
+                    left = await self._api.request("PATCH", path, body=leaving(found), content_type=MERGE)
+                    self._remember((kind, namespace, name), left)
+        except KubeError as error:
+            raise _translated(error) from error
+
     async def _apply(self, path: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """A refusal may be due to what others put beside our fields: once everything is ours, that goes."""
         try:
@@ -219,6 +240,14 @@ class KubernetesDeployments:
             if live is not None and (kind in wanted or (kind in OPTIONAL and self._made(live))):
                 found[kind] = live
         return found
+
+    async def _take_back(self, found: Mapping[str, Mapping[str, Any]], request: DeploymentRequest) -> None:
+        """What is owned again is no longer retained. An apply does not take off what a patch put on."""
+        for kind, live in found.items():
+            if request.owner_uid and is_retained(live):
+                path = path_of(kind, request.namespace, request.name)
+                body = {"metadata": {"annotations": {RETAINED_ANNOTATION: None}}}
+                await self._api.request("PATCH", path, body=body, content_type=MERGE)
 
     def _refuse_foreign(self, kind: str, live: Mapping[str, Any], request: DeploymentRequest) -> None:
         if is_ours(live, request.owner_uid, self._field_manager):
@@ -328,7 +357,7 @@ def _version(deployment: Mapping[str, Any] | None) -> int:
 
 
 def _translated(error: KubeError) -> DeploymentError:
-    if error.status in _REFUSED:
+    if error.status in _REFUSED or _UNTYPED in str(error):
         return DeploymentError(
             f"the API server refuses the workload: {error}", retryable=error.status in {403, 404}
         )

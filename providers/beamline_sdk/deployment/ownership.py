@@ -107,6 +107,19 @@ def is_retained(live: Mapping[str, Any]) -> bool:
     return (live["metadata"].get("annotations") or {}).get(RETAINED_ANNOTATION) == "true"
 
 
+def leaving(live: Mapping[str, Any]) -> dict[str, Any]:
+    """The merge patch that takes an Extension off its owners, on purpose, and changes nothing else."""
+    meta = live["metadata"]
+    others = [owner for owner in meta.get("ownerReferences") or () if not _is_extension(owner)]
+    return {
+        "metadata": {
+            "resourceVersion": meta["resourceVersion"],
+            "ownerReferences": others or None,
+            "annotations": {RETAINED_ANNOTATION: "true"},
+        }
+    }
+
+
 def _is_extension(owner: Mapping[str, Any]) -> bool:
     return owner.get("kind") == "Extension" and str(owner.get("apiVersion", "")).startswith(f"{GROUP}/")
 

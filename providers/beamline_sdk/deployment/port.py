@@ -114,6 +114,10 @@ class Deployments(Protocol):
         """Removes the workload and all that belongs to it; absent is fine."""
         ...
 
+    async def release(self, namespace: str, name: str) -> None:
+        """Leaves the workload as it runs, and says that nobody owns it, on purpose; absent is fine."""
+        ...
+
     def workloads(self) -> Collection[Found]:
         """Every workload that this adapter made and knows of, also those of which only a part is left."""
         ...

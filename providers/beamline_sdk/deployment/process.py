@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -154,6 +154,13 @@ class ProcessDeployments:
             if self._workloads.get(key) is workload:
                 del self._workloads[key]
         self._notify(workload, key)
+
+    async def release(self, namespace: str, name: str) -> None:
+        """Leaves the processes as they run, without an owner; absent is fine."""
+        workload = self._workloads.get((namespace, name))
+        for some in (workload.serving, workload.coming) if workload is not None else ():
+            if some is not None:
+                some.request = replace(some.request, owner_uid="")
 
     async def stop(self) -> None:
         """Stops every process and takes no more work. More than once is fine."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -71,6 +72,26 @@ def test_help_needs_none_of_the_components() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("environ", "says"),
+    [
+        pytest.param({}, "BEAMLINE_DATABASE_URL: Field required", id="one that is missing"),
+        pytest.param({"METRICS_PORT": "x"}, "METRICS_PORT: Input should be", id="one with a name of its own"),
+        pytest.param(
+            {"BEAMLINE_DATABASE_URL": "postgresql://x", "BEAMLINE_LEASE_DURATION_S": "1"},
+            "environment: BEAMLINE_LEASE_DURATION_S (1) must be greater",
+            id="some that do not fit together",
+        ),
+    ],
+)
+def test_a_wrong_setting_is_named_by_its_variable(environ: dict[str, str], says: str) -> None:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("BEAMLINE_")}
+    command = [sys.executable, "-m", "beamline_cli", "operator"]
+    done = subprocess.run(command, capture_output=True, text=True, env=inherited | environ, check=False)
+    assert done.returncode == 78
+    assert says in done.stderr
 
 
 def test_completion_scripts_can_be_shown() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from beamline_contract.objects import ObjectKey
 from beamline_contract.reports import HealthDelta, RouterHealth
+from beamline_operator.core.canary import PROMOTE
 from beamline_registry.port import RegistryUnavailableError
 from beamline_sdk.deployment.port import Phase
 
@@ -191,3 +192,70 @@ async def test_versions_without_a_canary_keep_their_weights(world: Any) -> None:
     world.extension("guard-v2", version="v2", versionOf="guard", weight=70)
     await world.settle()
     assert await weights(world) == {"guard": 30, "guard_v2": 70}
+
+
+async def test_a_version_that_is_not_accepted_takes_nothing_whoever_promotes_it(world: Any) -> None:
+    world.extension()
+    world.extension("other", subject="beamline.provider.guard_v2.v2")
+    await world.settle()
+    world.clock.advance(1)
+    key = world.extension("guard-v2", version="v2", versionOf="guard", canary=CANARY)
+    await world.settle()
+    assert world.verdict(key, "Accepted") == ("False", "Conflicted")
+    assert world.verdict(key, "Canary") == ("Unknown", "CanaryWaiting")
+    assert "see the conditions Accepted and ResolvedRefs" in world.message(key, "Canary")
+    world.store.annotate(key, {PROMOTE: "now"})
+    await world.advance(10)
+    assert await weights(world) == {"guard": 100, "other": 100}, "the base keeps all of its own"
+    world.store.delete(ObjectKey("Extension", "default", "other"))
+    await world.advance(10)
+    assert await weights(world) == {"guard": 0, "guard_v2": 100}, "the annotation waited"
+
+
+async def test_a_version_of_the_wrong_type_takes_nothing(world: Any) -> None:
+    world.extension()
+    await world.settle()
+    world.clock.advance(1)
+    key = world.extension("guard-v2", type="pre", version="v2", versionOf="guard", canary=CANARY)
+    await world.advance(10)
+    assert world.verdict(key, "Canary") == ("Unknown", "CanaryWaiting")
+    assert await weights(world) == {"guard": 100}
+
+
+@pytest.mark.parametrize("promoted", [True, False])
+async def test_what_is_served_keeps_its_share_while_a_newer_spec_is_not_accepted(
+    world: Any, canary: ObjectKey, promoted: bool
+) -> None:
+    if promoted:
+        world.store.annotate(canary, {PROMOTE: "now"})
+        await world.advance(10)
+    before = await weights(world)
+    assert before == ({"guard": 0, "guard_v2": 100} if promoted else {"guard": 9, "guard_v2": 1})
+    broken = {"version": "v2", "versionOf": "guard", "canary": CANARY}
+    contradiction = {"config": {"a": 1}, "configSchema": {"properties": {"a": {"type": "string"}}}}
+    world.extension("guard-v2", **broken, **contradiction)
+    await world.advance(100)
+    assert world.verdict(canary, "Accepted") == ("False", "Invalid")
+    assert await weights(world) == before, "the last good generation keeps serving, with its share"
+    assert world.verdict(canary, "Canary")[1] == ("CanaryPromoted" if promoted else "CanaryPaused")
+    world.restart()
+    await world.advance(10)
+    assert await weights(world) == before
+    world.extension("guard-v2", **broken, config={"a": 1})
+    await world.advance(10)
+    assert await weights(world) == {"guard": 9, "guard_v2": 1}, "another spec is another try"
+
+
+async def test_a_promotion_waits_for_a_base_that_is_suspended(world: Any, canary: ObjectKey) -> None:
+    world.extension(suspend=True)
+    await world.settle()
+    before = await weights(world)
+    world.store.annotate(canary, {PROMOTE: "now"})
+    await world.advance(40)
+    assert await weights(world) == before
+    assert world.verdict(canary, "Canary") == ("Unknown", "CanaryPaused")
+    assert "of Extension guard spec.suspend is true" in world.message(canary, "Canary")
+    world.extension()
+    await world.advance(10)
+    assert await weights(world) == {"guard": 0, "guard_v2": 100}
+    assert world.verdict(canary, "Canary") == ("True", "CanaryPromoted")

@@ -69,6 +69,10 @@ def created(world: Any) -> None:
     world.policy("guard")
 
 
+def kept(world: Any) -> None:
+    world.extension("guard", workload=WORKLOAD, deletionPolicy="Retain", suspend=True)
+
+
 def edited(world: Any) -> None:
     world.extension("guard", workload={**WORKLOAD, "replicas": 3}, timeoutMs=77)
 
@@ -86,6 +90,7 @@ SCENARIOS: dict[str, tuple[Callable[[Any], None], ...]] = {
     "edited": (created, edited),
     "relieved of its workload": (created, without_workload),
     "deleted": (created, deleted),
+    "deleted, its row and workload kept": (created, kept, deleted),
 }
 
 

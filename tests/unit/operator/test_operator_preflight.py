@@ -106,3 +106,15 @@ def test_a_database_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BEAMLINE_DATABASE_URL", raising=False)
     with pytest.raises(ValidationError, match="database_url"):
         OperatorSettings()  # type: ignore[call-arg]  # that is the point
+
+
+@pytest.mark.parametrize("times", [(5.0, 6.0, 1.5), (9.0, 1.0, 1.5)], ids=["renewed too late", "tried late"])
+def test_lease_times_that_no_leader_could_keep_are_refused(times: tuple[float, float, float]) -> None:
+    duration, renew, retry = times
+    with pytest.raises(ValidationError, match=r"BEAMLINE_LEASE_DURATION_S .* must be greater than"):
+        OperatorSettings(
+            database_url="postgresql://db/beamline",
+            lease_duration_s=duration,
+            lease_renew_s=renew,
+            lease_retry_s=retry,
+        )

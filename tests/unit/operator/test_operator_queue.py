@@ -18,6 +18,7 @@ from beamline_registry.port import (
     InvalidRecordError,
     Outcome,
     RegistryUnavailableError,
+    SchemaError,
     Upsert,
     Write,
     WriteResult,
@@ -181,3 +182,17 @@ async def test_a_transaction_waits_for_company_in_a_crowd_but_not_when_it_is_ful
     await asyncio.wait_for(asyncio.gather(*waiting), 10)
     assert registry.batches == [FULL, FULL]
     await batcher.stop()
+
+
+async def test_a_schema_that_does_not_fit_is_one_failed_transaction_and_a_fault(monkeypatch: Any) -> None:
+    registry, hints = CountingRegistry(), MemoryHints()
+    batcher = Batcher(registry, hints, lambda: 1, linger_s=0)
+    monkeypatch.setattr(MemoryRegistry, "write", _unfit)
+    results = await asyncio.gather(*(batcher.submit(upsert(name)) for name in "abc"), return_exceptions=True)
+    assert [type(result) for result in results] == [SchemaError] * 3
+    assert registry.batches == [3]
+    assert batcher.fault == "run `beamline migrate`", "/readyz says so"
+
+
+async def _unfit(*_: Any, **__: Any) -> list[WriteResult]:
+    raise SchemaError("run `beamline migrate`")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -266,6 +267,33 @@ async def test_a_router_report_wakes_only_what_it_changes(world: Any) -> None:
     world.report("r1")
     assert [await world.controller.queue.get()] == [key]
     assert len(world.controller.queue) == 0
+
+
+async def test_a_router_that_goes_back_no_longer_serves_what_came_since(world: Any) -> None:
+    key = world.extension("a")
+    await world.settle()
+    world.report("r1")
+    await world.settle()
+    assert world.verdict(key, "Programmed") == ("True", "Programmed")
+    world.report("r1", revision=0)
+    await world.settle()
+    assert world.verdict(key, "Programmed") == ("False", "Programming")
+
+
+async def test_routers_of_a_restored_database_are_not_said_to_lag_behind_for_ever(world: Any) -> None:
+    world.extension("a")
+    await world.settle()
+    key = world.extension("b")
+    await world.settle()
+    world.report("r1")
+    await world.settle()
+    registry = world.registry  # the same rows under an older counter
+    registry._revision = 1
+    registry._rows = {name: replace(row, revision=1) for name, row in registry._rows.items()}
+    world.report("r1", revision=1)
+    await world.settle()
+    assert world.verdict(key, "Programmed") == ("True", "Programmed")
+    assert world.store.get(key).status["revision"] == 1
 
 
 @pytest.mark.parametrize("failures", [1, 5])

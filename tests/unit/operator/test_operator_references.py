@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from beamline_contract.reports import HealthDelta, Notice, RouterHealth
+from beamline_operator.core.settings import ReconcileSettings
 from beamline_operator.core.view import RECONCILE_AT
+from beamline_sdk.deployment.port import DeploymentError
 
 
 def shared(world: Any, *allowed: str) -> Any:
@@ -147,3 +149,33 @@ async def test_reconcile_at_writes_and_applies_once_more_and_is_remembered(world
     world.controller.enqueue(key)
     await world.settle()
     assert len(world.deployments.deployed) == applied + 1
+
+
+async def test_a_forced_pass_is_made_once_also_where_a_router_lags_behind(world: Any) -> None:
+    world.settings = ReconcileSettings(patience_s=0.5)
+    world.restart()
+    key = world.extension("guard", workload={"image": "x:1"})
+    await world.settle()
+    world.report(revision=0)
+    await world.advance(30)
+    applied = len(world.deployments.deployed)
+    world.store.annotate(key, {RECONCILE_AT: "2030-01-01"})
+    await world.settle()
+    for _ in range(10):
+        await world.advance(0.5)
+    assert world.store.get(key).status["lastReconcileAt"] == "2030-01-01"
+    assert len(world.deployments.deployed) == applied + 1
+
+
+async def test_a_forced_pass_that_the_world_did_not_take_is_still_to_come(world: Any) -> None:
+    key = world.extension("guard", workload={"image": "x:1"})
+    await world.settle()
+    applied = len(world.deployments.deployed)
+    world.deployments.fail = DeploymentError("the API server can't be asked")
+    world.store.annotate(key, {RECONCILE_AT: "2030-01-01"})
+    await world.settle()
+    assert "lastReconcileAt" not in world.store.get(key).status
+    world.deployments.fail = None
+    await world.advance(5)
+    assert len(world.deployments.deployed) == applied + 1
+    assert world.store.get(key).status["lastReconcileAt"] == "2030-01-01"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from beamline_contract.objects import ObjectKey
+from beamline_operator.core.settings import ReconcileSettings
 from beamline_operator.core.workload import desired_workload, workload_hash
 from beamline_operator.fakes import MemoryStore
 from beamline_sdk.deployment.port import Phase
@@ -219,3 +220,17 @@ async def test_the_end_of_a_failure_is_told_once(world: Any, guard: ObjectKey) -
     await world.advance(60)
     told = [event.reason.value for _, event in world.store.events]
     assert told.count("WorkloadReady") == 1
+
+
+async def test_an_image_that_is_no_longer_allowed_does_not_come_back(world: Any) -> None:
+    world.settings = ReconcileSettings(allowed_images=("old.example", "new.example"))
+    world.restart()
+    key = world.extension(workload=workload("old.example/x:1"))
+    await world.advance(1000)
+    world.settings = ReconcileSettings(allowed_images=("new.example",))
+    world.restart()
+    await world.settle()
+    await break_it(world, "new.example/x:2")
+    await world.advance(10)
+    assert images(world) == ["old.example/x:1", "new.example/x:2"]
+    assert world.verdict(key, "WorkloadReady") == ("False", "WorkloadFailed")

@@ -34,6 +34,17 @@ ONLY_FOR: Final = {ConditionType.WORKLOAD_READY: "Extension"}
 """Conditions that one kind alone has."""
 
 
+def is_held_back(view: View) -> bool:
+    """Whether this generation stays out of the registry, whatever else there is to say about it."""
+    decided: dict[ConditionType, Finding] = {}
+    for condition, checks in (
+        (ConditionType.ACCEPTED, accepted.CHECKS),
+        (ConditionType.RESOLVED_REFS, references.CHECKS),
+    ):
+        decided[condition] = next(finding for check in checks if (finding := check(view, decided)))
+    return synced.is_acceptable(view, decided) is not None
+
+
 def judge(view: View) -> dict[ConditionType, Finding]:
     """Every condition that applies to this object. Reconciling and Stalled are there only while true."""
     decided: dict[ConditionType, Finding] = {}

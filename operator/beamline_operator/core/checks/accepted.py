@@ -9,6 +9,7 @@ from beamline_contract.objects import BrokenObject
 from beamline_registry.port import Outcome
 
 from ..config_schema import config_faults, schema_fault
+from ..images import is_allowed
 from ..view import Decided, Finding, View, no, yes
 
 
@@ -29,25 +30,13 @@ def image_is_allowed(view: View, _: Decided) -> Finding | None:
     if extension is None or extension.spec.workload is None or not view.allowed_images:
         return None
     image = extension.spec.workload.image
-    if any(_is_within(image, entry) for entry in view.allowed_images):
+    if is_allowed(image, view.allowed_images):
         return None
     return no(
         Reason.INVALID,
         f"spec.workload.image: {image!r} is not allowed here; allowed are images of "
         f"{', '.join(view.allowed_images)}.",
     )
-
-
-def _is_within(image: str, entry: str) -> bool:
-    """The entry itself, with any tag or digest, or a path below it: ghcr.io/acme is not ghcr.io/acme-evil,
-    and ghcr.io not what listens on another port there.
-    """
-    if not image.startswith(entry):
-        return False
-    rest = image[len(entry) :]
-    if entry.endswith(("/", ":", "@")) or not rest or rest[0] == "/":
-        return True
-    return rest[0] in ":@" and "/" not in rest
 
 
 def config_obeys_its_own_schema(view: View, _: Decided) -> Finding | None:

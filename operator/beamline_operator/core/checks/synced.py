@@ -36,9 +36,16 @@ def registry_answers(view: View, _: Decided) -> Finding | None:
     """A registry that is down loses nothing: the object is the truth and is written later."""
     if view.attempts.registry_fault is None:
         return None
+    if view.attempts.registry_answered:
+        return no(
+            Reason.REGISTRY_UNAVAILABLE,
+            f"PostgreSQL refuses the write: {view.attempts.registry_fault}. Put that right (docs/"
+            "registry-operations.md); the change is kept and tried again. Routers go on with what they have.",
+        )
     return no(
         Reason.REGISTRY_UNAVAILABLE,
-        "PostgreSQL does not answer; the change is kept and tried again. Routers go on with what they have.",
+        "PostgreSQL does not answer, or takes no writes now; the change is kept and tried again. Routers go "
+        "on with what they have.",
     )
 
 
