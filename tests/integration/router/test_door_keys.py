@@ -105,7 +105,7 @@ async def test_without_a_good_key_nobody_gets_in_not_even_from_here(
     assert (routed.status_code, routed.json()["error"]["code"]) == (status, code)
     assert routed.headers["www-authenticate"] == "Bearer"
     for reply in (chat, models):
-        assert reply.status_code == status
+        assert (reply.status_code, reply.headers["www-authenticate"]) == (status, "Bearer")
         assert reply.json()["error"]["type"] == "authentication_error"
         assert reply.json()["error"]["code"] == "invalid_api_key"
     assert not site.calls
