@@ -279,7 +279,20 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def _headers(scope: Scope) -> dict[str, str]:
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    lines = scope["headers"]
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in lines}
+    return headers if len(headers) == len(lines) else _joined(lines)
+
+
+def _joined(lines: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Headers of which one comes more than once: a list, as RFC 9110 (5.3) has it. So baggage adds up, and of
+    two keys, two deadlines or two traces none is valid, whichever somebody before us has looked at.
+    """
+    joined: dict[str, str] = {}
+    for raw_name, raw_value in lines:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        joined[name] = f"{joined[name]}, {value}" if name in joined else value
+    return joined
 
 
 def _peer(scope: Scope) -> str | None:

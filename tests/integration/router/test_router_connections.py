@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import orjson
 import pytest
+import yaml
 
+from beamline_router.core.api_keys import new_key
 from beamline_router.edges import http_protocol
 
 from .conftest import Served, Site, running
@@ -100,6 +104,29 @@ async def test_an_offer_with_connection_close_is_answered_and_closed(site: Site)
         status, headers, _ = await client.reply()
         assert (status, headers["connection"]) == (200, "close")
         assert await client.end() == b""
+
+
+async def test_a_header_that_comes_twice_is_a_list(site: Site) -> None:
+    trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+    twice = f"baggage: a=1\r\nbaggage: b=2\r\ntraceparent: {trace}\r\ntraceparent: {trace}\r\n".encode()
+    async with running(site.settings()) as served, line(served) as client:
+        await client.send(HEAD + twice + LENGTH + b"\r\n" + BODY)
+        _, headers, _ = await client.reply()
+        assert headers["baggage"] == "a=1, b=2"
+        assert "a" * 32 not in headers["traceparent"], "W3C: of two, none"
+
+
+@pytest.mark.parametrize("last", ["good", "bad"])
+async def test_of_two_keys_none_is_taken(site: Site, tmp_path: Path, last: str) -> None:
+    key, entry = new_key("acme", None, None, secrets.token_bytes)
+    keys = tmp_path / "keys.yaml"
+    keys.write_text(yaml.safe_dump({"keys": [entry]}))
+    lines = [f"authorization: Bearer {key}\r\n", "authorization: Bearer blm_none\r\n"]
+    both = "".join(lines if last == "bad" else reversed(lines)).encode()
+    async with running(site.settings(api_keys=keys)) as served, line(served) as client:
+        await client.send(HEAD + both + LENGTH + b"\r\n" + BODY)
+        assert (await client.reply())[0] == 401
+    assert site.calls == {}
 
 
 @pytest.mark.parametrize("sent", [64, 10_000], ids=["64 KiB", "10 MB without an end"])
