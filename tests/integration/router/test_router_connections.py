@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -127,6 +128,17 @@ async def test_of_two_keys_none_is_taken(site: Site, tmp_path: Path, last: str) 
         await client.send(HEAD + both + LENGTH + b"\r\n" + BODY)
         assert (await client.reply())[0] == 401
     assert site.calls == {}
+
+
+async def test_a_compressed_body_is_refused_as_such_at_both_doors(site: Site) -> None:
+    async with running(site.settings()) as served:
+        coded = {"content-type": "application/json", "content-encoding": "gzip"}
+        for path in ("/v1/route", "/v1/chat/completions"):
+            refused = await served.http.post(path, content=gzip.compress(BODY), headers=coded)
+            assert refused.status_code == 415
+            assert "gzip" in refused.json()["error"]["message"]
+        plain = await served.route({"prompt": "Hi"}, **{"content-encoding": "identity"})
+        assert plain.status_code == 200
 
 
 @pytest.mark.parametrize("sent", [64, 10_000], ids=["64 KiB", "10 MB without an end"])
