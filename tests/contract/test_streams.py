@@ -227,6 +227,27 @@ async def test_a_missing_chunk_is_noticed(nats_server: LocalNats, subject: str) 
         await stream.close()
 
 
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        pytest.param({"delta": "1"}, {}, id="text"),
+        pytest.param({"error": {"code": "UNAVAILABLE"}}, {"Beamline-Stream-End": "1"}, id="its end"),
+        pytest.param([], {}, id="a list"),
+    ],
+)
+async def test_a_stream_that_begins_with_more_than_its_opening_is_broken(
+    nats_server: LocalNats, subject: str, body: object, headers: dict[str, str]
+) -> None:
+    async with connected(nats_server) as nc, AsyncExitStack() as stack:
+        speakers = await speaking(nats_server, subject, stack)
+        stream = await opened(NatsStreams(nc), subject)
+        speaker = await speakers.get()
+        await speaker.say(body, **headers)
+        await speaker.say({"delta": "2"})
+        assert await stream.next(PATIENCE) is StreamFault.UNOPENED
+        await stream.close()
+
+
 async def test_an_ordinary_reply_is_the_whole_answer(nats_server: LocalNats, subject: str) -> None:
     async def respond(message: Msg) -> None:
         await message.respond(b'{"output":"all"}')

@@ -41,6 +41,7 @@ _FAULTS: dict[TransportFault, tuple[ErrorCode, str]] = {
     TransportFault.TOO_LARGE: (ErrorCode.INVALID_ARGUMENT, "the request is larger than NATS carries"),
 }
 _TOO_LARGE = {"http_status": 413}
+_NOT_ITS_FAULT = (TransportFault.DISCONNECTED, TransportFault.TOO_LARGE)
 
 
 class Invocation:
@@ -150,7 +151,7 @@ class Invoker:
                     reply = await self._transport.request(call.subject, payload, headers, timeout_s)
                     done = self._clock()
                     value = (
-                        _no_reply(reply)
+                        _no_reply(reply, run)
                         if isinstance(reply, TransportFault)
                         else READERS[call.type](reply, call.extension_id)
                     )
@@ -179,8 +180,7 @@ class Invoker:
                     budget=budget,
                     done=done,
                     seconds=done - now,
-                    blameless=reply is TransportFault.DISCONNECTED
-                    or (self._watch is not None and self._watch.blameless),
+                    blameless=reply in _NOT_ITS_FAULT or (self._watch is not None and self._watch.blameless),
                     cut_short=timeout_s < call.timeout_s,
                 )
                 last.attempts = attempt
@@ -244,7 +244,9 @@ class Invoker:
         return Invocation(error=error, timed_out=timed_out, breaker=_word(breaker))
 
 
-def _no_reply(fault: TransportFault) -> WireError:
+def _no_reply(fault: TransportFault, run: Run) -> WireError:
+    if fault is TransportFault.TOO_LARGE and not run.as_asked:
+        return WireError(ErrorCode.INTERNAL, "what steps made of the request is larger than NATS carries")
     code, message = _FAULTS[fault]
     return WireError.of(code, message, details=_TOO_LARGE if fault is TransportFault.TOO_LARGE else {})
 

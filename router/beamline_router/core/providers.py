@@ -59,6 +59,8 @@ class ProviderChain:
             done = await self._ask_one(run, step, call, why)
             if done.error is None:
                 return None
+            if done.refused == "expired" and failed is not None:
+                return failed  # it says why there is no time left; who would have been next does not
             if done.refused is None or done.refused in {"full", "expired"}:
                 called = True
                 failed = done.error

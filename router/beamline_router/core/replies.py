@@ -181,11 +181,16 @@ def _patch(data: bytes, allowed: Mapping[str, type]) -> Patch | WireError:
         fields[name] = value
     messages = fields.get("messages")
     if messages is not None:
-        if not all(isinstance(message, dict) for message in messages):
-            return malformed("messages must be a list of objects")
+        if not messages or not all(map(_is_message, messages)):
+            return malformed("messages must be a list of at least one object, each with a role")
         if "prompt" in fields:
             return malformed("prompt and messages exclude each other")
     return Patch(fields, _dropped(reply))
+
+
+def _is_message(value: object) -> bool:
+    """What a caller's message must be, too: behind a pre step nobody looks again."""
+    return isinstance(value, dict) and isinstance(value.get("role"), str)
 
 
 def _dropped(reply: Mapping[str, Any]) -> tuple[str, ...]:

@@ -48,6 +48,18 @@ class Run:
         self.provider_attempts = 0
         self.trail: list[StepTrace] = []
 
+    @property
+    def as_asked(self) -> bool:
+        """Whether what is sent to extensions is still what the caller said, and nothing that steps added."""
+        asked = self.request
+        return (
+            self.output is None
+            and self.prompt is asked.prompt
+            and self.messages is asked.messages
+            and self.parameters is asked.parameters
+            and self.context is asked.context
+        )
+
     def payload(self, call: Call) -> bytes:
         """The message for one extension, as in ``wire.ExtensionRequest``; the config is inserted as it is."""
         request = self.request

@@ -106,6 +106,11 @@ class Delivery:
         delivered = {"delivered_chunks": self._chunks, "delivered_characters": self._characters}
         return WireError(ErrorCode.STREAM_INTERRUPTED, why, details={**delivered, **details})
 
+    def ended_badly(self, error: WireError) -> WireError:
+        """A stream whose end is no valid reply was interrupted as well."""
+        interrupted = self.interrupted("the provider failed within the stream", cause=error.code.value)
+        return interrupted.at(step=error.step, extension_id=error.extension_id, attempts=error.attempts)
+
     async def _emit_text(self, text: str | WireError) -> bool:
         if isinstance(text, WireError):
             self.error = text
@@ -184,7 +189,8 @@ class _Pump:
             await stream.close()
 
     async def _read(self, stream: ReplyStream, own_s: float) -> bytes | TransportFault:
-        size, texts = 0, []
+        size = 0
+        texts: list[str] = []
         while True:
             timeout_s = attempt_timeout(own_s, self._run.deadline, self._clock())
             chunk = await stream.next(timeout_s) if timeout_s > 0 else TransportFault.TIMED_OUT
@@ -204,6 +210,8 @@ class _Pump:
             size += len(chunk.payload)
             if size > MAX_REPLY_BYTES - _ROOM:
                 return self._failed(WireError(ErrorCode.INTERNAL, "the stream is larger than 1 MiB"))
+            if chunk.whole and texts:
+                return self._failed(WireError(ErrorCode.INTERNAL, "a whole reply came within the stream"))
             texts.append(text)
             if (text and not await self._delivery.feed(text)) or (
                 message and not await self._delivery.pass_on(message)

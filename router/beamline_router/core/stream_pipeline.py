@@ -142,6 +142,8 @@ async def stream_rest(
         error: WireError | None = None
         if run.output is None:
             error = await ask(delivery)
+            if error is not None and run.committed and error.code is not ErrorCode.STREAM_INTERRUPTED:
+                error = delivery.ended_badly(error)
         else:
             await delivery.feed(run.output)
         if error is None and delivery.error is None:

@@ -22,6 +22,7 @@ class StreamFault(Enum):
     """Why a stream that had been opened can't go on."""
 
     GAP = "a chunk of the stream is missing"
+    UNOPENED = "the stream did not begin with an opening message"
     OVERRUN = "the sender is further ahead than it was allowed"
 
 

@@ -5,8 +5,9 @@ and :class:`.serving.Serving` asks :meth:`Gate.take` once the tenant is known, a
 request has ended. Nothing here waits, and no message, metric or log line ever holds a key.
 
 Without any configured key only callers on this machine are served over HTTP; what a reverse proxy on this
-machine passes on comes from elsewhere. Who may publish on NATS has been let in by NATS itself, so a key is
-checked there where one is given, and required only where the settings say so.
+machine passes on comes from elsewhere, and so does what a browser here sends for somebody else's page: it has
+a foreign ``Origin``, or (DNS rebinding) a foreign ``Host``. Who may publish on NATS has been let in by NATS
+itself, so a key is checked there where one is given, and required only where the settings say so.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from ipaddress import ip_address
+from socket import gethostname
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from prometheus_client import Gauge
 
@@ -30,7 +33,21 @@ from .tallies import Count
 from .telemetry import Telemetry
 
 _MAX_LISTED: Final = 500
-_FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-real-ip")
+_FORWARDED: Final = frozenset(
+    {
+        "forwarded",
+        "via",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-real-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "true-client-ip",
+    }
+)
+_NOT_PUBLIC: Final = (".localhost", ".local", ".internal")
+"""Names below these can't be bought, so no page of a stranger goes by one."""
 
 Taken = tuple[str, ...]
 """Accounts to give back to."""
@@ -199,7 +216,43 @@ def _exhausted(message: str, retry_after_ms: int) -> WireError:
 
 
 def _is_local(peer: str | None, headers: Mapping[str, str]) -> bool:
-    return peer is not None and _is_loopback(peer) and not any(name in headers for name in _FORWARDED)
+    if peer is None or not _is_loopback(peer) or not _FORWARDED.isdisjoint(headers):
+        return False
+    origin = headers.get("origin")
+    return _is_our_name(headers.get("host", "")) and (origin is None or _is_our_page(origin))
+
+
+@lru_cache(maxsize=1_024)
+def _is_our_name(host: str) -> bool:
+    """Whether no stranger can have made ``host`` (a name or address, and perhaps a port) lead to here: an
+    address, a name without a dot, one that is not public, or this machine's.
+    """
+    name = _name_in(f"//{host}")
+    if name is None:
+        return False
+    return "." not in name or name.endswith(_NOT_PUBLIC) or name == gethostname().lower() or _is_address(name)
+
+
+@lru_cache(maxsize=1_024)
+def _is_our_page(origin: str) -> bool:
+    """Whether a page of this machine sends the request; ``null`` and other schemes are nobody's."""
+    name = _name_in(origin) if origin.startswith(("http://", "https://")) else None
+    return name is not None and (name == "localhost" or name.endswith(".localhost") or _is_loopback(name))
+
+
+def _name_in(url: str) -> str | None:
+    try:
+        return (urlsplit(url).hostname or "").removesuffix(".")
+    except ValueError:
+        return None
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=1_024)

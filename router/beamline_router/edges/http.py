@@ -120,13 +120,8 @@ class HttpDoor:
         if isinstance(key, WireError):
             await form.finish(self._serving.refuse("http", headers, key), close=not _short(headers))
             return
-        kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-        if kind != "application/json" and not kind.endswith("+json"):
-            refusal = WireError.of(
-                ErrorCode.INVALID_ARGUMENT,
-                f"the content type must be application/json, got {kind[:80]!r}",
-                details={"http_status": 415},
-            )
+        refusal = _unreadable(headers)
+        if refusal is not None:
             await form.finish(self._serving.refuse("http", headers, refusal), close=True)
             return
         body = await _read_body(headers, receive)
@@ -279,7 +274,33 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def _headers(scope: Scope) -> dict[str, str]:
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    lines = scope["headers"]
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in lines}
+    return headers if len(headers) == len(lines) else _joined(lines)
+
+
+def _unreadable(headers: dict[str, str]) -> WireError | None:
+    """What becomes 415: another type than JSON, or JSON that is compressed."""
+    kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if kind != "application/json" and not kind.endswith("+json"):
+        words = f"the content type must be application/json, got {kind[:80]!r}"
+    else:
+        coding = headers.get("content-encoding")
+        if coding is None or coding.strip().lower() in {"", "identity"}:
+            return None
+        words = f"the body must not be compressed, got the content encoding {coding[:80]!r}"
+    return WireError.of(ErrorCode.INVALID_ARGUMENT, words, details={"http_status": 415})
+
+
+def _joined(lines: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Headers of which one comes more than once: a list, as RFC 9110 (5.3) has it. So baggage adds up, and of
+    two keys, two deadlines or two traces none is valid, whichever somebody before us has looked at.
+    """
+    joined: dict[str, str] = {}
+    for raw_name, raw_value in lines:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        joined[name] = f"{joined[name]}, {value}" if name in joined else value
+    return joined
 
 
 def _peer(scope: Scope) -> str | None:

@@ -12,10 +12,9 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from beamline_contract.wire import MAX_BODY_BYTES
 
+from .http_protocol import ANSWERED, BoundedProtocol
 from .openai_chat import error_body
 from .refusal import Refusal, template
 
@@ -32,39 +31,19 @@ _CHAT: Final = b"/v1/chat/completions"
 _PATHS: Final = frozenset({_CHAT, b"/v1/route"})
 
 
-class _Answered:
-    """Stands in uvicorn's books for an exchange that is over."""
+def shedding(shed: Shed, id_of: Callable[[Mapping[str, str]], bytes]) -> type[BoundedProtocol]:
+    """A protocol that asks ``shed`` first. ``id_of`` gives request ids."""
 
-    response_complete = True
-    keep_alive = True
-    disconnected = False
-
-    class message_event:  # noqa: N801 -- uvicorn's name
-        """Nobody waits for it."""
-
-        @staticmethod
-        def set() -> None:
-            """Called when the connection ends."""
-
-
-_ANSWERED: Final = _Answered()
-
-
-def shedding(shed: Shed, id_of: Callable[[Mapping[str, str]], bytes]) -> type[HttpToolsProtocol]:
-    """uvicorn's protocol that asks ``shed`` first. ``id_of`` gives request ids."""
-
-    class ShedProtocol(HttpToolsProtocol):
-        def on_headers_complete(self) -> None:
+    class ShedProtocol(BoundedProtocol):
+        def head_complete(self) -> None:
             """The head of a request is there; what comes next is its body."""
             path = self.url
-            # What is queued behind another request of its connection keeps its turn.
-            free = self.cycle is None or self.cycle.response_complete
-            if free and path in _PATHS:
+            if path in _PATHS and self._free():
                 refusal = shed("http")
                 if refusal is not None:
                     self._refuse(refusal, chat=path == _CHAT)
                     return
-            super().on_headers_complete()
+            super().head_complete()
 
         def _refuse(self, refusal: Refusal, *, chat: bool) -> None:
             request_id = id_of(_request_id_header(self.headers))
@@ -73,7 +52,7 @@ def shedding(shed: Shed, id_of: Callable[[Mapping[str, str]], bytes]) -> type[Ht
             keep = stays and self.parser.should_keep_alive() and _short(self.headers)
             state = b"keep-alive" if keep else b"close"
             self.transport.write(_HEAD % (request_id, state, len(body), body))
-            self.cycle: Any = _ANSWERED
+            self.cycle: Any = ANSWERED
             if keep:
                 self.on_response_complete()
             else:

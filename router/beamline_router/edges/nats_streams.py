@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
+import orjson
 from nats import errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -45,6 +46,7 @@ _PENDING_BYTES: Final = 256 * 1024 * 1024
 _HEADER_FRAME: Final = len("NATS/1.0\r\n\r\n")
 _LINE_FRAME: Final = len(": \r\n")
 _CANCEL: Final = b'{"cancel":true}'
+_EMPTY: Final = (b"{}", b"")
 _EXPECTED: Final = tuple(FAULTS)
 
 _NONE: Final[Mapping[str, str]] = {}
@@ -187,6 +189,9 @@ class _Stream:
         elif sequence != str(self._expected):
             self.put(StreamFault.GAP)
         elif self._expected == 0:
+            if not _opens(payload, headers):
+                self.put(StreamFault.UNOPENED)
+                return
             self._expected = 1
             stated = headers.get(HEADER_STREAM_CONTROL)
             self._control = stated if stated and stated.startswith("_INBOX.") else None
@@ -214,6 +219,16 @@ class _Stream:
         if SERVICE_ERROR_CODE in headers:
             payload = service_error(payload, str(headers[SERVICE_ERROR_CODE]), headers.get(SERVICE_ERROR))
         self.put(Chunk(payload, last=True, whole=True))
+
+
+def _opens(payload: bytes, headers: Mapping[str, str]) -> bool:
+    """Whether message 0 is an opening and no more: what it said besides would be lost."""
+    if HEADER_STREAM_END in headers:
+        return False
+    try:
+        return payload in _EMPTY or orjson.loads(payload) == {}
+    except orjson.JSONDecodeError:
+        return False
 
 
 async def control(nc: Client, subject: str, payload: bytes) -> None:

@@ -24,6 +24,7 @@ from ..core.stream_port import Delta, Sink, SinkStalledError
 from .http_replies import (
     CLOSE,
     Events,
+    Header,
     Send,
     add_retry_after,
     send_json,
@@ -220,7 +221,9 @@ async def send_models(send: Send, path: str, models: tuple[str, ...]) -> None:
 
 async def send_error(send: Send, error: WireError) -> None:
     """An error in the words of that API."""
-    await send_json(send, status_of(error), error_body(error))
+    headers: list[Header] = []
+    add_retry_after(headers, status_of(error), error)
+    await send_json(send, status_of(error), error_body(error), headers)
 
 
 def _model(name: str) -> dict[str, Any]:

@@ -105,7 +105,7 @@ async def test_without_a_good_key_nobody_gets_in_not_even_from_here(
     assert (routed.status_code, routed.json()["error"]["code"]) == (status, code)
     assert routed.headers["www-authenticate"] == "Bearer"
     for reply in (chat, models):
-        assert reply.status_code == status
+        assert (reply.status_code, reply.headers["www-authenticate"]) == (status, "Bearer")
         assert reply.json()["error"]["type"] == "authentication_error"
         assert reply.json()["error"]["code"] == "invalid_api_key"
     assert not site.calls
@@ -210,6 +210,50 @@ async def test_what_a_proxy_on_this_machine_passes_on_comes_from_elsewhere(site:
         plain = await served.route({"prompt": "x"})
         passed_on = await served.route({"prompt": "x"}, **{"x-forwarded-for": "127.0.0.1"})
     assert (plain.status_code, passed_on.status_code) == (200, 401)
+
+
+STRANGERS: list[Any] = [
+    pytest.param({"origin": "https://evil.example"}, id="a page"),
+    pytest.param({"origin": "http://203.0.113.7:8080"}, id="a page of an address"),
+    pytest.param({"origin": "http://localhost.evil.example"}, id="a page with a name that begins well"),
+    pytest.param({"origin": "null"}, id="a page in a sandbox"),
+    pytest.param({"host": "evil.example:8080"}, id="a name that leads here"),
+    pytest.param({"host": "127.0.0.1.evil.example"}, id="a name that looks like an address"),
+    pytest.param({"host": "[::1"}, id="no name at all"),
+    pytest.param({"x-forwarded-proto": "https"}, id="a proxy that says only how"),
+    pytest.param({"via": "1.1 varnish"}, id="a proxy by its name"),
+]
+OURS: list[Any] = [
+    pytest.param({"origin": "http://localhost:3000"}, id="our page"),
+    pytest.param({"origin": "http://127.0.0.1:8080"}, id="our page by address"),
+    pytest.param({"origin": "http://[::1]:8080"}, id="our page by address of version 6"),
+    pytest.param({"host": "LOCALHOST.:8080"}, id="localhost in full"),
+    pytest.param({"host": "[::1]:8080"}, id="an address of version 6"),
+    pytest.param({"host": "host.docker.internal:8080"}, id="a name that is not public"),
+    pytest.param({"host": "router"}, id="a name without a dot"),
+]
+
+
+@pytest.mark.parametrize("headers", STRANGERS)
+async def test_without_any_key_nobody_is_served_through_a_browser_or_proxy_of_this_machine(
+    site: Site, keys: Path, headers: dict[str, str]
+) -> None:
+    key, kept = entry()
+    async with running(site.settings()) as served:
+        refused = [
+            await served.route({"prompt": "x"}, **headers),
+            await served.http.get("/v1/models", headers=headers),
+        ]
+    assert [reply.status_code for reply in refused] == [401, 401]
+    assert not site.calls
+    async with running(site.settings(api_keys=keyed(keys, kept))) as served:
+        assert (await served.route({"prompt": "x"}, **headers, **bearer(key))).status_code == 200
+
+
+@pytest.mark.parametrize("headers", OURS)
+async def test_without_any_key_whoever_is_here_is_served(site: Site, headers: dict[str, str]) -> None:
+    async with running(site.settings()) as served:
+        assert (await served.route({"prompt": "x"}, **headers)).status_code == 200
 
 
 async def test_over_nats_a_wrong_key_is_refused_and_a_missing_one_only_where_keys_are_required(

@@ -79,6 +79,17 @@ async def test_a_fallback_gets_no_more_time_than_the_request_has(world: World) -
     assert world.calls("third") == 0
 
 
+async def test_who_would_be_asked_too_late_is_not_blamed_for_it(world: World) -> None:
+    world.answers("main", TIMED_OUT)
+    world.route(provider(fallback=["second"]), deadline_ms=500)
+    failure = await world.failure()
+    assert (failure.error.code, failure.error.extension_id, failure.error.attempts) == (
+        ErrorCode.DEADLINE_EXCEEDED,
+        "main",
+        1,
+    )
+
+
 async def test_a_retryable_error_is_tried_again(world: World) -> None:
     world.have("main", "provider", retry=2)
     world.answers("main", fails("UNAVAILABLE"), fails("UNAVAILABLE"), says())

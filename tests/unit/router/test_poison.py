@@ -103,6 +103,19 @@ async def test_a_request_that_is_too_large_for_nats_is_the_callers_fault(world: 
     assert world.runtime.breaker_states() == {"main": "closed"}
 
 
+@pytest.mark.parametrize("who", ["main", "post"])
+async def test_what_steps_made_too_large_for_nats_is_not_the_callers_fault(world: World, who: str) -> None:
+    world.answers("pre", {"prompt": "much more than was asked"})
+    world.answers(who, TransportFault.TOO_LARGE)
+    world.route(pre(), provider(), post(failure_mode="closed"))
+    failure = await world.failure()
+    assert (failure.error.code, failure.error.extension_id) == (ErrorCode.INTERNAL, who)
+    assert "http_status" not in failure.error.details
+    assert not failure.error.retryable
+    assert world.runtime.breaker_states()[who] == "closed"
+    assert not any(failed for _, failed, _ in world.recorder.attempts)
+
+
 # --- replies
 
 

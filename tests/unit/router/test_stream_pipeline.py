@@ -10,7 +10,7 @@ import pytest
 from beamline_contract.errors import ErrorCode
 from beamline_router.core.ports import TransportFault
 from beamline_router.core.request import Answer, Failure
-from beamline_router.core.stream_port import SinkStalledError, StreamFault
+from beamline_router.core.stream_port import Chunk, SinkStalledError, StreamFault
 from beamline_router.fake_streams import FakeSink, Wait
 from harness.router_world import REJECT, World, check, fails, post, pre, provider, request
 
@@ -90,6 +90,8 @@ AFTER_IT: dict[str, Any] = {
     "a lost connection": ["one", TransportFault.DISCONNECTED],
     "a missing chunk": ["one", StreamFault.GAP],
     "a sender out of control": ["one", StreamFault.OVERRUN],
+    "an end that is no valid reply": ["one", {"usage": {"prompt_tokens": -1}}],
+    "a whole reply": ["one", Chunk(b'{"output":"all of it"}', last=True, whole=True)],
 }
 
 
@@ -106,6 +108,7 @@ async def test_after_the_first_chunk_it_is_interrupted_and_nobody_else_is_asked(
     assert not error.retryable
     assert error.details["delivered_characters"] == 3
     assert error.details["delivered_chunks"] == 1
+    assert (error.step, error.extension_id, error.attempts) == ("provider", "main", 1)
     assert world.sink.text == "one"
     assert [sent.subject for sent in world.streams.sent] == ["test.main"]
 
@@ -168,8 +171,6 @@ async def test_a_caller_that_leaves_stops_the_provider(world: World) -> None:
 
 
 async def test_a_provider_that_does_not_stream_is_delivered_in_one_piece(world: World) -> None:
-    from beamline_router.core.stream_port import Chunk
-
     world.route(provider())
     world.streams_from("main", [Chunk(b'{"output":"all of it"}', last=True, whole=True)])
     answer = await answered(world)
@@ -186,8 +187,6 @@ MALFORMED: dict[str, bytes] = {
 
 @pytest.mark.parametrize("payload", MALFORMED.values(), ids=MALFORMED.keys())
 async def test_a_malformed_chunk_is_the_providers_failure(world: World, payload: bytes) -> None:
-    from beamline_router.core.stream_port import Chunk
-
     world.route(provider())
     world.streams_from("main", [Chunk(payload), END])
     assert (await failed(world)).error.code is ErrorCode.INTERNAL
@@ -195,8 +194,6 @@ async def test_a_malformed_chunk_is_the_providers_failure(world: World, payload:
 
 
 async def test_without_post_steps_tool_calls_pass_at_once(world: World) -> None:
-    from beamline_router.core.stream_port import Chunk
-
     world.route(provider())
     world.streams_from("main", [Chunk(b'{"message":{"tool_calls":[{"index":0}]}}'), "and text", END])
     await answered(world)
