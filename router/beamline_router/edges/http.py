@@ -4,7 +4,7 @@ It is one bare ASGI callable over a dictionary of paths: a few fixed paths need 
 is where every request of every user passes. uvicorn with httptools speaks HTTP itself.
 
 Per request: the body is read up to its limit and not a byte further; then the request runs in this task,
-while a second one listens for the client's leaving and cancels the first. Shutdown is uvicorn's, after kept
+which the protocol (:mod:`.http_protocol`) cancels where the client leaves. Shutdown is uvicorn's, after kept
 connections were asked to go: stop listening, let answers finish, close. Signals are the application's
 business, so uvicorn's own handlers stay off.
 """
@@ -28,6 +28,7 @@ from beamline_sdk import exposition
 
 from ..core.api_keys import without_keys
 from ..core.intake import too_large
+from .http_protocol import WHEN_LEFT
 from .http_replies import NO_STORE, Receive, Scope, Send, send_json, send_whole
 from .http_shed import GOODBYE
 from .openai_chat import ChatFormat, error_body, send_error, send_models
@@ -52,7 +53,7 @@ class ListenError(RuntimeError):
 
 
 class HttpDoor:
-    """The ASGI application."""
+    """The ASGI application; made on the loop that serves it."""
 
     def __init__(
         self,
@@ -63,6 +64,7 @@ class HttpDoor:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._clock = wall
+        self._loop = asyncio.get_running_loop()
         self._serving = serving
         self._telemetry = telemetry
         self._readiness = readiness
@@ -130,22 +132,21 @@ class HttpDoor:
         if isinstance(body, WireError):
             await form.finish(self._serving.refuse("http", headers, body), close=True)
             return
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)  # to look the loop up is a system call before Python 3.12
         assert task is not None
-        watch = _Watch(task, receive)
-        watcher = asyncio.get_running_loop().create_task(watch.run())
+        caller = _Caller(task)
+        scope[WHEN_LEFT] = caller.leave
         try:
             served = await self._serving.serve(
                 "http", body, headers, key=key, shape=form.shape, sink_of=form.sink_of
             )
         except asyncio.CancelledError:
-            if not watch.left:
+            if not caller.left:
                 raise
             task.uncancel()
             return
         finally:
-            watch.done = True
-            watcher.cancel()
+            del scope[WHEN_LEFT]
         await form.finish(served)
 
     async def _healthz(self, _scope: Scope, _receive: Receive, send: Send) -> None:
@@ -162,23 +163,18 @@ class HttpDoor:
         await send_whole(send, 200, text, [(b"content-type", kind.encode()), NO_STORE])
 
 
-class _Watch:
-    """Cancels a request's task when its client leaves."""
+class _Caller:
+    """The client of a request, whose task is cancelled when it leaves."""
 
-    __slots__ = ("_receive", "_task", "done", "left")
+    __slots__ = ("_task", "left")
 
-    def __init__(self, task: asyncio.Task[Any], receive: Receive) -> None:
+    def __init__(self, task: asyncio.Task[Any]) -> None:
         self._task = task
-        self._receive = receive
         self.left = False
-        self.done = False
 
-    async def run(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        if not self.done:
-            self.left = True
-            self._task.cancel()
+    def leave(self) -> None:
+        self.left = True
+        self._task.cancel()
 
 
 class HttpServer:

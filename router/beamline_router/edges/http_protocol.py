@@ -8,6 +8,8 @@ How large a body may be is the business of :mod:`.http`.
 offers ``h2c`` with the first request of every connection. The parser stops at such a head and takes the body
 for the other protocol's; so a new parser gets the head again without the offer, and the request is served.
 
+Who serves a request is told when its client leaves (:data:`WHEN_LEFT`).
+
 What is not HTTP at all is refused in the shape that errors have everywhere.
 """
 
@@ -27,6 +29,10 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 """
 READ_S: Final = 60.0
 """Seconds for a head to arrive, and for a body (at times up to twice as long)."""
+WHEN_LEFT: Final = "beamline.when_left"
+"""Key of an exchange's ASGI scope: what is called when its client leaves before the answer is whole. To wait
+for that with ``receive`` takes a task for each request.
+"""
 _LINGER_S: Final = 1.0
 _NOT_HTTP: Final = "400 Bad Request", "this is not HTTP/1.1"
 _TOO_LARGE: Final = (
@@ -88,6 +94,21 @@ class BoundedProtocol(HttpToolsProtocol):
             elif self.cycle is not None and self.cycle.more_body and not self._watched:
                 self._watched = True
                 self.loop.call_later(READ_S, self._look_at_body, self.cycle)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has left, or the server closed."""
+        cycle = self.cycle
+        super().connection_lost(exc)
+        if cycle is not None and cycle.disconnected:
+            tell = cycle.scope.get(WHEN_LEFT)
+            if tell is not None:
+                tell()
+
+    def on_message_complete(self) -> None:
+        """The body is there. From now on reading tells whether the client stays."""
+        super().on_message_complete()
+        if not self.pipeline:
+            self.flow.resume_reading()
 
     def on_message_begin(self) -> None:
         """The first byte of a head."""
