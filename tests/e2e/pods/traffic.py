@@ -6,8 +6,8 @@ until /tmp/stop exists; each second, and at the end, it prints its counts as one
 
 The load has three kinds of workers, each with one request at a time: ``keep`` (HTTP on one kept connection),
 ``fresh`` (a connection per request) and ``nats``. Nothing is sent twice: a request that gets no good answer
-is lost and stands under ``failures`` with the time and the reason. A kept connection that the server has
-closed while it was idle is opened anew before the next request, as HTTP clients do.
+is lost and stands under ``failures`` with the time at which it was sent, and the reason. A kept connection
+that the server has closed while it was idle is opened anew before the next request, as HTTP clients do.
 """
 
 from __future__ import annotations
@@ -106,6 +106,7 @@ class Load:
 
     async def one(self, door: str, client: Http | Nats) -> None:
         self.counts["sent"] += 1
+        sent = time.time()
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 status, answer = await client.ask(self.body)
@@ -116,7 +117,7 @@ class Load:
             self.counts["lost"] += 1
             self.counts["failures"] = [
                 *self.counts["failures"][-19:],
-                {"at": time.time(), "door": door, "why": why},
+                {"at": sent, "door": door, "why": why},
             ]
             return
         now = time.monotonic()

@@ -145,10 +145,11 @@ class Load:
         second ago at most.
         """
         try:
-            said = self._kube.kubectl("logs", self._name, "-n", self._namespace, "--tail=1").strip()
+            said = self._kube.kubectl("logs", self._name, "-n", self._namespace, "--tail=200")
         except CommandError:  # the container is being made
             return {}
-        found: dict[str, Any] = json.loads(said) if said else {}
+        counts = [line for line in said.splitlines() if line.startswith("{")]  # nats-py speaks up in between
+        found: dict[str, Any] = json.loads(counts[-1]) if counts else {}
         return found
 
     def goes_on(self, many: int = 40, *, timeout_s: float = 60) -> None:
