@@ -24,6 +24,8 @@ SHARED: Final = ""
 """Name of the account that names beyond ``MAX_ACCOUNTS`` share; no tenant can be called that."""
 CONCURRENCY_RETRY_MS: Final = 1_000
 """When to come back after too many at a time: nobody knows when one ends."""
+_WHOLE: Final = 1.0 - 1e-6
+"""A token, less what sums of seconds are rounded by: who comes back after just 100 ms finds all of it."""
 _FORGET_AT_A_TIME: Final = 2
 
 
@@ -92,7 +94,7 @@ class Accounts:
         if limits.rate != inf:
             held.tokens = _tokens(held, limits, now)
             held.at = max(held.at, now)
-            if held.tokens < 1.0:
+            if held.tokens < _WHOLE:
                 wait_ms = ceil((1.0 - held.tokens) / limits.rate * 1000.0)
                 allowed = f"{limits.rate:g} requests per second with bursts of {limits.burst:g}"
                 return Refusal("rate", allowed, max(1, wait_ms))

@@ -6,7 +6,7 @@ from math import inf
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from beamline_router.core.tenant_limits import (
@@ -53,6 +53,7 @@ def test_nobody_has_more_in_flight_than_allowed_and_what_ends_makes_room(
 
 
 @given(STEPS)
+@example([(0.5, False)] + 5 * [(0.0, False)])  # (0.6 - 0.5) * 10 is less than 1
 def test_who_comes_back_when_told_is_let_in(steps: list[tuple[float, bool]]) -> None:
     accounts, now = Accounts(), 0.0
     for wait, _ in steps:
