@@ -207,7 +207,7 @@ class Operator:
             folding = asyncio.create_task(self.fold.run(), name="health-fold")
             stack.push_async_callback(ended, folding)
             alone = asyncio.create_task(
-                stay_alone(self.api, self.settings.scope, self.settings.own_lease, self.lease.acquired or ""),
+                stay_alone(self.api, self.settings.scope, self.settings.own_lease, self.lease.acquired),
                 name="rivals",
             )
             alone.add_done_callback(lambda task: over.set())

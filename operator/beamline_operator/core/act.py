@@ -74,10 +74,8 @@ class Actor:
             attempts = await self._deploy(key, plan.deploy, attempts)
             if plan.adopts and attempts.deploy_fault is None:
                 await self._store.record_event(key, _ADOPTED)
-        if plan.undeploy:
-            attempts = await self._undeploy(key, attempts)
-        if plan.release:
-            attempts = await self._release(key, attempts)
+        if plan.undeploy or plan.release:
+            attempts = await self._part_with(key, attempts, keep=plan.release)
         if plan.finalizer is True:
             await self._store.set_finalizer(key, True)
             attempts = replace(attempts, finalizer=True)
@@ -158,23 +156,19 @@ class Actor:
         await self._store.record_event(key, Event(EventReason.WORKLOAD_APPLIED, applied))
         return replace(attempts, deployed=request.hash)
 
-    async def _undeploy(self, key: ObjectKey, attempts: Attempts) -> Attempts:
+    async def _part_with(self, key: ObjectKey, attempts: Attempts, *, keep: bool) -> Attempts:
+        """Ends the workload; with ``keep`` it goes on, without an owner."""
         if self._deployments is not None:
             try:
-                await self._deployments.delete(key.namespace, key.name)
+                if keep:
+                    await self._deployments.release(key.namespace, key.name)
+                else:
+                    await self._deployments.delete(key.namespace, key.name)
             except DeploymentError as error:
-                _log.warning("reconcile.undeploy_fault", object=str(key), error=str(error))
+                fault = "reconcile.release_fault" if keep else "reconcile.undeploy_fault"
+                _log.warning(fault, object=str(key), error=str(error))
                 return replace(attempts, deploy_fault=str(error), deploy_retryable=error.retryable)
-        return replace(attempts, undeployed=True)
-
-    async def _release(self, key: ObjectKey, attempts: Attempts) -> Attempts:
-        if self._deployments is not None:
-            try:
-                await self._deployments.release(key.namespace, key.name)
-            except DeploymentError as error:
-                _log.warning("reconcile.release_fault", object=str(key), error=str(error))
-                return replace(attempts, deploy_fault=str(error), deploy_retryable=error.retryable)
-        return replace(attempts, released=True)
+        return replace(attempts, released=True) if keep else replace(attempts, undeployed=True)
 
 
 def _faulty(attempts: Attempts, error: RegistryError) -> Attempts:

@@ -62,7 +62,7 @@ class Lease:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.holder: str | None = None
-        self.acquired: str | None = None
+        self.acquired = ""
         """``acquireTime`` of the term that this candidate began last."""
         self._api = api
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
@@ -105,7 +105,7 @@ class Lease:
         self._renewed = None
         try:
             current = await self._api.find(f"{self._path}/{self._name}")
-            if current is None or current["spec"].get("holderIdentity") != self._identity:
+            if current is None or spec_of(current).get("holderIdentity") != self._identity:
                 return
             spec = {**current["spec"], "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _stamp()}
             await self._write({**current, "spec": spec}, create=False)
@@ -116,14 +116,14 @@ class Lease:
     async def _try(self) -> bool:
         """One attempt to take or renew. Whether this process leads now."""
         sent = self._clock()
-        spec = self._spec(None)
         try:
             current = await self._api.find(f"{self._path}/{self._name}")
             if current is None:
                 metadata = self._metadata({"name": self._name, "namespace": self._namespace})
+                spec = self._spec({})
                 await self._write({"metadata": metadata, "spec": spec}, create=True)
             elif self._may_take(current):
-                metadata, spec = self._metadata(current["metadata"]), self._spec(current["spec"])
+                metadata, spec = self._metadata(current["metadata"]), self._spec(spec_of(current))
                 await self._write({**current, "metadata": metadata, "spec": spec}, create=False)
             else:
                 return False
@@ -136,14 +136,15 @@ class Lease:
         return True
 
     def _may_take(self, current: Mapping[str, Any]) -> bool:
-        self.holder = str(current["spec"].get("holderIdentity") or "") or None
+        spec = spec_of(current)
+        self.holder = str(spec.get("holderIdentity") or "") or None
         version = str(current["metadata"]["resourceVersion"])
         now = self._clock()
         if self._seen is None or self._seen[0] != version:
             self._seen = (version, now)
         if self.holder in {None, self._identity}:
             return True
-        duration = float(current["spec"].get("leaseDurationSeconds") or self._times.duration)
+        duration = float(spec.get("leaseDurationSeconds") or self._times.duration)
         return now - self._seen[1] >= duration
 
     def _metadata(self, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,16 +154,15 @@ class Lease:
             "annotations": {**(found.get("annotations") or {}), SCOPE: self._scope},
         }
 
-    def _spec(self, old: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _spec(self, old: Mapping[str, Any]) -> dict[str, Any]:
         stamp = _stamp()
-        mine = old is not None and old.get("holderIdentity") == self._identity
+        mine = old.get("holderIdentity") == self._identity
         return {
             "holderIdentity": self._identity,
             "leaseDurationSeconds": max(1, round(self._times.duration)),
             "renewTime": stamp,
-            "acquireTime": old["acquireTime"] if old is not None and mine and "acquireTime" in old else stamp,
-            "leaseTransitions": int((old or {}).get("leaseTransitions") or 0)
-            + (0 if mine or old is None else 1),
+            "acquireTime": old["acquireTime"] if mine and "acquireTime" in old else stamp,
+            "leaseTransitions": int(old.get("leaseTransitions") or 0) + (0 if mine or not old else 1),
         }
 
     async def _write(self, lease: Mapping[str, Any], *, create: bool) -> None:
@@ -171,6 +171,11 @@ class Lease:
         await self._api.request(
             "POST" if create else "PUT", path, body=body, params={"fieldManager": FIELD_MANAGER}
         )
+
+
+def spec_of(lease: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a Lease says; nothing where somebody made it beforehand, and left its spec to its first holder."""
+    return lease.get("spec") or {}
 
 
 def _stamp() -> str:

@@ -20,7 +20,7 @@ import structlog
 
 from beamline_sdk.deployment.kube_api import KubeApi
 
-from .lease import DURATION_S, LABELS, RETRY_S, SCOPE
+from .lease import DURATION_S, LABELS, RETRY_S, SCOPE, spec_of
 
 _LONGEST_S: Final = 60.0
 _SELECTOR: Final = ",".join(f"{name}={value}" for name, value in LABELS.items())
@@ -78,7 +78,7 @@ async def _others(
         async for lease in api.items(path, params={"labelSelector": _SELECTOR}):
             metadata = lease["metadata"]
             served = (metadata.get("annotations") or {}).get(SCOPE, "")
-            if (metadata["namespace"], metadata["name"]) == own or not lease["spec"].get("holderIdentity"):
+            if (metadata["namespace"], metadata["name"]) == own or not spec_of(lease).get("holderIdentity"):
                 continue
             if not namespaces or not served or set(namespaces) & set(served.split(",")):
                 yield lease

@@ -81,8 +81,10 @@ def served_headers(served: Served) -> list[Header]:
     return headers
 
 
-def add_retry_after(headers: list[Header], status: int, error: WireError) -> None:
-    """``retry-after`` in whole seconds, where the error states it or the status asks for one."""
+def add_error_headers(headers: list[Header], status: int, error: WireError) -> None:
+    """What goes with an error: ``retry-after`` in whole seconds, where the error states it or the status asks
+    for one, and the scheme that a missing key needs.
+    """
     after = error.retry_after_ms
     if after is not None:
         headers.append((b"retry-after", str(max(1, ceil(after / 1000))).encode()))

@@ -26,7 +26,7 @@ from .http_replies import (
     Events,
     Header,
     Send,
-    add_retry_after,
+    add_error_headers,
     send_json,
     send_whole,
     served_headers,
@@ -103,7 +103,7 @@ class ChatFormat:
         else:
             headers = served_headers(served)
             status = status_of(result.error)
-            add_retry_after(headers, status, result.error)
+            add_error_headers(headers, status, result.error)
             if close:
                 headers.append(CLOSE)
             await send_whole(self._send, status, orjson.dumps(error_body(result.error)), headers)
@@ -222,7 +222,7 @@ async def send_models(send: Send, path: str, models: tuple[str, ...]) -> None:
 async def send_error(send: Send, error: WireError) -> None:
     """An error in the words of that API."""
     headers: list[Header] = []
-    add_retry_after(headers, status_of(error), error)
+    add_error_headers(headers, status_of(error), error)
     await send_json(send, status_of(error), error_body(error), headers)
 
 

@@ -16,7 +16,7 @@ from ..core.envelope import Envelope
 from ..core.intake import Shape
 from ..core.request import Answer, Request
 from ..core.stream_port import Delta, Sink, SinkStalledError
-from .http_replies import CLOSE, Events, Send, add_retry_after, send_whole, served_headers
+from .http_replies import CLOSE, Events, Send, add_error_headers, send_whole, served_headers
 from .serving import Served, SinkOf
 
 
@@ -53,7 +53,7 @@ class RouteFormat:
         status = 200
         if not isinstance(served.result, Answer):
             status = served.result.error.http_status
-            add_retry_after(headers, status, served.result.error)
+            add_error_headers(headers, status, served.result.error)
         if close:
             headers.append(CLOSE)
         await send_whole(self._send, status, served.body(), headers)

@@ -75,13 +75,14 @@ async def put(site: Site, hanging: Hanging, *, before: tuple[dict[str, Any], ...
 
 @pytest.mark.parametrize("transport", ["fast", "plain"])
 @pytest.mark.parametrize("kind", ["pre", "provider"])
+@pytest.mark.parametrize("size", [1, 200_000], ids=["small", "read in pauses"])
 async def test_a_client_that_hangs_up_is_noticed_by_the_extension_that_works_for_it(
-    site: Site, tmp_path: Path, kind: str, transport: str
+    site: Site, tmp_path: Path, size: int, kind: str, transport: str
 ) -> None:
     async with Hanging(site, kind, tmp_path).started(2) as hanging:
         await put(site, hanging)
         async with running(site.settings(transport=transport)) as served:
-            body = {"prompt": "x", "policy": "hang"}
+            body = {"prompt": "x" * size, "policy": "hang"}
             leaving = asyncio.ensure_future(served.route(body, **{"x-request-id": "leaving"}))
             staying = asyncio.ensure_future(served.route(body, **{"x-request-id": "staying"}))
             for name in ("leaving", "staying"):

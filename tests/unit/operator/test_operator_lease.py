@@ -63,6 +63,15 @@ async def test_the_first_takes_it_and_the_second_waits(server: OneLease, time: T
     assert second.holder == "first"
 
 
+async def test_one_that_was_made_beforehand_without_a_spec_is_nobodys(server: OneLease, time: Time) -> None:
+    server.stored = {"metadata": {"name": "beamline-operator", "resourceVersion": "1"}}
+    first = candidate(server, "first", time)
+    await first.acquire()
+    assert server.stored["spec"]["holderIdentity"] == "first"
+    assert server.stored["spec"]["leaseTransitions"] == 0
+    assert first.acquired == server.stored["spec"]["acquireTime"]
+
+
 async def test_a_holder_that_is_silent_for_the_duration_loses_it(server: OneLease, time: Time) -> None:
     first, second = candidate(server, "first", time), candidate(server, "second", time)
     await first.acquire()

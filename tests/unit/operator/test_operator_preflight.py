@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from beamline_contract.crd import crd
 from beamline_contract.crd_fields import schema_of
 from beamline_operator.config import OperatorSettings
-from beamline_operator.edges.preflight import Refusal, check_cluster
+from beamline_operator.edges import preflight
+from beamline_operator.edges.preflight import Refusal, check_cluster, stay_alone
 from beamline_sdk.deployment.kube_api import KubeError
 
 SERVED = ("extensions", "extensions/status", "routingpolicies", "routingpolicies/status")
@@ -118,3 +119,20 @@ def test_lease_times_that_no_leader_could_keep_are_refused(times: tuple[float, f
             lease_renew_s=renew,
             lease_retry_s=retry,
         )
+
+
+async def test_who_leads_goes_on_looking_for_others_whatever_one_look_brings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = [None, KubeError(0, "Unreachable", "away"), None, Refusal("another operator")]
+    seen: list[object] = []
+
+    async def look(*asked: object) -> None:
+        seen.append(asked[1:])
+        if (found := looks.pop(0)) is not None:
+            raise found
+
+    monkeypatch.setattr(preflight, "check_alone", look)
+    with pytest.raises(Refusal, match="another operator"):
+        await stay_alone(None, ("red",), ("ops", "lease"), "2026", every_s=0)  # type: ignore[arg-type]  # unused
+    assert seen == 4 * [(("red",), ("ops", "lease"), "2026")]

@@ -15,9 +15,11 @@ ACQUIRED = "2026-03-01T10:00:00.500000Z"
 
 
 class Leases:
-    """An API server with one other Lease in ``models``, renewed each second until ``silent_from``."""
+    """An API server with one other Lease in ``models``, renewed each second until ``silent_from``; without a
+    ``holder`` it was made beforehand, without a spec.
+    """
 
-    def __init__(self, scope: str = "", holder: str = "other-1", silent_from: float = 1e9) -> None:
+    def __init__(self, scope: str = "", holder: str | None = "other-1", silent_from: float = 1e9) -> None:
         self.now = 0.0
         self.scope, self.holder, self.silent_from = scope, holder, silent_from
         self.name = "their-operator"
@@ -36,7 +38,7 @@ class Leases:
                     "resourceVersion": str(int(min(self.now, self.silent_from))),
                     "annotations": {SCOPE: self.scope},
                 },
-                "spec": {
+                "spec": self.holder is not None and {
                     "holderIdentity": self.holder, "leaseDurationSeconds": 9, "acquireTime": ACQUIRED,
                 },
             }  # fmt: skip
@@ -79,10 +81,14 @@ async def test_a_lease_that_nobody_renews_is_nobodys() -> None:
     assert 9 <= leases.now < 11, "not before it has run out"
 
 
-async def test_one_that_was_released_or_is_our_own_costs_one_look() -> None:
-    released = Leases(holder="")
-    assert await released.found() is None
-    assert (released.now, len(released.asked)) == (0, 1)
+@pytest.mark.parametrize("holder", ["", None], ids=["released", "made beforehand"])
+async def test_one_that_nobody_holds_costs_one_look(holder: str | None) -> None:
+    free = Leases(holder=holder)
+    assert await free.found() is None
+    assert (free.now, len(free.asked)) == (0, 1)
+
+
+async def test_our_own_costs_one_look() -> None:
     own = Leases()
     assert await own.found(own=("models", "their-operator")) is None
     assert (own.now, len(own.asked)) == (0, 1)
