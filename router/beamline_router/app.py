@@ -41,8 +41,9 @@ from .edges.admin import Admin
 from .edges.door_settings import DoorSettings
 from .edges.fast_nats import FastLine, FastTransport
 from .edges.gate import Gate, default_limits
-from .edges.http import HttpDoor, HttpServer, ListenError
-from .edges.http_shed import shedding
+from .edges.http import HttpDoor
+from .edges.http_refusals import Shedding
+from .edges.http_server import HttpServer, ListenError
 from .edges.key_files import SourceError
 from .edges.nats_door import NatsDoor, PlainLine
 from .edges.nats_streams import NatsStreams
@@ -216,14 +217,14 @@ class _Router:
             raise StartError(str(error)) from error
         door = HttpDoor(self._serving, self._telemetry, self._readiness)
         try:
-            protocol = shedding(self._serving.shed, self._serving.id_of)
-            http = HttpServer(door, self._settings.http_host, self._settings.http_port, protocol)
+            shedding = Shedding(self._serving.shed, self._serving.id_of)
+            http = HttpServer(door, shedding, self._settings.http_host, self._settings.http_port)
         except ListenError as error:
             raise StartError(str(error)) from error
         http_url = f"http://{self._settings.http_host}:{http.port}"
         with signals.handled(self._stop, self._read_anew):
             try:
-                await http.start()
+                await http.begin()
                 log.info("router.listening", url=http_url, instance=self._settings.instance)
                 self._refresher.load_file()
                 if self._refresher.snapshot is not None:

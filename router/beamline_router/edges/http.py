@@ -1,26 +1,16 @@
 """The HTTP door: ``POST /v1/route``, the OpenAI-compatible paths, ``/healthz``, ``/readyz``, ``/metrics``.
 
-It is one bare ASGI callable over a dictionary of paths: a few fixed paths need no routing library, and this
-is where every request of every user passes. uvicorn with httptools speaks HTTP itself.
-
-Per request: the body is read up to its limit and not a byte further; then the request runs in this task,
-which the protocol (:mod:`.http_protocol`) cancels where the client leaves. Shutdown is uvicorn's, after kept
-connections were asked to go: stop listening, let answers finish, close. Signals are the application's
-business, so uvicorn's own handlers stay off.
+A dictionary of paths: a few fixed ones need no routing library, and this is where every request of every user
+passes. Per request: the caller's key, then the body up to its limit and not a byte further, then the request
+is served in this task, which is cancelled where the client leaves (:mod:`.http_exchange`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
-from math import ceil
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
-
-import uvicorn
 
 from beamline_contract.errors import ErrorCode, WireError
 from beamline_contract.wire import MAX_BODY_BYTES
@@ -28,32 +18,22 @@ from beamline_sdk import exposition
 
 from ..core.api_keys import without_keys
 from ..core.intake import too_large
-from .http_protocol import WHEN_LEFT
-from .http_replies import NO_STORE, Receive, Scope, Send, send_json, send_whole
-from .http_shed import GOODBYE
-from .openai_chat import ChatFormat, error_body, send_error, send_models
+from .http_exchange import NO_STORE, Exchange
+from .openai_chat import ChatFormat, answer_error, answer_models, error_body
 from .route_format import Format, RouteFormat
 from .serving import Serving
 from .telemetry import Telemetry
 
 Readiness = Callable[[], tuple[bool, dict[str, Any]]]
 """Whether the process may get traffic, and the body of /readyz."""
-Endpoint = Callable[[Scope, Receive, Send], Awaitable[None]]
+Endpoint = Callable[[Exchange], Awaitable[None]]
 
-_BACKLOG: Final = 2048
 _LINGER_BYTES: Final = 4 * 1024 * 1024
 _LINGER_S: Final = 1.0
-LEAVE_S: Final = 1.0
-"""How long kept connections are asked to go before they are closed: longer than a client at work pauses."""
-_LOOK_EVERY_S: Final = 0.02
-
-
-class ListenError(RuntimeError):
-    """The address can't be used; the message is one sentence for the person who started the process."""
 
 
 class HttpDoor:
-    """The ASGI application; made on the loop that serves it."""
+    """Answers exchanges."""
 
     def __init__(
         self,
@@ -64,7 +44,6 @@ class HttpDoor:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._clock = wall
-        self._loop = asyncio.get_running_loop()
         self._serving = serving
         self._telemetry = telemetry
         self._readiness = readiness
@@ -77,47 +56,43 @@ class HttpDoor:
             "/readyz": (probes, self._readyz),
             "/metrics": (probes, self._metrics),
         }
-
         self._openai = (self._chat, self._models)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, exchange: Exchange) -> None:
         """One HTTP exchange."""
-        if scope["type"] != "http":
-            return
-        path = scope["path"]
+        path = exchange.path
         found = self._routes.get("/v1/models" if path.startswith("/v1/models/") else path)
         if found is None:
             error = WireError.of(ErrorCode.NOT_FOUND, f"no such path; there are {', '.join(self._routes)}")
             # In both doors' words: whoever reads OpenAI's finds its type here, too.
-            await send_json(send, 404, {"error": {**error.to_wire(), "type": "invalid_request_error"}})
+            exchange.answer_json(404, {"error": {**error.to_wire(), "type": "invalid_request_error"}})
             return
         methods, endpoint = found
-        if scope["method"] not in methods:
+        if exchange.method not in methods:
             allowed = ", ".join(sorted(methods))
             error = WireError.of(ErrorCode.INVALID_ARGUMENT, f"this path takes {allowed}")
             body = {"error": error.to_wire()} if endpoint not in self._openai else error_body(error)
-            await send_json(send, 405, body, [(b"allow", allowed.encode())])
+            exchange.answer_json(405, body, [(b"allow", allowed.encode())])
             return
-        await endpoint(scope, receive, send)
+        await endpoint(exchange)
 
-    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._exchange(scope, receive, RouteFormat(send))
+    async def _route(self, exchange: Exchange) -> None:
+        await self._serve(exchange, RouteFormat(exchange))
 
-    async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._exchange(scope, receive, ChatFormat(send, self._clock()))
+    async def _chat(self, exchange: Exchange) -> None:
+        await self._serve(exchange, ChatFormat(exchange, self._clock()))
 
-    async def _models(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        headers = _headers(scope)
-        models = self._serving.models(headers, _peer(scope))
+    async def _models(self, exchange: Exchange) -> None:
+        models = self._serving.models(exchange.headers(), exchange.peer)
         if isinstance(models, WireError):
-            await send_error(send, models)
-            return
-        await send_models(send, scope["path"], models)
+            answer_error(exchange, models)
+        else:
+            answer_models(exchange, models)
 
-    async def _exchange(self, scope: Scope, receive: Receive, form: Format) -> None:
+    async def _serve(self, exchange: Exchange, form: Format) -> None:
         """One request in the words of ``form``: its body read, served, and answered, streamed or not."""
-        headers = _headers(scope)
-        key = self._serving.admit("http", headers, _peer(scope))
+        headers = exchange.headers()
+        key = self._serving.admit("http", headers, exchange.peer)
         without_keys(headers)
         if isinstance(key, WireError):
             await form.finish(self._serving.refuse("http", headers, key), close=not _short(headers))
@@ -126,153 +101,27 @@ class HttpDoor:
         if refusal is not None:
             await form.finish(self._serving.refuse("http", headers, refusal), close=True)
             return
-        body = await _read_body(headers, receive)
-        if body is None:
-            return
+        body = await _body(exchange, headers)
         if isinstance(body, WireError):
             await form.finish(self._serving.refuse("http", headers, body), close=True)
             return
-        task = asyncio.current_task(self._loop)  # to look the loop up is a system call before Python 3.12
-        assert task is not None
-        caller = _Caller(task)
-        scope[WHEN_LEFT] = caller.leave
-        try:
-            served = await self._serving.serve(
-                "http", body, headers, key=key, shape=form.shape, sink_of=form.sink_of
-            )
-        except asyncio.CancelledError:
-            if not caller.left:
-                raise
-            task.uncancel()
-            return
-        finally:
-            del scope[WHEN_LEFT]
+        served = await self._serving.serve(
+            "http", body, headers, key=key, shape=form.shape, sink_of=form.sink_of
+        )
         await form.finish(served)
 
-    async def _healthz(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        await send_json(send, 200, {"status": "ok"})
+    async def _healthz(self, exchange: Exchange) -> None:
+        exchange.answer_json(200, {"status": "ok"})
 
-    async def _readyz(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+    async def _readyz(self, exchange: Exchange) -> None:
         ready, body = self._readiness()
-        await send_json(send, 200 if ready else 503, body)
+        exchange.answer_json(200 if ready else 503, body)
 
-    async def _metrics(self, scope: Scope, _receive: Receive, send: Send) -> None:
+    async def _metrics(self, exchange: Exchange) -> None:
         # In a thread: thousands of series take longer to render than a request may be kept waiting.
-        accept = _headers(scope).get("accept")
+        accept = exchange.headers().get("accept")
         text, kind = await asyncio.to_thread(exposition.render, self._telemetry.registry, accept)
-        await send_whole(send, 200, text, [(b"content-type", kind.encode()), NO_STORE])
-
-
-class _Caller:
-    """The client of a request, whose task is cancelled when it leaves."""
-
-    __slots__ = ("_task", "left")
-
-    def __init__(self, task: asyncio.Task[Any]) -> None:
-        self._task = task
-        self.left = False
-
-    def leave(self) -> None:
-        self.left = True
-        self._task.cancel()
-
-
-class HttpServer:
-    """uvicorn around an ASGI application, on a socket of ours, so that port 0 is known at once."""
-
-    def __init__(
-        self,
-        app: Callable[[Scope, Receive, Send], Awaitable[None]],
-        host: str,
-        port: int,
-        protocol: type[asyncio.Protocol] | None = None,
-    ) -> None:
-        self._socket = listen(host, port)
-        self.host = host
-        self.port = int(self._socket.getsockname()[1])
-        self._server = _Quiet(
-            uvicorn.Config(
-                app,
-                http=protocol or "httptools",
-                ws="none",
-                lifespan="off",
-                loop="none",
-                interface="asgi3",
-                access_log=False,
-                log_config=None,
-                server_header=False,
-                proxy_headers=False,
-                backlog=_BACKLOG,
-            )
-        )
-        self._task: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        """Begins to accept connections on the running loop."""
-        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="http")
-
-    async def stop(self, grace_s: float) -> None:
-        """Lets clients leave, stops accepting, waits for answers under way (at most ``grace_s`` seconds),
-        closes.
-
-        A kept connection that is closed just when its client sends the next request costs that request. So
-        for :data:`LEAVE_S` every answer says ``connection: close``, and clients that are at work go elsewhere
-        of their own accord; what is idle then is closed.
-        """
-        await self._leave(min(LEAVE_S, grace_s))
-        self._server.config.timeout_graceful_shutdown = max(1, ceil(grace_s))
-        self._server.should_exit = True
-        task, self._task = self._task, None
-        if task is not None:
-            await task
-        self._socket.close()
-
-    async def _leave(self, limit_s: float) -> None:
-        state = self._server.server_state
-        self._server.config.encoded_headers.append(GOODBYE)  # uvicorn renews what follows from it
-        state.default_headers = [*state.default_headers, GOODBYE]
-        for connection in tuple(state.connections):
-            cycle = getattr(connection, "cycle", None)
-            if cycle is not None:  # its answer has not begun, or ends without a word
-                cycle.keep_alive = False
-        with suppress(TimeoutError):
-            async with asyncio.timeout(limit_s):
-                while state.connections:  # noqa: ASYNC110 -- uvicorn tells nobody when one goes
-                    await asyncio.sleep(_LOOK_EVERY_S)
-
-
-class _Quiet(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leaves signals to the application."""
-        yield
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises :class:`ListenError` with one sentence that names the address."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, port))
-        bound.listen(_BACKLOG)  # from here on clients wait instead of being refused
-        bound.setblocking(False)
-    except (OSError, OverflowError) as error:
-        bound.close()
-        taken = getattr(error, "errno", None) == errno.EADDRINUSE
-        why = (
-            "is taken: stop what listens there, or choose another port"
-            if taken
-            else f"can't be used: {error}"
-        )
-        raise ListenError(f"{host}:{port} for HTTP {why}") from error
-    return bound
-
-
-def _headers(scope: Scope) -> dict[str, str]:
-    lines = scope["headers"]
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in lines}
-    return headers if len(headers) == len(lines) else _joined(lines)
+        exchange.answer(200, text, [(b"content-type", kind.encode()), NO_STORE])
 
 
 def _unreadable(headers: dict[str, str]) -> WireError | None:
@@ -288,65 +137,19 @@ def _unreadable(headers: dict[str, str]) -> WireError | None:
     return WireError.of(ErrorCode.INVALID_ARGUMENT, words, details={"http_status": 415})
 
 
-def _joined(lines: list[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Headers of which one comes more than once: a list, as RFC 9110 (5.3) has it. So baggage adds up, and of
-    two keys, two deadlines or two traces none is valid, whichever somebody before us has looked at.
-    """
-    joined: dict[str, str] = {}
-    for raw_name, raw_value in lines:
-        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-        joined[name] = f"{joined[name]}, {value}" if name in joined else value
-    return joined
-
-
-def _peer(scope: Scope) -> str | None:
-    client = scope.get("client")
-    return None if not client else str(client[0])
-
-
 def _short(headers: dict[str, str]) -> bool:
     """Whether a body that nobody reads is worth receiving, to keep the connection."""
     stated = headers.get("content-length", "")
     return stated.isdecimal() and int(stated[:20]) <= MAX_BODY_BYTES
 
 
-async def _linger(receive: Receive) -> None:
-    """Reads a little more of a body that is refused, and forgets it.
-
-    A connection that is closed with unread bytes is reset, and with it goes the refusal that its client would
-    have read.
-    """
-    left = _LINGER_BYTES
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_LINGER_S):
-            while left > 0:
-                message = await receive()
-                if message["type"] != "http.request" or not message.get("more_body", False):
-                    return
-                left -= len(message.get("body", b""))
-
-
-async def _read_body(headers: dict[str, str], receive: Receive) -> bytes | WireError | None:
-    """The body, a refusal (too large), or None when the client left while sending it."""
+async def _body(exchange: Exchange, headers: dict[str, str]) -> bytes | WireError:
+    """The body, or that it is too large."""
     stated = headers.get("content-length", "")
-    if stated.isdecimal() and int(stated[:20]) > MAX_BODY_BYTES:
-        await _linger(receive)
-        return too_large(int(stated[:20]))
-    message = await receive()
-    if message["type"] != "http.request":
-        return None
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        return body if len(body) <= MAX_BODY_BYTES else too_large()
-    parts, size = [body], len(body)
-    while size <= MAX_BODY_BYTES:
-        message = await receive()
-        if message["type"] != "http.request":
-            return None
-        part = message.get("body", b"")
-        parts.append(part)
-        size += len(part)
-        if not message.get("more_body", False):
-            return b"".join(parts) if size <= MAX_BODY_BYTES else too_large()
-    await _linger(receive)
-    return too_large()
+    size = int(stated[:20]) if stated.isdecimal() else 0
+    if size <= MAX_BODY_BYTES:
+        body = await exchange.read(MAX_BODY_BYTES)
+        if body is not None:
+            return body
+    await exchange.linger(_LINGER_BYTES, _LINGER_S)
+    return too_large(size or None)

@@ -1,16 +1,16 @@
-"""Writing HTTP replies: whole ones, and streams of server-sent events.
+"""What HTTP replies carry: their headers, and streams of server-sent events.
 
 A stream begins with its first event, so that an error before it still has a status of its own. Each event is
-sent when it is there; ``send`` returns when uvicorn has room again, which is the back-pressure that reaches
-the provider. A client that takes nothing for ``STALLED_S`` has stopped reading.
+sent when it is there, and not before the client has room for it, which is the back-pressure that reaches the
+provider. A client that takes nothing for ``STALLED_S`` has stopped reading.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Sequence
 from math import ceil
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
@@ -19,16 +19,9 @@ from beamline_contract.errors import WireError
 from ..core.envelope import Envelope
 from ..core.request import Answer, StepTrace
 from ..core.stream_port import SinkStalledError
+from .http_exchange import JSON, Exchange, Header
 from .serving import Served
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Header = tuple[bytes, bytes]
-
-JSON: Final = (b"content-type", b"application/json")
-NO_STORE: Final = (b"cache-control", b"no-store")
-CLOSE: Final = (b"connection", b"close")
 STALLED_S: Final = 30.0
 """Seconds in which a client must take some of its stream; a reader that pauses longer is gone for us."""
 _EVENTS: Final = (
@@ -59,10 +52,12 @@ def steps_line(trail: Sequence[StepTrace]) -> bytes:
 
 def _step_words(step: StepTrace) -> str:
     words = f"{step.extension_id};outcome={step.outcome};ms={step.ms:.3f};attempts={step.attempts}"
-    for name in ("reason", "breaker", "version"):
-        value = getattr(step, name)
-        if value is not None:
-            words += f";{name}={value}"
+    if step.reason is not None:
+        words += f";reason={step.reason}"
+    if step.breaker is not None:
+        words += f";breaker={step.breaker}"
+    if step.version is not None:
+        words += f";version={step.version}"
     return words if step.why is None else f'{words};why="{step.why}"'
 
 
@@ -94,33 +89,18 @@ def add_error_headers(headers: list[Header], status: int, error: WireError) -> N
         headers.append((b"www-authenticate", b"Bearer"))
 
 
-async def send_json(
-    send: Send, status: int, body: dict[str, Any], headers: list[Header] | None = None
-) -> None:
-    """A JSON reply that nobody may keep."""
-    await send_whole(send, status, orjson.dumps(body), [JSON, NO_STORE, *(headers or ())])
-
-
-async def send_whole(send: Send, status: int, body: bytes, headers: list[Header]) -> None:
-    """A reply in one piece."""
-    headers.append((b"content-length", str(len(body)).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
 class Events:
     """A stream of server-sent events; ``begun`` once the first has left."""
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
         self.begun = False
 
-    async def begin(self, envelope: Envelope) -> None:
+    def begin(self, envelope: Envelope) -> None:
         """Sends the head of the reply, once."""
         if not self.begun:
             self.begun = True
-            headers = [*_EVENTS, *envelope_headers(envelope)]
-            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+            self._exchange.begin(200, [*_EVENTS, *envelope_headers(envelope)])
 
     async def data(self, body: object, *, event: str | None = None) -> None:
         """One event. Raises :class:`SinkStalledError` when the client does not read."""
@@ -128,16 +108,10 @@ class Events:
         name = b"" if event is None else b"event: " + event.encode() + b"\n"
         try:
             async with asyncio.timeout(STALLED_S):
-                await self._send(
-                    {
-                        "type": "http.response.body",
-                        "body": name + b"data: " + text + b"\n\n",
-                        "more_body": True,
-                    }
-                )
+                await self._exchange.send(name + b"data: " + text + b"\n\n")
         except TimeoutError as stalled:
             raise SinkStalledError from stalled
 
-    async def end(self) -> None:
+    def end(self) -> None:
         """The end of the reply."""
-        await self._send({"type": "http.response.body", "body": b""})
+        self._exchange.end()

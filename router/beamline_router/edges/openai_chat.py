@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from typing import Any, Final
-from urllib.parse import unquote
 
 import orjson
 
@@ -21,16 +20,8 @@ from ..core.intake import Shape
 from ..core.openai_intake import chat_shape
 from ..core.request import Answer, Request
 from ..core.stream_port import Delta, Sink, SinkStalledError
-from .http_replies import (
-    CLOSE,
-    Events,
-    Header,
-    Send,
-    add_error_headers,
-    send_json,
-    send_whole,
-    served_headers,
-)
+from .http_exchange import Exchange, Header
+from .http_replies import Events, add_error_headers, served_headers
 from .serving import Served, SinkOf
 
 ERRORS: Final[dict[ErrorCode, tuple[str, str | None]]] = {
@@ -76,12 +67,12 @@ def error_body(error: WireError) -> dict[str, Any]:
 class ChatFormat:
     """One exchange; ``now`` is Unix seconds, for ``created``."""
 
-    def __init__(self, send: Send, now: float) -> None:
+    def __init__(self, exchange: Exchange, now: float) -> None:
         self.shape: Shape | None = chat_shape
         self.sink_of: SinkOf | None = self._sink_of
-        self._send = send
+        self._exchange = exchange
         self._created = int(now)
-        self._events = Events(send)
+        self._events = Events(exchange)
         self._request: Request | None = None
 
     async def finish(self, served: Served, *, close: bool = False) -> None:
@@ -91,27 +82,24 @@ class ChatFormat:
         if streams and isinstance(result, Answer):
             with suppress(SinkStalledError):
                 await self._finish_stream(served, result)
-            await self._events.end()
+            self._events.end()
         elif isinstance(result, Answer):
-            await send_whole(
-                self._send, 200, orjson.dumps(self._completion(served, result)), served_headers(served)
-            )
+            body = orjson.dumps(self._completion(served, result))
+            self._exchange.answer(200, body, served_headers(served))
         elif self._events.begun:
             with suppress(SinkStalledError):
                 await self._events.data({**error_body(result.error), **_trail(served)})
-            await self._events.end()
+            self._events.end()
         else:
             headers = served_headers(served)
             status = status_of(result.error)
             add_error_headers(headers, status, result.error)
-            if close:
-                headers.append(CLOSE)
-            await send_whole(self._send, status, orjson.dumps(error_body(result.error)), headers)
+            self._exchange.answer(status, orjson.dumps(error_body(result.error)), headers, close=close)
 
     async def emit(self, envelope: Envelope, delta: Delta) -> None:
         """One chunk; before the first goes the one that names the role."""
         if not self._events.begun:
-            await self._events.begin(envelope)
+            self._events.begin(envelope)
             await self._chunk(envelope, {"role": "assistant", "content": ""})
         if delta.text:
             await self._chunk(envelope, {"content": delta.text})
@@ -207,23 +195,23 @@ class _ChatSink:
         await self._form.emit(self._envelope, delta)
 
 
-async def send_models(send: Send, path: str, models: tuple[str, ...]) -> None:
+def answer_models(exchange: Exchange, models: tuple[str, ...]) -> None:
     """``/v1/models`` and ``/v1/models/{id}``: what the policies name without a wildcard."""
-    wanted = unquote(path).removeprefix("/v1/models").removeprefix("/")
+    wanted = exchange.path.removeprefix("/v1/models").removeprefix("/")
     if not wanted:
-        await send_json(send, 200, {"object": "list", "data": [_model(name) for name in models]})
+        exchange.answer_json(200, {"object": "list", "data": [_model(name) for name in models]})
     elif wanted in models:
-        await send_json(send, 200, _model(wanted))
+        exchange.answer_json(200, _model(wanted))
     else:
         error = WireError.of(ErrorCode.NOT_FOUND, f"no policy names the model {wanted[:80]!r}")
-        await send_json(send, 404, error_body(error))
+        exchange.answer_json(404, error_body(error))
 
 
-async def send_error(send: Send, error: WireError) -> None:
+def answer_error(exchange: Exchange, error: WireError) -> None:
     """An error in the words of that API."""
     headers: list[Header] = []
     add_error_headers(headers, status_of(error), error)
-    await send_json(send, status_of(error), error_body(error), headers)
+    exchange.answer_json(status_of(error), error_body(error), headers)
 
 
 def _model(name: str) -> dict[str, Any]:

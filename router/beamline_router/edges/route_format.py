@@ -16,7 +16,8 @@ from ..core.envelope import Envelope
 from ..core.intake import Shape
 from ..core.request import Answer, Request
 from ..core.stream_port import Delta, Sink, SinkStalledError
-from .http_replies import CLOSE, Events, Send, add_error_headers, send_whole, served_headers
+from .http_exchange import Exchange
+from .http_replies import Events, add_error_headers, served_headers
 from .serving import Served, SinkOf
 
 
@@ -34,11 +35,11 @@ class Format(Protocol):
 class RouteFormat:
     """One exchange."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, exchange: Exchange) -> None:
         self.shape: Shape | None = None
         self.sink_of: SinkOf | None = self._sink_of
-        self._send = send
-        self._events = Events(send)
+        self._exchange = exchange
+        self._events = Events(exchange)
 
     async def finish(self, served: Served, *, close: bool = False) -> None:
         """See :class:`Format`."""
@@ -47,16 +48,14 @@ class RouteFormat:
             body.pop("output", None)
             with suppress(SinkStalledError):
                 await self._events.data(body, event="end" if isinstance(served.result, Answer) else "error")
-            await self._events.end()
+            self._events.end()
             return
         headers = served_headers(served)
         status = 200
         if not isinstance(served.result, Answer):
             status = served.result.error.http_status
             add_error_headers(headers, status, served.result.error)
-        if close:
-            headers.append(CLOSE)
-        await send_whole(self._send, status, served.body(), headers)
+        self._exchange.answer(status, served.body(), headers, close=close)
 
     def _sink_of(self, request: Request, envelope: Envelope) -> Sink | None:
         return _RouteSink(self._events, envelope) if request.stream else None
@@ -68,7 +67,7 @@ class _RouteSink:
         self._envelope = envelope
 
     async def emit(self, delta: Delta) -> None:
-        await self._events.begin(self._envelope)
+        self._events.begin(self._envelope)
         if delta.text:
             await self._events.data({"delta": delta.text})
         if delta.message:

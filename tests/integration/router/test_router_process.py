@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from beamline_contract.names import SUBJECT_INVOKE, SUBJECT_ROUTER_HEALTH, SUBJECT_ROUTER_STATUS
 from beamline_router.edges import snapshot_file
-from beamline_router.edges.http import listen
+from beamline_router.edges.http_server import listen
 
 from .conftest import PIPELINE, RECORDS, RouterProcess, Site, eventually, extension, policy, provider_reply
 

@@ -21,7 +21,7 @@ from beamline_contract.names import SUBJECT_INVOKE, SUBJECT_ROUTER_PROBE, SUBJEC
 from beamline_registry.migrate import migrate, packaged
 from beamline_router.app import StartError, run
 from beamline_router.edges import snapshot_file
-from beamline_router.edges.http import listen
+from beamline_router.edges.http_server import listen
 
 from .conftest import PIPELINE, RECORDS, Site, eventually, extension, open_site, policy, running
 

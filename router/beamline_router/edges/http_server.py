@@ -1,0 +1,127 @@
+"""The listening socket of the HTTP door, and how it is left.
+
+Shutdown has three parts. A kept connection that is closed just when its client sends the next request costs
+that request; so for ``LEAVE_S`` every answer says ``connection: close``, and clients that are at work go
+elsewhere of their own accord. Then nobody is let in any more, what is idle is closed, and the rest with its
+answer. What is not answered when the time is over is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import time
+from contextlib import suppress
+from email.utils import formatdate
+from typing import Final
+
+from .http_exchange import Exchange, Handler
+from .http_protocol import Connection
+from .http_refusals import Shedding
+
+_BACKLOG: Final = 2048
+LEAVE_S: Final = 1.0
+"""How long kept connections are asked to go before they are closed: longer than a client at work pauses."""
+_LAST_WORDS_S: Final = 1.0
+"""For requests that are cancelled to say so, and for their last bytes to leave."""
+
+
+class ListenError(RuntimeError):
+    """The address can't be used; the message is one sentence for the person who started the process."""
+
+
+class HttpServer:
+    """Serves ``handler`` on a socket of its own, bound at once, so that port 0 is known."""
+
+    def __init__(self, handler: Handler, shedding: Shedding, host: str, port: int) -> None:
+        self._socket = listen(host, port)
+        self.host = host
+        self.port = int(self._socket.getsockname()[1])
+        self.leaving = False
+        self.connections: set[Connection] = set()
+        self.refusal = shedding.refusal
+        self._handler = handler
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._server: asyncio.Server | None = None
+        self._empty: asyncio.Future[None] | None = None
+        self._second = 0
+        self._common = b""
+
+    async def begin(self) -> None:
+        """Begins to accept connections on the running loop."""
+        self._server = await self._loop.create_server(
+            lambda: Connection(self, self._loop), sock=self._socket, backlog=_BACKLOG
+        )
+
+    async def stop(self, grace_s: float) -> None:
+        """Lets clients leave, stops accepting, waits for answers under way (at most ``grace_s`` seconds from
+        now), closes.
+        """
+        until = self._loop.time() + grace_s
+        self.leaving = True
+        await self._emptied(min(LEAVE_S, grace_s))
+        if self._server is not None:
+            self._server.close()
+        self._socket.close()
+        for connection in tuple(self.connections):
+            connection.close_when_idle()
+        await self._emptied(until - self._loop.time())
+        for task in self._tasks:
+            task.cancel()
+        await self._emptied(_LAST_WORDS_S)
+        for connection in tuple(self.connections):
+            connection.abort()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    # What connections ask for
+
+    def start(self, exchange: Exchange) -> None:
+        """See ``http_protocol.Doors``."""
+        exchange.start(self._handler, self._tasks, self._loop)
+
+    def common(self) -> bytes:
+        """See ``http_protocol.Doors``."""
+        now = int(time.time())
+        if now != self._second:
+            self._second = now
+            self._common = f"date: {formatdate(now, usegmt=True)}\r\n".encode()
+        return self._common
+
+    def gone(self, connection: Connection) -> None:
+        """See ``http_protocol.Doors``."""
+        self.connections.discard(connection)
+        if not self.connections and self._empty is not None and not self._empty.done():
+            self._empty.set_result(None)
+
+    async def _emptied(self, limit_s: float) -> None:
+        """Waits until nobody is connected."""
+        if self.connections:
+            self._empty = self._loop.create_future()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(limit_s):
+                    await self._empty
+            self._empty = None
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises :class:`ListenError` with one sentence that names the address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+        bound.listen(_BACKLOG)  # from here on clients wait instead of being refused
+        bound.setblocking(False)
+    except (OSError, OverflowError) as error:
+        bound.close()
+        taken = getattr(error, "errno", None) == errno.EADDRINUSE
+        why = (
+            "is taken: stop what listens there, or choose another port"
+            if taken
+            else f"can't be used: {error}"
+        )
+        raise ListenError(f"{host}:{port} for HTTP {why}") from error
+    return bound
