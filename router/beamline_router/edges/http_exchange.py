@@ -215,7 +215,7 @@ class Exchange:
 
     def begin(self, status: int, headers: Iterable[Header]) -> None:
         """The head of a reply whose end is not known yet."""
-        ends = self._ends(close=not self._chunked)
+        ends = self._ends(close=False)
         self.keep_alive = not ends
         lines = [*headers, (b"transfer-encoding", b"chunked")] if self._chunked else list(headers)
         self._put(self._head(status, lines, ends=ends))

@@ -4,8 +4,7 @@ A connection turns heads into exchanges (:mod:`.http_exchange`), hands each to t
 before it have left, and has an end for everything that a stranger may leave open. A head has
 ``MAX_HEAD_BYTES``; head and body have ``READ_S`` seconds each, and so has a client that says nothing; a kept
 connection may rest for ``KEEP_ALIVE_S``. Who is slower is cut off. How large a body may be is the business of
-the door. Nothing is read while a second request waits behind the first, nor begun while a client does not
-take what it was sent.
+the door. A few requests are read ahead, and none is begun while a client does not take what it was sent.
 
 ``Upgrade`` may be ignored by whoever does not speak what is offered (RFC 9110, 7.8), and Java's own client
 offers ``h2c`` with the first request of every connection. The parser stops at such a head and takes the body
@@ -39,6 +38,8 @@ KEEP_ALIVE_S: Final = 75.0
 """Seconds between two requests; nginx keeps its own connections to upstreams for 60, and the one who keeps
 them longer is not the one who sends into a closing one.
 """
+_AHEAD: Final = 8
+"""Requests that are read behind the one under way: who does not read does not notice that a client leaves."""
 _LINGER_S: Final = 1.0
 _NOT_HTTP: Final = "400 Bad Request", "this is not HTTP/1.1"
 _TOO_LARGE: Final = (
@@ -193,7 +194,7 @@ class Connection(asyncio.Protocol):
             keep_alive=keep and version != "1.0",
         )
         self._queue.append(exchange)
-        if len(self._queue) > 1:
+        if len(self._queue) > _AHEAD:
             self.pause()
         else:
             self._go_on()
@@ -209,7 +210,7 @@ class Connection(asyncio.Protocol):
         coming, self._coming = self._coming, None
         if coming is not None:
             coming.body_complete()
-        if len(self._queue) < 2:
+        if len(self._queue) <= _AHEAD:
             self.resume()
 
     # The exchanges' side
@@ -274,7 +275,7 @@ class Connection(asyncio.Protocol):
             return
         if self._queue and not self._queue[0].started:
             self._doors.start(self._queue[0])
-        if len(self._queue) < 2:
+        if len(self._queue) <= _AHEAD:
             self.resume()
 
     def _settle(self) -> None:
@@ -353,14 +354,14 @@ class Connection(asyncio.Protocol):
         log.warning("http.refused", reason=message, peer=self.peer)
         self._transport.set_protocol(_Deaf(self))
         broken = self._coming
-        if broken is not None:
+        if broken is not None and not broken.done:
             broken.leave()
             self._queue.remove(broken)
         if self._queue:  # what came before is answered, and only that
             self._queue[-1].keep_alive = False
             self._by = inf
             return
-        if self._in_body and broken is None:  # its answer has left
+        if self._in_body and (broken is None or broken.done):  # its answer has left
             self._transport.close()
             return
         self._transport.write(no_request(status, message))
