@@ -55,8 +55,8 @@ class Line(Protocol):
         """Sends, in the order of the calls."""
         ...
 
-    async def room(self) -> None:
-        """Returns when what was written has left, but for what buffers hold."""
+    async def room(self, limit_s: float | None) -> None:
+        """Returns when what was written has left, or nearly so. Raises TimeoutError after ``limit_s``."""
         ...
 
     def pause(self) -> None:
@@ -220,9 +220,11 @@ class Exchange:
         lines = [*headers, (b"transfer-encoding", b"chunked")] if self._chunked else list(headers)
         self._put(self._head(status, lines, ends=ends))
 
-    async def send(self, part: bytes) -> None:
-        """A piece of it, not empty. Waits until the client has taken what was sent before."""
-        await self._line.room()
+    async def send(self, part: bytes, *, within_s: float | None = None) -> None:
+        """A piece of it, not empty, once the client has taken what was sent before. Raises TimeoutError when
+        it has not within ``within_s`` seconds; None: it has all the time.
+        """
+        await self._line.room(within_s)
         self._put(b"%x\r\n%b\r\n" % (len(part), part) if self._chunked else part)
 
     def end(self) -> None:

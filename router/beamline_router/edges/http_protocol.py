@@ -229,10 +229,11 @@ class Connection(asyncio.Protocol):
         """See ``http_exchange.Line``."""
         self._transport.write(data)
 
-    async def room(self) -> None:
+    async def room(self, limit_s: float | None) -> None:
         """See ``http_exchange.Line``."""
         if self._room is not None:
-            await asyncio.shield(self._room)
+            async with asyncio.timeout(limit_s):
+                await asyncio.shield(self._room)
 
     def pause(self) -> None:
         """See ``http_exchange.Line``."""

@@ -7,7 +7,6 @@ provider. A client that takes nothing for ``STALLED_S`` has stopped reading.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from math import ceil
 from typing import Final
@@ -107,8 +106,7 @@ class Events:
         text = body.encode() if isinstance(body, str) else orjson.dumps(body, default=str)
         name = b"" if event is None else b"event: " + event.encode() + b"\n"
         try:
-            async with asyncio.timeout(STALLED_S):
-                await self._exchange.send(name + b"data: " + text + b"\n\n")
+            await self._exchange.send(name + b"data: " + text + b"\n\n", within_s=STALLED_S)
         except TimeoutError as stalled:
             raise SinkStalledError from stalled
 

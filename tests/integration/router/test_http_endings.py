@@ -248,6 +248,29 @@ def test_a_client_that_never_reads_its_answer_does_not_keep_the_connection(
     serve(door, client)
 
 
+def test_a_stream_whose_client_has_stopped_reading_is_told_so(serve: Serve) -> None:
+    stalled = asyncio.Event()
+
+    async def endless(exchange: Exchange) -> None:
+        while True:
+            await exchange.send(b"y" * 64 * 1024, within_s=0.2)
+
+    async def door(exchange: Exchange) -> None:
+        exchange.begin(200, [])
+        with pytest.raises(TimeoutError):
+            await endless(exchange)
+        stalled.set()
+        exchange.keep_alive = False
+        exchange.end()
+
+    async def client(line: Client) -> None:
+        line.writer.write(GET % b"")
+        await asyncio.wait_for(stalled.wait(), 10)
+        line.writer.transport.abort()
+
+    serve(door, client)
+
+
 def test_what_has_no_answer_when_the_grace_is_over_is_told_to_go_elsewhere(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
