@@ -179,21 +179,12 @@ class Connection(asyncio.Protocol):
         parser = self._parser
         if parser.should_upgrade():
             return
+        keep = parser.should_keep_alive()
+        if self._queue or not self._is_refused(keep=keep and not self._doors.leaving):
+            self._coming = self._exchange(keep=keep)
+            self._queue.append(self._coming)
         self._in_body = True
         self._read_by = inf
-        keep = parser.should_keep_alive()
-        if not self._queue and self._is_refused(keep=keep and not self._doors.leaving):
-            return
-        version = parser.get_http_version()
-        self._coming = exchange = Exchange(
-            self,
-            parser.get_method().decode("ascii"),
-            _path(self._url),
-            self._headers,
-            version=version,
-            keep_alive=keep and version != "1.0",
-        )
-        self._queue.append(exchange)
         if len(self._queue) > _AHEAD:
             self.pause()
         else:
@@ -333,6 +324,20 @@ class Connection(asyncio.Protocol):
         self._parser = self._new_parser()
         self.data_received(first + head + b"\r\n" + rest)
 
+    def _exchange(self, *, keep: bool) -> Exchange:
+        """What the head asks for. Raises where its address is none, or not ASCII."""
+        path = httptools.parse_url(self._url).path or b"/"
+        text: str = path.decode("ascii")
+        method, version = self._parser.get_method().decode("ascii"), self._parser.get_http_version()
+        return Exchange(
+            self,
+            method,
+            unquote(text) if "%" in text else text,
+            self._headers,
+            version=version,
+            keep_alive=keep and version != "1.0",
+        )
+
     def _is_refused(self, *, keep: bool) -> bool:
         """At the head, before anything is made of it; the body is dropped."""
         refusal = self._doors.refusal(self._url, self._headers, keep=keep)
@@ -368,12 +373,6 @@ class Connection(asyncio.Protocol):
         self._transport.write(no_request(status, message))
         # Closed at once, with bytes unread, the answer would be lost to a reset.
         self._loop.call_later(_LINGER_S, self._transport.close)
-
-
-def _path(url: bytes) -> str:
-    path = httptools.parse_url(url).path or b"/"
-    text: str = path.decode("ascii")
-    return unquote(text) if "%" in text else text
 
 
 class _TooLargeError(Exception):

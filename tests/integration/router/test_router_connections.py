@@ -172,6 +172,8 @@ async def test_a_head_of_60_kib_and_the_largest_body_behind_it_are_taken(site: S
         pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", id="TLS"),
         pytest.param(b"CONNECT x:443 HTTP/1.1\r\nhost: x\r\n\r\n", id="CONNECT"),
         pytest.param(HEAD + b"transfer-encoding: chunked\r\n\r\nzz\r\n", id="a broken chunk"),
+        pytest.param(b"GET /\xc3\xbc HTTP/1.1\r\nhost: x\r\n\r\n", id="a path beyond ASCII"),
+        pytest.param(b"GET http://[ HTTP/1.1\r\nhost: x\r\n\r\n", id="an address that is none"),
         pytest.param(HEAD + LENGTH + b"content-length: 3\r\n\r\n" + BODY, id="two lengths"),
     ],
 )
