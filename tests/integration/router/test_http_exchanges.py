@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -68,6 +69,17 @@ def test_the_path_is_that_of(serve: Serve, url: bytes, path: str) -> None:
         assert (await line.answer())[2] == path.encode()
 
     serve(says_its_path, client)
+
+
+def test_what_stands_around_a_headers_value_is_no_part_of_it(serve: Serve) -> None:
+    async def door(exchange: Exchange) -> None:
+        exchange.answer_json(200, exchange.headers())
+
+    async def client(line: Client) -> None:
+        line.writer.write(b"GET / HTTP/1.1\r\nX-Colour: \t red wine \t \r\nx-none: \t\r\n\r\n")
+        assert orjson.loads((await line.answer())[2]) == {"x-colour": "red wine", "x-none": ""}
+
+    serve(door, client)
 
 
 async def reads(exchange: Exchange) -> None:
