@@ -108,6 +108,11 @@ def test_a_match(match: dict[str, Any], changes: dict[str, Any], matches: bool) 
             rule("a", created_at="2026-01-01T00:00:00Z"),
             id="the older",
         ),
+        pytest.param(
+            rule("z", created_at="2026-01-01T00:00:00Z"),
+            rule("a", created_at="2026-01-01T00:00:00.250000Z"),
+            id="the older by a fraction of a second",
+        ),
         pytest.param(rule("a"), rule("z"), id="the first by name"),
     ],
 )
@@ -189,6 +194,19 @@ def test_the_index_finds_what_a_search_through_all_would(
         pytest.param(
             [rule("z", headers={"X-Team": "a"})], [("z", "MatchesNothing", None)], id="a header in capitals"
         ),
+        pytest.param(
+            [rule("z", headers={"x-api-key": "a"})], [("z", "MatchesNothing", None)], id="a header for keys"
+        ),
+        pytest.param(
+            [rule("z", headers={"authorization": "a"})],
+            [("z", "MatchesNothing", None)],
+            id="the other header for keys",
+        ),
+        pytest.param(
+            [rule("z", headers={"x-team": " a"})],
+            [("z", "MatchesNothing", None)],
+            id="a space before a value",
+        ),
         pytest.param([rule("a"), rule("z")], [("z", "Overridden", "a")], id="two equal rules collide"),
         pytest.param(
             [rule("a", priority=9), rule("z", tenants=["t"])],
@@ -213,6 +231,20 @@ def test_the_index_finds_what_a_search_through_all_would(
 def test_a_rule_that_can_never_apply_is_noticed(policies: list[PolicyRecord], expected: list[Any]) -> None:
     found = compiled(*policies).notices
     assert [(notice.id, notice.reason, notice.other_id) for notice in found] == expected
+
+
+def test_however_many_rules_stand_before_it_a_rule_that_another_takes_over_is_noticed() -> None:
+    result = compiled(
+        *(rule(f"team{n}", priority=3, headers={"x-app": "chat", "x-team": f"t{n}"}) for n in range(100)),
+        *(rule(f"region{n}", priority=3, environments=[f"e{n}"]) for n in range(100)),
+        *(rule(f"mini{n}", priority=3, models=[f"*-{n}-mini"]) for n in range(100)),
+        *(rule(f"canary{n}", priority=3, percent=1) for n in range(100)),
+        rule("all", priority=2),
+        rule("app", priority=1, headers={"x-app": "chat"}),
+        rule("base"),
+    )
+    found = [(notice.id, notice.reason, notice.other_id) for notice in result.notices]
+    assert found == [("app", "Overridden", "all"), ("base", "Overridden", "all")]
 
 
 def test_a_request_looks_into_small_drawers_however_many_tenants_there_are() -> None:
@@ -365,3 +397,29 @@ def test_a_glob_of_a_higher_priority_overrides_what_it_takes_whole(
     result = compiled(rule("wide", priority=9, models=["gpt-*"]), rule("narrow", models=models))
     expected = [("narrow", "Overridden", "wide")] if overridden else []
     assert [(notice.id, notice.reason, notice.other_id) for notice in result.notices] == expected
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "overridden"),
+    [
+        pytest.param("*claude*", "anthropic/claude-*", True, id="a part in the middle"),
+        pytest.param("*-mini", "gpt-*-mini", True, id="the same end"),
+        pytest.param("gpt-?-*", "gpt-4-mini", True, id="a name that it takes"),
+        pytest.param("a*b*c", "ab*c", True, id="a star for nothing"),
+        pytest.param("?-*", "?-x*", True, id="a question mark for a question mark"),
+        pytest.param("?-*", "*-x", False, id="not a star for a question mark"),
+        pytest.param("*-mini", "gpt-*", False, id="not another end"),
+        pytest.param("*a*b", "*b*a", False, id="not another order"),
+    ],
+)
+def test_a_glob_with_a_wildcard_in_the_middle_overrides_one_that_it_takes_whole(
+    wide: str, narrow: str, overridden: bool
+) -> None:
+    result = compiled(rule("wide", priority=9, models=[wide]), rule("narrow", models=[narrow]))
+    expected = [("narrow", "Overridden", "wide")] if overridden else []
+    assert [(notice.id, notice.reason, notice.other_id) for notice in result.notices] == expected
+
+
+def test_globs_of_many_stars_are_compared_in_no_time() -> None:
+    wide, narrow = "*a" * 120, "ab*" * 80
+    assert compiled(rule("wide", priority=9, models=[wide]), rule("narrow", models=[narrow])).notices == ()
