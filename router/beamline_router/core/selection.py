@@ -45,10 +45,7 @@ def version(base: Call, available: Callable[[Call], bool], *, key: str | None, r
     Versions that can't be called now leave their share to the others. Where no version has a weight the base
     itself is called.
     """
-    shared = [call for call in base.versions if call.share > 0]
-    if not shared:
-        return base.versions[0]
-    able = [call for call in shared if available(call)] or shared
+    able = versions_of(base, available)
     if len(able) == 1:
         return able[0]
     shares = [call.share for call in able]
@@ -56,6 +53,14 @@ def version(base: Call, available: Callable[[Call], bool], *, key: str | None, r
         return able[_drawn(shares, random)]
     # A key's score among versions must owe nothing to its score among providers: "version/" salts it anew.
     return able[_rendezvous([f"version/{call.extension_id}" for call in able], shares, key)]
+
+
+def versions_of(base: Call, available: Callable[[Call], bool]) -> Sequence[Call]:
+    """Those of which a request meets one: with a share and callable now, all with a share where none can be
+    called, the base where none has a share.
+    """
+    shared = [call for call in base.versions if call.share > 0]
+    return [call for call in shared if available(call)] or shared or base.versions[:1]
 
 
 def weighted(candidates: Sequence[Call], random: float) -> int:

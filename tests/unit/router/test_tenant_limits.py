@@ -108,6 +108,16 @@ def test_idle_tenants_are_forgotten_as_others_come() -> None:
     assert len(accounts) < 10
 
 
+def test_one_that_is_busy_keeps_no_idle_one_here() -> None:
+    accounts = Accounts(max_accounts=8)
+    accounts.take("long stream", TEN, 0.0)
+    for number in range(100):
+        name = f"t{number}"
+        assert accounts.take(name, TEN, float(number)) == name
+        accounts.give(name)
+    assert accounts.in_flight("long stream") == 1
+
+
 def test_a_refusal_for_concurrency_takes_no_token() -> None:
     limits = Limits(rate=1.0, burst=2.0, concurrency=1.0)
     accounts = Accounts()
