@@ -28,6 +28,7 @@ from .score import Score, Weights, scores
 
 LATENCY_MEMORY_S: Final = 10.0
 """An old latency fades with this time constant, so that a provider that was slow once is tried again."""
+_UNANSWERED_S: Final = 600.0
 _SCALE: Final = float(2**64)
 
 
@@ -92,10 +93,15 @@ def sticky(candidates: Sequence[Call], key: str) -> int:
 
 
 def expected_latency(ewma_s: float, idle_s: float, in_flight: int) -> float:
-    """Seconds to expect: the moving average, faded by the time without a call, times the queue that one
-    joins.
+    """Seconds to expect: the moving average times the queue that one joins.
+
+    While nobody calls it fades with the time since the last answer, to zero for one that has not answered
+    yet; so each is tried again, by one call. Until that is answered the average holds in full, and for one
+    without any the longest there may be (Finagle's PeakEwma has such a penalty): nobody follows blindly.
     """
-    return ewma_s * exp(-max(idle_s, 0.0) / LATENCY_MEMORY_S) * (in_flight + 1)
+    if in_flight == 0:
+        return ewma_s * exp(-max(idle_s, 0.0) / LATENCY_MEMORY_S)
+    return (ewma_s or _UNANSWERED_S) * (in_flight + 1)
 
 
 def scored(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from fnmatch import fnmatchcase
 from typing import Any
@@ -16,8 +17,8 @@ from beamline_router.core.explain import explain
 from beamline_router.core.keys import within
 from beamline_router.core.route import Call
 from beamline_router.core.snapshot import Compilation, compile_snapshot
-from beamline_router.fakes import FakeRng
-from harness.router_world import World, check, extension, policy, provider, providers, request
+from beamline_router.fakes import After, FakeRng
+from harness.router_world import World, check, extension, policy, provider, providers, request, says
 
 EXTENSIONS = [extension("main", "provider"), extension("second", "provider"), extension("check", "validator")]
 
@@ -300,6 +301,9 @@ def test_an_old_latency_fades_and_a_queue_adds_to_it() -> None:
     assert selection.expected_latency(1.0, 0.0, 0) == 1.0
     assert selection.expected_latency(1.0, 0.0, 2) == 3.0
     assert selection.expected_latency(1.0, 60.0, 0) < 0.01
+    assert selection.expected_latency(1.0, 60.0, 1) == 2.0
+    assert selection.expected_latency(0.0, 60.0, 0) == 0.0
+    assert selection.expected_latency(0.0, 60.0, 1) > selection.expected_latency(9.0, 0.0, 99)
 
 
 def test_a_sticky_key_keeps_its_provider_when_another_leaves() -> None:
@@ -336,6 +340,26 @@ async def test_latency_avoids_the_slow_provider(world: World) -> None:
     world.runtime.load("main").observe(5.0, world.clock.now)
     world.runtime.load("second").observe(0.1, world.clock.now)
     assert (await world.answer()).provider_id == "second"
+
+
+@pytest.mark.parametrize("idle_s", [None, 300.0], ids=["has never answered", "was slow long ago"])
+async def test_latency_tries_by_one_call_a_provider_that(world: World, idle_s: float | None) -> None:
+    world.rng = FakeRng(0.0)
+    world.__post_init__()
+    world.route(providers({"main": 1, "second": 1}, strategy="latency"))
+    if idle_s is not None:
+        world.runtime.load("second").observe(40.0, world.clock.now - idle_s)
+    world.runtime.load("main").observe(0.5, world.clock.now)
+    world.answers("main", After(0.5, says("main")))
+    world.answers("second", After(0.9, says("second")))
+    asked = [
+        asyncio.ensure_future(world.pipeline.run(request(request_id=f"r{n}"), world.snapshot))
+        for n in range(20)
+    ]
+    await world.clock.advance(0.6)
+    assert (world.calls("main"), world.calls("second")) == (19, 1)
+    await world.clock.advance(1.0)
+    assert all(one.done() for one in asked)
 
 
 async def test_a_weighted_choice_is_drawn_anew_for_each_request(world: World) -> None:
