@@ -137,11 +137,12 @@ class _Teller:
         }
         if step.strategy == "score":
             explained["score_weights"] = asdict(step.weights)
-            found = {call.named: (call, score) for call, score in self._scored(step)}
+            found = {call.named: score for call, score in self._scored(step)}
             for entry, call in zip(explained["providers"], step.candidates, strict=True):
-                met, score = found.get(call.named, (call, None))
-                entry["hints"] = asdict(met.hints)
-                entry["score"] = _parts(score)
+                entry["hints"] = asdict(call.hints)
+                entry["score"] = _parts(found.get(call.named))
+                for version, one in zip(entry.get("versions", ()), call.versions, strict=True):
+                    version["hints"] = asdict(one.hints)
         if step.canary is not None:
             explained["canary"] = self._canary(step.canary, document)
         return explained

@@ -147,7 +147,9 @@ async def test_the_best_by_score_is_the_version_that_the_request_meets(world: Wo
         (entry,) = (await world.answer(tenant_id=f"t{number}")).trail
         assert found["first"] == entry.extension_id
         main = found["providers"][0]
-        assert main["score"]["quality"] == main["hints"]["quality"] == {"v1": 0.9, "v2": 0.1}[main["version"]]
+        hints = {one["version"]: one["hints"]["quality"] for one in main["versions"]}
+        assert hints == {"v1": 0.9, "v2": 0.1}
+        assert main["score"]["quality"] == hints[main["version"]]
         said.add(found["first"])
     assert said == {"main", "second"}
 
