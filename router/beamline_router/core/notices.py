@@ -51,8 +51,6 @@ def _never(rule: Rule) -> str | None:
 
 
 def _takes_all_of(winner: Rule, loser: Rule) -> bool:
-    if winner.percent < 100:
-        return False
     if winner.tenants and not (loser.tenants and loser.tenants <= winner.tenants):
         return False
     if winner.environments and not (loser.environments and loser.environments <= winner.environments):

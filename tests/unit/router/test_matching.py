@@ -227,6 +227,11 @@ def test_the_index_finds_what_a_search_through_all_would(
         pytest.param(
             [rule("a", priority=9, tenants=["t"]), rule("z", tenants=["t", "u"])], [], id="one of two tenants"
         ),
+        pytest.param(
+            [rule("a", priority=9, environments=["e"]), rule("z", environments=["e", "f"])],
+            [],
+            id="one of two environments",
+        ),
     ],
 )
 def test_a_rule_that_can_never_apply_is_noticed(policies: list[PolicyRecord], expected: list[Any]) -> None:
