@@ -90,10 +90,13 @@ def test_a_million_names_leave_no_more_than_the_bound_behind() -> None:
     assert len(accounts) <= 1_001
 
 
-def test_a_flood_of_names_does_not_refill_the_bucket_of_a_tenant_that_is_there() -> None:
+@pytest.mark.parametrize("ended", [False, True], ids=["with requests under way", "without"])
+def test_a_flood_of_names_does_not_refill_the_bucket_of_a_tenant_that_is_there(ended: bool) -> None:
     accounts = Accounts(max_accounts=10)
     for _ in range(5):
         accounts.take("acme", TEN, 0.0)
+    for _ in range(5 if ended else 0):
+        accounts.give("acme")
     for number in range(1_000):
         accounts.take(f"invented-{number}", TEN, 0.0)
     assert isinstance(accounts.take("acme", TEN, 0.0), Refusal)
