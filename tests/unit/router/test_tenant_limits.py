@@ -91,8 +91,11 @@ def test_a_million_names_leave_no_more_than_the_bound_behind() -> None:
 
 
 @pytest.mark.parametrize("ended", [False, True], ids=["with requests under way", "without"])
-def test_a_flood_of_names_does_not_refill_the_bucket_of_a_tenant_that_is_there(ended: bool) -> None:
-    accounts = Accounts(max_accounts=10)
+@pytest.mark.parametrize("room", [10, 10_000], ids=["no room for all", "room for all"])
+def test_a_flood_of_names_does_not_refill_the_bucket_of_a_tenant_that_is_there(
+    ended: bool, room: int
+) -> None:
+    accounts = Accounts(max_accounts=room)
     for _ in range(5):
         accounts.take("acme", TEN, 0.0)
     for _ in range(5 if ended else 0):
