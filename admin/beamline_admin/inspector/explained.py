@@ -88,8 +88,12 @@ def _calls(steps: Sequence[Mapping[str, Any]]) -> Iterator[Call]:
         first, after = step.get("first"), "the next provider" if step.get("fallback") else "the request fails"
         canary = step.get("canary")
         if isinstance(canary, Mapping):
+            chance = f"canary, {canary.get('percent', 0)} % of the requests"
             yield _call(
-                step, canary, f"canary, {canary.get('percent', 0)} % of the requests", "the choice below"
+                step,
+                canary,
+                f"first, {chance}" if canary.get("asked") is True else chance,
+                "the choice below",
             )
         for choice in step["providers"]:
             yield _call(step, choice, _chance(choice, first), after)
@@ -117,6 +121,7 @@ def _call(step: Mapping[str, Any], call: Mapping[str, Any], note: str, on_failur
 
 def _chance(choice: Mapping[str, Any], first: Any) -> str:
     share = choice.get("share")
+    words = ["first"] if first is not None and first == choice.get("extension_id") else []
     if isinstance(share, int | float):
-        return f"{100 * share:.1f} % of the requests".replace(".0 %", " %")
-    return "first" if first is not None and first == choice.get("extension_id") else ""
+        words.append(f"{100 * share:.1f} % of the requests".replace(".0 %", " %"))
+    return ", ".join(words)

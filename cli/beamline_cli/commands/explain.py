@@ -52,6 +52,7 @@ def explain(
     The decision is made by the code that the router runs. Nothing is called.
     """
     from beamline_contract.errors import WireError
+    from beamline_router.core.api_keys import without_keys
     from beamline_router.core.envelope import open_envelope
     from beamline_router.core.explain import explain as explained
     from beamline_router.core.intake import read_request
@@ -74,6 +75,7 @@ def explain(
         )
         _show_live(results(answers), output)
         return
+    headers = without_keys(headers)
     envelope = open_envelope(headers, lambda _: 1)
     wanted = read_request(orjson.dumps(document), headers, envelope, now=0.0, unix_ms=0.0)
     if isinstance(wanted, WireError):

@@ -39,6 +39,8 @@ _ENVIRONMENT: Final = re.compile(r"[A-Za-z0-9._-]{1,63}")
 _NOBODY: Final = hashlib.sha256(b"").digest()
 
 NO_KEY: Final = "an API key is required: send it as `Authorization: Bearer KEY` or as `x-api-key: KEY`"
+KEY_HEADERS: Final = ("authorization", "x-api-key")
+"""Headers that may hold a key."""
 BAD_KEY: Final = "the API key is not valid: it is unknown, mistyped or has been withdrawn"
 LOOPBACK_ONLY: Final = (
     "no API key is configured, so this router serves callers on its own machine only: make one with "
@@ -111,8 +113,8 @@ def key_in(headers: Mapping[str, str]) -> str | None:
 
 def without_keys(headers: dict[str, str]) -> dict[str, str]:
     """Takes the headers that may hold a key out, so that nothing behind the door can see or match them."""
-    headers.pop("authorization", None)
-    headers.pop("x-api-key", None)
+    for name in KEY_HEADERS:
+        headers.pop(name, None)
     return headers
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from beamline_contract.extension import default_failure_mode
-from beamline_contract.names import EXTENSION_TYPES, object_id, subject_fault
+from beamline_contract.names import EXTENSION_TYPES, SUBJECT_MAX_LENGTH, object_id, subject_fault
 from beamline_contract.projection import ExtensionRecord
 
 from .reading import (
@@ -33,7 +33,7 @@ def compile_extension(record: ExtensionRecord) -> CompiledExtension:
     """Raises :class:`BrokenRecordError` with the first fault."""
     extension_id = text(record.id, "metadata.name")
     kind = one_of(record.type, "spec.type", EXTENSION_TYPES)
-    subject = text(record.subject, "spec.subject")
+    subject = text(record.subject, "spec.subject", longest=SUBJECT_MAX_LENGTH)
     if fault := subject_fault(subject):
         raise BrokenRecordError("spec.subject", fault)
     spec = mapping(record.spec, "spec")

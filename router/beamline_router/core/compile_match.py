@@ -9,12 +9,13 @@ from .reading import BrokenRecordError, mapping, shown, texts, whole
 from .route import Criteria
 
 _AT = "spec.match"
+_LONGEST_MODEL = 256
 
 
 def compile_match(value: object, sticky_key: str | None) -> Criteria:
     """Raises :class:`BrokenRecordError` with the first fault."""
     match = mapping(value if value is not None else {}, _AT)
-    models = texts(match.get("models") or (), f"{_AT}.models", 64)
+    models = texts(match.get("models") or (), f"{_AT}.models", 64, longest=_LONGEST_MODEL)
     for position, pattern in enumerate(models):
         if "[" in pattern:
             raise BrokenRecordError(

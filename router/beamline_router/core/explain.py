@@ -2,8 +2,8 @@
 
 Nothing is called and nothing is remembered. Offline, breakers and loads are not known, and the order of
 providers shown is the one of a healthy day; with a router's :class:`Runtime` each call says what it knows of
-it now. What is drawn at random per request is given as shares, what is decided by a key is decided. The
-result is plain JSON types.
+it now, and whom a breaker refuses has no share. What is drawn at random per request is given as shares, what
+is decided by a key is decided. The result is plain JSON types.
 """
 
 from __future__ import annotations
@@ -103,6 +103,8 @@ class _Teller:
         self._request = request
         self._snapshot = snapshot
         self._runtime = runtime
+        self._available = _on_a_healthy_day if runtime is None else runtime.available
+        self._expected_ms = _hinted if runtime is None else runtime.expected_ms
 
     def step(self, step: Step, document: dict[str, Any]) -> dict[str, Any]:
         explained = {
@@ -129,7 +131,7 @@ class _Teller:
             "first": self._first(step),
             "providers": [
                 {**self._call(call, document), "weight": call.weight, "share": share}
-                for call, share in zip(step.candidates, _shares(step), strict=True)
+                for call, share in zip(step.candidates, self._shares(step), strict=True)
             ],
             "fallback": [self._call(call, {}) for call in step.fallback],
         }
@@ -139,6 +141,8 @@ class _Teller:
             for entry, call in zip(explained["providers"], step.candidates, strict=True):
                 entry["hints"] = asdict(call.hints)
                 entry["score"] = _parts(found.get(call.named))
+                for version, one in zip(entry.get("versions", ()), call.versions, strict=True):
+                    version["hints"] = asdict(one.hints)
         if step.canary is not None:
             explained["canary"] = self._canary(step.canary, document)
         return explained
@@ -147,19 +151,49 @@ class _Teller:
         """Who is asked first where that does not depend on chance or load; None where it does."""
         if step.canary is not None and self._meets(step.canary):
             return step.canary.call.extension_id
-        if len(step.candidates) == 1 or step.strategy == "ordered":
-            return next(call.named for call in step.candidates if call.weight > 0)
+        weighted = [call.named for call in step.candidates if call.weight > 0]
+        if len(weighted) == 1 or step.strategy == "ordered":
+            return weighted[0]
         if step.strategy == "score":
-            return self._scored(step)[0][0].named
-        able = selection.eligible(step.candidates, lambda _: True)
+            return next((call.named for call, _ in self._scored(step)), None)
+        able = self._able(step)
         if step.strategy == "sticky":
             return able[selection.sticky(able, key_of(step.sticky_key or "tenant", self._request))].named
         return able[0].named if len(able) == 1 else None
 
+    def _able(self, step: ProviderStep) -> list[Call]:
+        """The candidates among which the strategy chooses; of versions, one that answers is enough."""
+        return selection.eligible(
+            step.candidates, lambda call: any(map(self._available, self._versions(call)))
+        )
+
     def _scored(self, step: ProviderStep) -> list[tuple[Call, Score]]:
-        known = self._runtime
-        expected = _hinted if known is None else known.expected_ms
-        return selection.scored(step.candidates, step.weights, expected)
+        """The candidates by their scores; none where these depend on which version is drawn."""
+        met = [self._met(call) for call in step.candidates if call.weight > 0]
+        known = [call for call in met if call is not None]
+        return selection.scored(known, step.weights, self._expected_ms) if len(known) == len(met) else []
+
+    def _versions(self, call: Call) -> Sequence[Call]:
+        return selection.versions_of(call, self._available) if call.versions else (call,)
+
+    def _met(self, call: Call) -> Call | None:
+        """The version that this request meets, or one that scores as they all do; None where chance decides
+        and matters.
+        """
+        able = self._versions(call)
+        if call.version_key is not None and call.versions:
+            key = key_of(call.version_key, self._request)
+            return selection.version(call, self._available, key=key, random=0.0)
+        alike = {(one.hints, self._expected_ms(one)) for one in able}
+        return able[0] if len(alike) == 1 else None
+
+    def _shares(self, step: ProviderStep) -> Sequence[float | None]:
+        """Each candidate's share of the requests, 0 to 1; None where load or order decides and not weight."""
+        if step.strategy not in {"weighted", "sticky"}:
+            return [None] * len(step.candidates)
+        able = self._able(step)
+        total = sum(call.weight for call in able)
+        return [_rounded(call.weight if call in able else 0, total) for call in step.candidates]
 
     def _canary(self, canary: Canary, document: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -177,22 +211,23 @@ class _Teller:
             return {"extension_id": call.extension_id, "absent": call.absent}
         explained = self._one(call, document)
         if call.versions:
-            total = sum(one.share for one in call.versions)
+            able = self._versions(call)
+            shares = [one.share if one in able else 0 for one in call.versions]
+            if len(able) == 1:  # whatever its weight is
+                shares = [int(one in able) for one in call.versions]
             explained["versions"] = [
                 {
                     **self._one(one, document),
                     "version": one.version,
                     "weight": one.share,
-                    "share": _rounded(one.share, total),
+                    "share": _rounded(share, sum(shares)),
                 }
-                for one in call.versions
+                for one, share in zip(call.versions, shares, strict=True)
             ]
             if call.version_key is not None:
-                chosen = selection.version(
-                    call, lambda _: True, key=key_of(call.version_key, self._request), random=0.0
-                )
-                explained["version_key"] = key_of(call.version_key, self._request)
-                explained["version"] = chosen.version
+                key = key_of(call.version_key, self._request)
+                explained["version_key"] = key
+                explained["version"] = selection.version(call, self._available, key=key, random=0.0).version
         return explained
 
     def _one(self, call: Call, document: dict[str, Any]) -> dict[str, Any]:
@@ -213,21 +248,16 @@ class _Teller:
         return explained
 
 
+def _on_a_healthy_day(_: Call) -> bool:
+    return True
+
+
 def _hinted(call: Call) -> float | None:
     return call.hints.latency_ms
 
 
 def _parts(score: Score | None) -> dict[str, float] | None:
     return None if score is None else {name: round(part, 4) for name, part in asdict(score).items()}
-
-
-def _shares(step: ProviderStep) -> Sequence[float | None]:
-    """Each candidate's share of the requests, 0 to 1; None where load or order decides and not weight."""
-    if step.strategy not in {"weighted", "sticky"}:
-        return [None] * len(step.candidates)
-    able = selection.eligible(step.candidates, lambda _: True)
-    total = sum(call.weight for call in able)
-    return [_rounded(call.weight if call in able else 0, total) for call in step.candidates]
 
 
 def _rounded(part: int, total: int) -> float:

@@ -29,14 +29,13 @@ from typing import TypeVar
 
 from .keys import key_of, within
 from .request import Request
+from .rivals import MAX_PLACES, Rivals
 from .route import CompiledPolicy, Criteria
 from .slices import AT_A_TIME, Sliced, batches, finish
 
 T = TypeVar("T")
 Drawer = tuple[str | None, str | None]
 _Order = tuple[int, tuple[int, ...], str, str]
-_MAX_DRAWERS_PER_POLICY = 256
-_MAX_RIVALS = 32
 _BATCHES_PER_RUN = 8
 _EXACT = 1_000
 WILDCARDS = re.compile(r"[*?]")
@@ -61,12 +60,13 @@ class Rule:
 class Matcher:
     """All policies of a snapshot, filed for matching."""
 
-    __slots__ = ("drawers", "prefix_lengths", "rules")
+    __slots__ = ("_rivals", "drawers", "prefix_lengths", "rules")
 
     def __init__(self, policies: Iterable[CompiledPolicy] = ()) -> None:
         self.rules: tuple[Rule, ...] = ()
         self.drawers: dict[Drawer, list[Rule]] = {}
         self.prefix_lengths: tuple[int, ...] = ()
+        self._rivals = Rivals()
         finish(self._file(policies))
 
     @classmethod
@@ -93,8 +93,10 @@ class Matcher:
             for _, _, policy in ranked:
                 rule = _rule(policy, len(rules))
                 rules.append(rule)
-                for drawer in _drawers_of(rule):
+                drawers = _drawers_of(rule)
+                for drawer in drawers:
                     self.drawers.setdefault(drawer, []).append(rule)
+                self._rivals.add(rule, drawers)
                 if _by_prefix(rule):
                     lengths.update(map(len, rule.model_prefixes))
             yield
@@ -123,18 +125,17 @@ class Matcher:
         return None if best is None else best.policy
 
     def rivals(self, rule: Rule) -> Iterable[Rule]:
-        """Rules of a better rank that might take all that ``rule`` would match; a bounded number of them."""
-        tenant = min(rule.tenants, default=None)
-        model = min(rule.exact_models, default=None)
-        models = [model, None]
+        """Rules of a better rank that might take all that ``rule`` would match, the best first."""
+        models = [] if not rule.exact_models else [min(rule.exact_models)]
         first = min(map(head, rule.policy.criteria.models), default=None)
         if first is not None:
             models += [first[:length] + "*" for length in self.prefix_lengths if length <= len(first)]
-        for drawer in dict.fromkeys((whose, which) for whose in (tenant, None) for which in models):
-            for rival in self.drawers.get(drawer, ())[:_MAX_RIVALS]:
-                if rival.rank >= rule.rank:
-                    break
-                yield rival
+        return self._rivals.of(rule, models)
+
+    @property
+    def containers(self) -> list[object]:
+        """Whatever grows with the number of policies."""
+        return [self.drawers, self.rules, self._rivals.drawers]
 
 
 def _emptying(run: list[T]) -> Iterator[T]:
@@ -198,7 +199,8 @@ def specificity(criteria: Criteria) -> tuple[int, int, int, int, int]:
 
 def _order(policy: CompiledPolicy) -> _Order:
     negated = tuple(-part for part in specificity(policy.criteria))
-    return (-policy.priority, negated, policy.created_at, policy.name)
+    # Without its Z an instant of a whole second sorts before one of a fraction of that second, as it should.
+    return (-policy.priority, negated, policy.created_at.removesuffix("Z"), policy.name)
 
 
 def _rule(policy: CompiledPolicy, rank: int) -> Rule:
@@ -232,7 +234,7 @@ def _drawers_of(rule: Rule) -> Sequence[Drawer]:
         models = [prefix + "*" for prefix in sorted(rule.model_prefixes)] + sorted(rule.exact_models)
     elif rule.exact_models and not rule.model_patterns:
         models = sorted(rule.exact_models)
-    if len(tenants) * len(models) > _MAX_DRAWERS_PER_POLICY:
+    if len(tenants) * len(models) > MAX_PLACES:
         models = (None,)
     return [(tenant, model) for tenant in tenants for model in models]
 

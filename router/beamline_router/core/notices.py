@@ -2,8 +2,8 @@
 
 Found when a snapshot is compiled, once for each policy, and reported so that the operator can put it into
 status. ``MatchesNothing``: no request at all. ``Overridden``: every request that the rule matches is taken by
-one other rule of a better rank, which is named with the reason of its rank. Both are certain where they are
-said; a rule that several others take over together, each a part, is not noticed.
+one other rule of a better rank, the first of them, which is named with the reason of its rank. Both are
+certain where they are said; a rule that several others take over together, each a part, is not noticed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 from beamline_contract.reports import Notice
 
-from .matching import WILDCARDS, Matcher, Rule, head, model_matches, specificity
+from .api_keys import KEY_HEADERS
+from .matching import Matcher, Rule, head, specificity
 
 
 def notices(matcher: Matcher) -> list[Notice]:
@@ -38,15 +39,18 @@ def notices_of(rule: Rule, matcher: Matcher) -> Iterator[Notice]:
 def _never(rule: Rule) -> str | None:
     if rule.percent == 0:
         return "match.percent is 0: the policy takes no request"
-    for name, _ in rule.headers:
+    for name, value in rule.headers:
+        at = f"match.headers.{name} can never match"
         if name != name.lower():
-            return f"match.headers.{name} can never match: header names are compared in lower case"
+            return f"{at}: header names are compared in lower case"
+        if name in KEY_HEADERS:
+            return f"{at}: what may hold a key is taken out at the door; match.tenants knows whose it is"
+        if value != value.lstrip():
+            return f"{at}: spaces before a header's value are no part of it"
     return None
 
 
 def _takes_all_of(winner: Rule, loser: Rule) -> bool:
-    if winner.percent < 100:
-        return False
     if winner.tenants and not (loser.tenants and loser.tenants <= winner.tenants):
         return False
     if winner.environments and not (loser.environments and loser.environments <= winner.environments):
@@ -55,14 +59,35 @@ def _takes_all_of(winner: Rule, loser: Rule) -> bool:
         return False
     if winner.any_model:
         return True
-    patterns = set(winner.policy.criteria.models)
+    patterns = frozenset(winner.policy.criteria.models)
     loser_models = loser.policy.criteria.models
     return bool(loser_models) and all(
-        pattern in patterns
-        or head(pattern).startswith(winner.model_prefixes)
-        or (not WILDCARDS.search(pattern) and model_matches(winner, pattern))
-        for pattern in loser_models
+        model in patterns
+        or head(model).startswith(winner.model_prefixes)
+        or any(_covers(pattern, model) for pattern in patterns)
+        for model in loser_models
     )
+
+
+def _covers(pattern: str, narrower: str) -> bool:
+    """Whether ``pattern`` takes whatever the model or pattern ``narrower`` takes, where that shows character
+    by character: a ``*`` stands for any part of it, wildcards too, a ``?`` for all but a ``*``.
+    """
+    at = begun = here = 0
+    star = -1
+    while here < len(narrower):
+        wanted = pattern[at : at + 1]
+        if wanted == "*":
+            star, begun = at, here
+            at += 1
+        elif wanted == narrower[here] or (wanted == "?" and narrower[here] != "*"):
+            at, here = at + 1, here + 1
+        elif star >= 0:
+            begun += 1
+            at, here = star + 1, begun
+        else:
+            return False
+    return not pattern[at:].strip("*")
 
 
 def _why(winner: Rule, loser: Rule) -> str:

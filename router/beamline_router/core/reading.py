@@ -89,9 +89,12 @@ def sequence(value: object, at: str, longest: int) -> Sequence[Any]:
     return value
 
 
-def texts(value: object, at: str, longest: int) -> tuple[str, ...]:
-    """A list of texts."""
-    return tuple(text(entry, f"{at}[{number}]") for number, entry in enumerate(sequence(value, at, longest)))
+def texts(value: object, at: str, most: int, *, longest: int = 253) -> tuple[str, ...]:
+    """A list of at most ``most`` texts."""
+    return tuple(
+        text(entry, f"{at}[{number}]", longest=longest)
+        for number, entry in enumerate(sequence(value, at, most))
+    )
 
 
 def serialised(value: Mapping[str, Any], at: str) -> orjson.Fragment:

@@ -28,6 +28,7 @@ from .score import Score, Weights, scores
 
 LATENCY_MEMORY_S: Final = 10.0
 """An old latency fades with this time constant, so that a provider that was slow once is tried again."""
+_UNANSWERED_S: Final = 600.0
 _SCALE: Final = float(2**64)
 
 
@@ -45,10 +46,7 @@ def version(base: Call, available: Callable[[Call], bool], *, key: str | None, r
     Versions that can't be called now leave their share to the others. Where no version has a weight the base
     itself is called.
     """
-    shared = [call for call in base.versions if call.share > 0]
-    if not shared:
-        return base.versions[0]
-    able = [call for call in shared if available(call)] or shared
+    able = versions_of(base, available)
     if len(able) == 1:
         return able[0]
     shares = [call.share for call in able]
@@ -56,6 +54,14 @@ def version(base: Call, available: Callable[[Call], bool], *, key: str | None, r
         return able[_drawn(shares, random)]
     # A key's score among versions must owe nothing to its score among providers: "version/" salts it anew.
     return able[_rendezvous([f"version/{call.extension_id}" for call in able], shares, key)]
+
+
+def versions_of(base: Call, available: Callable[[Call], bool]) -> Sequence[Call]:
+    """Those of which a request meets one: with a share and callable now, all with a share where none can be
+    called, the base where none has a share.
+    """
+    shared = [call for call in base.versions if call.share > 0]
+    return [call for call in shared if available(call)] or shared or base.versions[:1]
 
 
 def weighted(candidates: Sequence[Call], random: float) -> int:
@@ -87,10 +93,15 @@ def sticky(candidates: Sequence[Call], key: str) -> int:
 
 
 def expected_latency(ewma_s: float, idle_s: float, in_flight: int) -> float:
-    """Seconds to expect: the moving average, faded by the time without a call, times the queue that one
-    joins.
+    """Seconds to expect: the moving average times the queue that one joins.
+
+    While nobody calls it fades with the time since the last answer, to zero for one that has not answered
+    yet; so each is tried again, by one call. Until that is answered the average holds in full, and for one
+    without any the longest there may be (Finagle's PeakEwma has such a penalty): nobody follows blindly.
     """
-    return ewma_s * exp(-max(idle_s, 0.0) / LATENCY_MEMORY_S) * (in_flight + 1)
+    if in_flight == 0:
+        return ewma_s * exp(-max(idle_s, 0.0) / LATENCY_MEMORY_S)
+    return (ewma_s or _UNANSWERED_S) * (in_flight + 1)
 
 
 def scored(

@@ -138,7 +138,7 @@ class Snapshot:
         """Whatever grows with the table."""
         upkeep, matcher = self.upkeep, self.matcher
         own = [self._all, self._policies, self._enabled, self._by_subject, self._by_type]
-        return [*own, matcher.drawers, matcher.rules, upkeep.breakers, upkeep.budgets, upkeep.loads]
+        return [*own, *matcher.containers, upkeep.breakers, upkeep.budgets, upkeep.loads]
 
     @property
     def compiled_extensions(self) -> Mapping[str, CompiledExtension]:

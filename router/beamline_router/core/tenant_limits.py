@@ -65,7 +65,7 @@ class _Account:
 
 
 class Accounts:
-    """Who has taken what. The order of the dictionary is that of last use."""
+    """Who has taken what. The order of the dictionary is that of last use, or of having been looked at."""
 
     __slots__ = ("_accounts", "_max")
 
@@ -121,16 +121,18 @@ class Accounts:
         return 0 if held is None else held.in_flight
 
     def _forget(self, now: float) -> None:
-        """Drops the longest unused accounts that are like new; a few at a time, so the cost stays flat."""
+        """Drops the longest unused accounts that are like new; a few at a time, so the cost stays flat. One
+        that is not goes to the end, so that it keeps no other one here.
+        """
         for _ in range(_FORGET_AT_A_TIME):
             oldest = next(iter(self._accounts), None)
             if oldest is None:
                 return
             held = self._accounts[oldest]
             full = held.limits.rate == inf or _tokens(held, held.limits, now) >= held.limits.burst
-            if held.in_flight or not full:
-                return
             del self._accounts[oldest]
+            if held.in_flight or not full:
+                self._accounts[oldest] = held
 
 
 class TenantLimits:

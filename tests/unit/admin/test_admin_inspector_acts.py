@@ -144,6 +144,23 @@ def test_an_explanation_names_each_call_its_chance_and_what_follows_a_failure() 
     assert (found.policy, found.others) == ("main", (("other", "match.tenants does not hold"),))
 
 
+def test_an_explanation_says_who_is_first_for_this_request_beside_the_shares_of_all() -> None:
+    step: dict[str, Any] = {
+        "step": "provider",
+        "first": "two",
+        "canary": {"extension_id": "new", "percent": 5, "asked": False},
+        "providers": [{"extension_id": name, "share": 0.5} for name in ("one", "two")],
+    }
+    asked = {"step": "provider", "canary": {**step["canary"], "asked": True}, "providers": []}
+    found = explained_of({"instance": "r1", "result": {"steps": [step, asked]}})
+    assert [(call.extension, call.note) for call in found.calls] == [
+        ("new", "canary, 5 % of the requests"),
+        ("one", "50 % of the requests"),
+        ("two", "first, 50 % of the requests"),
+        ("new", "first, canary, 5 % of the requests"),
+    ]
+
+
 @pytest.mark.parametrize("answer", [{"instance": "r"}, {"instance": "r", "error": {"code": "INTERNAL"}}])
 def test_a_router_that_explains_nothing_says_why(answer: Any) -> None:
     assert explained_of(answer).error in {"it gave no answer", "INTERNAL"}

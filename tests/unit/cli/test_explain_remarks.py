@@ -64,6 +64,21 @@ def test_programs_read_the_same(folder: Path, capsys: pytest.CaptureFixture[str]
     assert "remark: Overridden: " in capsys.readouterr().out
 
 
+def test_a_header_that_holds_a_key_is_matched_here_no_more_than_at_a_door(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    objects = [
+        document("Extension", "gpt", type="provider"),
+        policy("by-key", match={"headers": {"x-api-key": "blm_1"}}),
+        policy("base"),
+    ]
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump_all(objects))
+    assert main(["explain", "hi", "--header", "X-Api-Key: blm_1", "--policies", str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("policy base: ")
+    assert "by_key: MatchesNothing: match.headers.x-api-key can never match" in err
+
+
 @pytest.mark.parametrize("allowed", [True, False], ids=["lets it", "does not let it"])
 def test_an_extension_of_another_namespace_is_there_only_where_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], allowed: bool

@@ -23,6 +23,10 @@ def step_of(world: World, *steps: dict[str, Any], at: int = 0, **more: Any) -> d
     return found
 
 
+def quality(value: float) -> dict[str, Any]:
+    return {"score": {"quality": value}}
+
+
 ORIGINS: list[Any] = [
     pytest.param("timeout_ms", {"timeout_ms": 70}, {"timeout_ms": 70}, {"timeout_ms": 5_000}, id="timeout"),
     pytest.param("retry", {"retry": 3}, {"retry": 3}, {"retry": 1}, id="retry"),
@@ -122,6 +126,66 @@ async def test_versions_are_listed_with_shares_and_a_sticky_one_is_named(world: 
         ]
         (entry,) = (await world.answer(tenant_id=f"t{number}")).trail
         assert (found["version"], found["version_key"]) == (entry.version, f"t{number}")
+
+
+def test_where_no_version_has_a_weight_the_base_has_all_of_them(world: World) -> None:
+    world.have("main", "provider", weight=0, version="v1")
+    world.have("main_v2", "provider", weight=0, version="v2", versionOf="main")
+    (found,) = step_of(world, provider())["providers"]
+    assert [(one["version"], one["share"]) for one in found["versions"]] == [("v1", 1.0), ("v2", 0.0)]
+
+
+async def test_the_best_by_score_is_the_version_that_the_request_meets(world: World) -> None:
+    world.have("main", "provider", weight=1, version="v1", stickyKey="tenant", metadata=quality(0.9))
+    world.have("main_v2", "provider", weight=1, version="v2", versionOf="main", metadata=quality(0.1))
+    world.have("second", "provider", metadata=quality(0.5))
+    world.answers("main_v2", {"output": "new"})
+    step = providers({"main": 1, "second": 1}, strategy="score", score={"cost": 0, "latency": 0})
+    said = set()
+    for number in range(20):
+        found = step_of(world, step, tenant_id=f"t{number}")
+        (entry,) = (await world.answer(tenant_id=f"t{number}")).trail
+        assert found["first"] == entry.extension_id
+        main = found["providers"][0]
+        hints = {one["version"]: one["hints"]["quality"] for one in main["versions"]}
+        assert hints == {"v1": 0.9, "v2": 0.1}
+        assert main["score"]["quality"] == hints[main["version"]]
+        said.add(found["first"])
+    assert said == {"main", "second"}
+
+
+def test_no_best_by_score_is_claimed_where_it_depends_on_the_version_that_is_drawn(world: World) -> None:
+    world.have("main", "provider", weight=1, version="v1", metadata=quality(0.9))
+    world.have("second", "provider", metadata=quality(0.5))
+    step = providers({"main": 1, "second": 1}, strategy="score")
+    for other, first in ((0.9, "main"), (0.1, None)):
+        world.have("main_v2", "provider", weight=1, version="v2", versionOf="main", metadata=quality(other))
+        assert step_of(world, step)["first"] == first
+
+
+async def test_whom_a_breaker_refuses_is_neither_first_nor_has_a_share_in_a_router(world: World) -> None:
+    step = providers({"main": 1, "second": 1}, strategy="sticky", sticky_key="tenant")
+    tenant = next(f"t{n}" for n in range(20) if step_of(world, step, tenant_id=f"t{n}")["first"] == "main")
+    world.runtime.isolate(world.snapshot.compiled_extensions["main"])
+    (entry,) = (await world.answer(tenant_id=tenant)).trail
+    for live, first, shares in ((False, "main", [0.5, 0.5]), (True, entry.extension_id, [0.0, 1.0])):
+        found = step_of(world, step, live=live, tenant_id=tenant)
+        assert (found["first"], [one["share"] for one in found["providers"]]) == (first, shares)
+    world.runtime.isolate(world.snapshot.compiled_extensions["second"])
+    assert step_of(world, step, live=True, tenant_id=tenant)["first"] == "main"
+
+
+async def test_the_version_of_a_key_is_the_one_that_can_be_called_in_a_router(world: World) -> None:
+    world.have("main", "provider", weight=1, version="v1", stickyKey="tenant")
+    world.have("main_v2", "provider", weight=1, version="v2", versionOf="main")
+    world.answers("main_v2", {"output": "new"})
+    world.route(provider())
+    world.runtime.isolate(world.snapshot.compiled_extensions["main"])
+    for number in range(8):
+        (found,) = step_of(world, provider(), live=True, tenant_id=f"t{number}")["providers"]
+        (entry,) = (await world.answer(tenant_id=f"t{number}")).trail
+        assert found["version"] == entry.version == "v2"
+        assert [one["share"] for one in found["versions"]] == [0.0, 1.0]
 
 
 def test_complexity_comes_with_its_hints(world: World) -> None:

@@ -1,4 +1,4 @@
-"""Which policy takes a request, and which providers it asks."""
+"""Which policy takes a request, which can never take one, and what explain says of it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beamline_contract.projection import PolicyRecord
-from beamline_router.core import selection
 from beamline_router.core.explain import explain
 from beamline_router.core.keys import within
-from beamline_router.core.route import Call
 from beamline_router.core.snapshot import Compilation, compile_snapshot
-from beamline_router.fakes import FakeRng
-from harness.router_world import World, check, extension, policy, provider, providers, request
+from harness.router_world import check, extension, policy, provider, request
 
 EXTENSIONS = [extension("main", "provider"), extension("second", "provider"), extension("check", "validator")]
 
@@ -108,6 +105,11 @@ def test_a_match(match: dict[str, Any], changes: dict[str, Any], matches: bool) 
             rule("a", created_at="2026-01-01T00:00:00Z"),
             id="the older",
         ),
+        pytest.param(
+            rule("z", created_at="2026-01-01T00:00:00Z"),
+            rule("a", created_at="2026-01-01T00:00:00.250000Z"),
+            id="the older by a fraction of a second",
+        ),
         pytest.param(rule("a"), rule("z"), id="the first by name"),
     ],
 )
@@ -189,6 +191,19 @@ def test_the_index_finds_what_a_search_through_all_would(
         pytest.param(
             [rule("z", headers={"X-Team": "a"})], [("z", "MatchesNothing", None)], id="a header in capitals"
         ),
+        pytest.param(
+            [rule("z", headers={"x-api-key": "a"})], [("z", "MatchesNothing", None)], id="a header for keys"
+        ),
+        pytest.param(
+            [rule("z", headers={"authorization": "a"})],
+            [("z", "MatchesNothing", None)],
+            id="the other header for keys",
+        ),
+        pytest.param(
+            [rule("z", headers={"x-team": " a"})],
+            [("z", "MatchesNothing", None)],
+            id="a space before a value",
+        ),
         pytest.param([rule("a"), rule("z")], [("z", "Overridden", "a")], id="two equal rules collide"),
         pytest.param(
             [rule("a", priority=9), rule("z", tenants=["t"])],
@@ -208,6 +223,11 @@ def test_the_index_finds_what_a_search_through_all_would(
         pytest.param(
             [rule("a", priority=9, tenants=["t"]), rule("z", tenants=["t", "u"])], [], id="one of two tenants"
         ),
+        pytest.param(
+            [rule("a", priority=9, environments=["e"]), rule("z", environments=["e", "f"])],
+            [],
+            id="one of two environments",
+        ),
     ],
 )
 def test_a_rule_that_can_never_apply_is_noticed(policies: list[PolicyRecord], expected: list[Any]) -> None:
@@ -215,105 +235,24 @@ def test_a_rule_that_can_never_apply_is_noticed(policies: list[PolicyRecord], ex
     assert [(notice.id, notice.reason, notice.other_id) for notice in found] == expected
 
 
+def test_however_many_rules_stand_before_it_a_rule_that_another_takes_over_is_noticed() -> None:
+    result = compiled(
+        *(rule(f"team{n}", priority=3, headers={"x-app": "chat", "x-team": f"t{n}"}) for n in range(100)),
+        *(rule(f"region{n}", priority=3, environments=[f"e{n}"]) for n in range(100)),
+        *(rule(f"mini{n}", priority=3, models=[f"*-{n}-mini"]) for n in range(100)),
+        *(rule(f"canary{n}", priority=3, percent=1) for n in range(100)),
+        rule("all", priority=2),
+        rule("app", priority=1, headers={"x-app": "chat"}),
+        rule("base"),
+    )
+    found = [(notice.id, notice.reason, notice.other_id) for notice in result.notices]
+    assert found == [("app", "Overridden", "all"), ("base", "Overridden", "all")]
+
+
 def test_a_request_looks_into_small_drawers_however_many_tenants_there_are() -> None:
     result = compiled(*(rule(f"p{number}", tenants=[f"t{number}"]) for number in range(500)))
     assert winner(result, tenant_id="t321") == "p321"
     assert max(map(len, result.snapshot.matcher.drawers.values())) == 1
-
-
-# --- selection
-
-
-def candidates(**weights: int) -> tuple[Call, ...]:
-    extensions = [extension(name, "provider") for name in weights]
-    result = compile_snapshot(extensions, [policy("only", [providers(weights)])], revision=1, previous=None)
-    found = result.snapshot.policy("only")
-    assert found is not None
-    return found.route.provider.candidates
-
-
-@pytest.mark.parametrize(("random", "index"), [(0.0, 0), (0.89, 0), (0.91, 1), (0.999, 1)])
-def test_a_weighted_choice_follows_the_weights(random: float, index: int) -> None:
-    assert selection.weighted(candidates(a=90, b=10), random) == index
-
-
-def test_weight_zero_takes_no_traffic() -> None:
-    assert [call.extension_id for call in selection.eligible(candidates(a=0, b=1), lambda _: True)] == ["b"]
-
-
-def test_only_available_candidates_take_part_as_long_as_there_is_one() -> None:
-    both = candidates(a=2, b=1)
-    assert [
-        call.extension_id for call in selection.eligible(both, lambda call: call.extension_id == "b")
-    ] == ["b"]
-    assert len(selection.eligible(both, lambda _: False)) == 2
-
-
-@given(st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True), st.integers(1, 4))
-def test_two_different_ones_are_drawn_where_there_are_two(first: float, second: float, count: int) -> None:
-    drawn = selection.two_of(
-        candidates(**{f"p{number}": number + 1 for number in range(count)}), first, second
-    )
-    assert (drawn[0] != drawn[1]) is (count > 1)
-    assert all(0 <= index < count for index in drawn)
-
-
-def test_of_two_the_cheaper_one_is_taken() -> None:
-    both = candidates(a=2, b=1)
-    assert selection.better_of_two(both, lambda call: {"a": 5.0, "b": 1.0}[call.extension_id], 0.0, 0.0) == 1
-    assert selection.better_of_two(both, lambda call: 1.0, 0.0, 0.0) == 0
-
-
-def test_an_old_latency_fades_and_a_queue_adds_to_it() -> None:
-    assert selection.expected_latency(1.0, 0.0, 0) == 1.0
-    assert selection.expected_latency(1.0, 0.0, 2) == 3.0
-    assert selection.expected_latency(1.0, 60.0, 0) < 0.01
-
-
-def test_a_sticky_key_keeps_its_provider_when_another_leaves() -> None:
-    three = candidates(a=2, b=1, c=1)
-    keys = [f"tenant-{number}" for number in range(400)]
-    before = {key: three[selection.sticky(three, key)].extension_id for key in keys}
-    two = tuple(call for call in three if call.extension_id != "c")
-    moved = [key for key in keys if before[key] != two[selection.sticky(two, key)].extension_id]
-    assert all(before[key] == "c" for key in moved)
-    shares = Counter(before.values())
-    assert shares["a"] > shares["b"] > 50
-
-
-async def test_sticky_follows_the_header_that_the_step_names(world: World) -> None:
-    choices = providers({"main": 1, "second": 1, "third": 1}, strategy="sticky", sticky_key="header:x-user")
-    world.route(choices)
-    for user in ("ann", "bob", "cy", "di"):
-        headers = {"x-user": user}
-        met = {
-            (await world.answer(headers=headers, request_id=f"r{n}", tenant_id=f"t{n}")).provider_id
-            for n in range(5)
-        }
-        assert len(met) == 1
-
-
-async def test_least_inflight_avoids_the_busy_provider(world: World) -> None:
-    world.route(providers({"main": 2, "second": 1}, strategy="least_inflight"))
-    world.runtime.load("main").in_flight = 7
-    assert (await world.answer()).provider_id == "second"
-
-
-async def test_latency_avoids_the_slow_provider(world: World) -> None:
-    world.route(providers({"main": 2, "second": 1}, strategy="latency"))
-    world.runtime.load("main").observe(5.0, world.clock.now)
-    world.runtime.load("second").observe(0.1, world.clock.now)
-    assert (await world.answer()).provider_id == "second"
-
-
-async def test_a_weighted_choice_is_drawn_anew_for_each_request(world: World) -> None:
-    world.rng = FakeRng(0.0, 0.95, 0.0)
-    world.__post_init__()
-    world.route(providers({"main": 90, "second": 10}))
-    assert [(await world.answer()).provider_id for _ in range(2)].count("main") == 1
-
-
-# --- explain
 
 
 def test_explain_says_which_policy_and_why_not_the_others() -> None:
@@ -365,3 +304,29 @@ def test_a_glob_of_a_higher_priority_overrides_what_it_takes_whole(
     result = compiled(rule("wide", priority=9, models=["gpt-*"]), rule("narrow", models=models))
     expected = [("narrow", "Overridden", "wide")] if overridden else []
     assert [(notice.id, notice.reason, notice.other_id) for notice in result.notices] == expected
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "overridden"),
+    [
+        pytest.param("*claude*", "anthropic/claude-*", True, id="a part in the middle"),
+        pytest.param("*-mini", "gpt-*-mini", True, id="the same end"),
+        pytest.param("gpt-?-*", "gpt-4-mini", True, id="a name that it takes"),
+        pytest.param("a*b*c", "ab*c", True, id="a star for nothing"),
+        pytest.param("?-*", "?-x*", True, id="a question mark for a question mark"),
+        pytest.param("?-*", "*-x", False, id="not a star for a question mark"),
+        pytest.param("*-mini", "gpt-*", False, id="not another end"),
+        pytest.param("*a*b", "*b*a", False, id="not another order"),
+    ],
+)
+def test_a_glob_with_a_wildcard_in_the_middle_overrides_one_that_it_takes_whole(
+    wide: str, narrow: str, overridden: bool
+) -> None:
+    result = compiled(rule("wide", priority=9, models=[wide]), rule("narrow", models=[narrow]))
+    expected = [("narrow", "Overridden", "wide")] if overridden else []
+    assert [(notice.id, notice.reason, notice.other_id) for notice in result.notices] == expected
+
+
+def test_globs_of_many_stars_are_compared_in_no_time() -> None:
+    wide, narrow = "*a" * 120, "ab*" * 80
+    assert compiled(rule("wide", priority=9, models=[wide]), rule("narrow", models=[narrow])).notices == ()

@@ -231,6 +231,41 @@ def test_a_policy_is_refused_with_its_field_for(changes: dict[str, Any], field: 
     assert result.snapshot.policy("only") is not None
 
 
+def test_what_the_contract_takes_at_its_longest_the_router_takes() -> None:
+    name, ref = "m" * 63, {"extensionRef": {"name": "m" * 63}}
+    config: dict[str, Any] = {}
+    for _ in range(15):
+        config = {"a": config}
+    match = {
+        "tenants": ["t" * 128] * 256,
+        "environments": ["e" * 63] * 32,
+        "models": ["m" * 256] * 64,
+        "headers": {f"h{n:02}" + "x" * 125: "v" * 256 for n in range(16)},
+    }
+    check_step = {"action": "extension_validator", "extensionRef": {"name": "c" * 63}, "config": config}
+    select = {
+        "action": "select_provider",
+        "providers": [{**ref, "weight": 1000}] * 16,
+        "fallback": [ref] * 8,
+        "canary": {**ref, "percent": 100, "stickyKey": "header:" + "h" * 128},
+    }
+    policy_spec = {"match": match, "steps": [*[check_step] * 15, select], "fallback": [ref] * 8}
+    extension_spec = {
+        "type": "provider",
+        "subject": ".".join(["s" * 63] * 4),
+        "config": config,
+        "weight": 1000,
+    }
+    main, long = (
+        parse_object(
+            {"apiVersion": "beamline.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+        )
+        for kind, spec in (("Extension", extension_spec), ("RoutingPolicy", policy_spec))
+    )
+    result = compiled([extension_record(main)], [policy_record(long)])  # type: ignore[arg-type]  # of these kinds
+    assert result.refused == ()
+
+
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),

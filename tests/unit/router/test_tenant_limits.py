@@ -90,10 +90,16 @@ def test_a_million_names_leave_no_more_than_the_bound_behind() -> None:
     assert len(accounts) <= 1_001
 
 
-def test_a_flood_of_names_does_not_refill_the_bucket_of_a_tenant_that_is_there() -> None:
-    accounts = Accounts(max_accounts=10)
+@pytest.mark.parametrize("ended", [False, True], ids=["with requests under way", "without"])
+@pytest.mark.parametrize("room", [10, 10_000], ids=["no room for all", "room for all"])
+def test_a_flood_of_names_does_not_refill_the_bucket_of_a_tenant_that_is_there(
+    ended: bool, room: int
+) -> None:
+    accounts = Accounts(max_accounts=room)
     for _ in range(5):
         accounts.take("acme", TEN, 0.0)
+    for _ in range(5 if ended else 0):
+        accounts.give("acme")
     for number in range(1_000):
         accounts.take(f"invented-{number}", TEN, 0.0)
     assert isinstance(accounts.take("acme", TEN, 0.0), Refusal)
@@ -106,6 +112,16 @@ def test_idle_tenants_are_forgotten_as_others_come() -> None:
         assert isinstance(found, str)
         accounts.give(found)
     assert len(accounts) < 10
+
+
+def test_one_that_is_busy_keeps_no_idle_one_here() -> None:
+    accounts = Accounts(max_accounts=8)
+    accounts.take("long stream", TEN, 0.0)
+    for number in range(100):
+        name = f"t{number}"
+        assert accounts.take(name, TEN, float(number)) == name
+        accounts.give(name)
+    assert accounts.in_flight("long stream") == 1
 
 
 def test_a_refusal_for_concurrency_takes_no_token() -> None:
