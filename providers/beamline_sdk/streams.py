@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from secrets import token_hex
 from typing import Any, Final, Protocol
 
 import orjson
@@ -71,12 +72,11 @@ class StreamSenders:
         self.control_prefix = ""
         self._publish = publish
         self._open: dict[str, StreamSender] = {}
-        self._last = 0
 
     def sender(self, reply: str, headers: Mapping[str, str], extra: Mapping[str, str] | None) -> StreamSender:
         """A new stream to ``reply``. ``headers`` are the request's; ``extra`` go with every message."""
-        self._last += 1
-        subject = f"{self.control_prefix}.{self._last}"
+        # Not to be guessed from another's: whoever knows it can end the stream.
+        subject = f"{self.control_prefix}.{token_hex(8)}"
         made = StreamSender(self._publish, reply, subject, _window(headers), extra or {})
         self._open[subject] = made
         return made

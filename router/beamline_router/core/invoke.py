@@ -75,6 +75,11 @@ class Watch(Protocol):
         """Whether the extension can't have caused the attempt's error."""
         ...
 
+    @property
+    def said(self) -> WireError | None:
+        """The extension's own error, where the attempt's says what has become of its answer."""
+        ...
+
     def after_first(self, done: float) -> float:
         """Seconds between the first sign of an answer and its end at ``done``."""
         ...
@@ -162,9 +167,10 @@ class Invoker:
                 if spans is not None:
                     failed = value.code.value if isinstance(value, WireError) else None
                     spans.call(span, call, attempt, now, done, failed)
+                watch = self._watch
+                if watch is not None:
+                    now += watch.after_first(done)  # a stream has answered with its first chunk
                 if not isinstance(value, WireError):
-                    if self._watch is not None:
-                        now += self._watch.after_first(done)  # a stream has answered with its first chunk
                     breaker.success(permit, done, slow=done - now >= call.slow_s)
                     budget.succeeded()
                     guard.load.observe(done - now, done)
@@ -177,10 +183,11 @@ class Invoker:
                     value,
                     breaker,
                     permit,
+                    said=value if watch is None else watch.said or value,
                     budget=budget,
                     done=done,
                     seconds=done - now,
-                    blameless=reply in _NOT_ITS_FAULT or (self._watch is not None and self._watch.blameless),
+                    blameless=reply in _NOT_ITS_FAULT or (watch is not None and watch.blameless),
                     cut_short=timeout_s < call.timeout_s,
                 )
                 last.attempts = attempt
@@ -217,6 +224,7 @@ class Invoker:
         breaker: Breaker,
         permit: int,
         *,
+        said: WireError,
         budget: RetryBudget,
         done: float,
         seconds: float,
@@ -225,16 +233,16 @@ class Invoker:
     ) -> Invocation:
         """Tells breaker, budget and recorder about an error, by whose fault it is.
 
-        ``blameless``: the extension can't have caused it. ``cut_short``: the request's deadline left the
-        attempt less than its own timeout.
+        ``said``: the extension's own word for it, which decides. ``blameless``: the extension can't have
+        caused it. ``cut_short``: the request's deadline left the attempt less than its own timeout.
         """
         code = error.code
         timed_out = code is ErrorCode.DEADLINE_EXCEEDED
         failed = False
-        if code is ErrorCode.RESOURCE_EXHAUSTED:
-            wait = error.retry_after_ms
+        if said.code is ErrorCode.RESOURCE_EXHAUSTED:
+            wait = said.retry_after_ms
             breaker.cooldown(permit, done, None if wait is None else wait / 1000)
-        elif blameless or code in CLIENT_FAULTS or (timed_out and cut_short):
+        elif blameless or said.code in CLIENT_FAULTS or (timed_out and cut_short):
             breaker.release(permit)
         else:
             failed = True

@@ -132,9 +132,11 @@ class Pipeline:
         if run.output != said and "logprobs" in run.metadata:  # they spell out the text as it was
             run.metadata = {key: value for key, value in run.metadata.items() if key != "logprobs"}
         if "message" in run.metadata and run.route.after:
-            guarded = await PostWindows(run, self._steps, ran=True).guard(run.metadata["message"])
+            posts = PostWindows(run, self._steps, ran=True)
+            guarded = await posts.guard(run.metadata["message"])
             if isinstance(guarded, WireError):
                 return guarded
+            posts.lay_over()
             run.metadata = {**run.metadata, "message": guarded}
         return None
 
@@ -163,9 +165,9 @@ class Pipeline:
 
         overlap = run.route.overlap
         if not overlap or run.output is not None:
-            return await stream_rest(run, sink, self._steps, ask, self._clock)
+            return await stream_rest(run, sink, self._steps, ask, self._clock, sleep=self._sleep)
         verdict = asyncio.Event()
-        rest = stream_rest(run, sink, self._steps, ask, self._clock, verdict=verdict)
+        rest = stream_rest(run, sink, self._steps, ask, self._clock, sleep=self._sleep, verdict=verdict)
         return await self._steps.run_group(run, overlap, rest, passed=verdict.set)
 
     async def _before(self, run: Run) -> WireError | None:

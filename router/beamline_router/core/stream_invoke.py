@@ -10,7 +10,8 @@ one reply would have said. What differs from a plain call:
   bounds the whole; the provider is told that one.
 - Slow is measured up to the first chunk: a long answer is not a slow one.
 - A caller that leaves or stops reading, a post step that fails, and the request's deadline are not the
-  provider's fault. It is told to stop, and its breaker learns nothing.
+  provider's fault. It is told to stop, and its breaker learns nothing. Of an error that the provider states
+  within the stream its breaker learns what it would of the same error before.
 """
 
 from __future__ import annotations
@@ -32,9 +33,12 @@ from .ports import TransportFault
 from .reading import brackets_within, depth
 from .run import Run
 from .stream_port import WINDOW, Chunk, Delta, ReplyStream, Sink, SinkStalledError, StreamFault, Streams
+from .twice import CHUNK_FIELDS, says_twice
 from .windows import Chain
 
 _ROOM: Final = 64 * 1024  # of MAX_REPLY_BYTES, for what is not the text
+_PROVIDER_FAILED: Final = "the provider failed within the stream"
+_FRAME: Final = len(b'{"delta":""}')  # around the text of each chunk, and not part of the answer
 
 
 class Delivery:
@@ -106,9 +110,9 @@ class Delivery:
         delivered = {"delivered_chunks": self._chunks, "delivered_characters": self._characters}
         return WireError(ErrorCode.STREAM_INTERRUPTED, why, details={**delivered, **details})
 
-    def ended_badly(self, error: WireError) -> WireError:
-        """A stream whose end is no valid reply was interrupted as well."""
-        interrupted = self.interrupted("the provider failed within the stream", cause=error.code.value)
+    def ended_badly(self, error: WireError, why: str = _PROVIDER_FAILED) -> WireError:
+        """``error`` after a part was delivered, such as an end that is no valid reply."""
+        interrupted = self.interrupted(why, cause=error.code.value)
         return interrupted.at(step=error.step, extension_id=error.extension_id, attempts=error.attempts)
 
     async def _emit_text(self, text: str | WireError) -> bool:
@@ -153,6 +157,7 @@ class _Pump:
     ) -> None:
         self.first_at: float | None = None
         self.blameless = False
+        self.said: WireError | None = None
         self._streams = streams
         self._run = run
         self._delivery = delivery
@@ -166,7 +171,7 @@ class _Pump:
         self, subject: str, payload: bytes, headers: Mapping[str, str], timeout_s: float
     ) -> bytes | TransportFault:
         """One attempt. ``timeout_s`` is for each chunk."""
-        self.first_at, self.blameless = None, False
+        self.first_at, self.blameless, self.said = None, False, None
         self._delivery.begin()
         left = self._run.deadline - self._clock()
         milliseconds, at = header_values(left, self._wall())
@@ -189,7 +194,7 @@ class _Pump:
             await stream.close()
 
     async def _read(self, stream: ReplyStream, own_s: float) -> bytes | TransportFault:
-        size = 0
+        size, begun = 0, False
         texts: list[str] = []
         while True:
             timeout_s = attempt_timeout(own_s, self._run.deadline, self._clock())
@@ -202,17 +207,19 @@ class _Pump:
             if body is None:
                 return self._failed(WireError(ErrorCode.INTERNAL, "a chunk of the stream is malformed"))
             if body.get("error") is not None:
-                return self._failed(WireError.from_wire(body["error"]), chunk.payload)
-            text = body.get("output", "") if chunk.whole else body.get("delta", "")
+                return self._said(body["error"], chunk.payload, own_s)
+            text = _text_of(body, chunk, said=bool(texts))
             message = _message_of(body, chunk, said=self._delivery.said_message)
             if not isinstance(text, str) or not isinstance(message, dict | None):
                 return self._failed(WireError(ErrorCode.INTERNAL, "a chunk of the stream is malformed"))
-            size += len(chunk.payload)
-            if size > MAX_REPLY_BYTES - _ROOM:
+            size += max(1, len(chunk.payload) - _FRAME)
+            if size > MAX_REPLY_BYTES - (0 if chunk.whole else _ROOM):
                 return self._failed(WireError(ErrorCode.INTERNAL, "the stream is larger than 1 MiB"))
-            if chunk.whole and texts:
+            if chunk.whole and begun:
                 return self._failed(WireError(ErrorCode.INTERNAL, "a whole reply came within the stream"))
-            texts.append(text)
+            begun = True
+            if text:
+                texts.append(text)
             if (text and not await self._delivery.feed(text)) or (
                 message and not await self._delivery.pass_on(message)
             ):
@@ -230,12 +237,17 @@ class _Pump:
             return _error(WireError.of(ErrorCode.UNAVAILABLE, fault.value))
         return fault
 
-    def _failed(self, error: WireError, as_sent: bytes | None = None) -> bytes:
+    def _said(self, raw: Any, as_sent: bytes, own_s: float) -> bytes:
+        """An error of the provider's own. It was told the request's deadline, and no other."""
+        self.said = error = WireError.from_wire(raw)
+        late = attempt_timeout(own_s, self._run.deadline, self._clock()) < own_s
+        self.blameless = late and error.code is ErrorCode.DEADLINE_EXCEEDED
+        return self._failed(error) if self._run.committed else as_sent
+
+    def _failed(self, error: WireError) -> bytes:
         if not self._run.committed:
-            return as_sent if as_sent is not None else _error(error)
-        return _error(
-            self._delivery.interrupted("the provider failed within the stream", cause=error.code.value)
-        )
+            return _error(error)
+        return _error(self._delivery.interrupted(_PROVIDER_FAILED, cause=error.code.value))
 
     def _ended_by_us(self) -> bytes:
         self.blameless = True
@@ -249,7 +261,20 @@ def _object(payload: bytes) -> dict[str, Any] | None:
         return None
     if not brackets_within(payload, MAX_JSON_DEPTH) and depth(body) > MAX_JSON_DEPTH:
         return None
+    if says_twice(payload, CHUNK_FIELDS):
+        return None
     return body if isinstance(body, dict) else None
+
+
+def _text_of(body: dict[str, Any], chunk: Chunk, *, said: bool) -> Any:
+    """What a chunk adds to the text; a whole reply, and an end after chunks that had none, has it in its
+    output.
+    """
+    if chunk.whole:
+        return body.get("output", "")
+    if chunk.last and not said and "delta" not in body:
+        return body.get("output") or ""
+    return body.get("delta", "")
 
 
 def _message_of(body: dict[str, Any], chunk: Chunk, *, said: bool) -> Any:

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 REQUEST_FIELDS: Final = re.compile(rb'"(?:tenant_id|environment|model|policy|prompt|messages|parameters)"')
 REPLY_FIELDS: Final = re.compile(rb'"(?:output|verdict|error)"')
+CHUNK_FIELDS: Final = re.compile(rb'"(?:delta|message|output|error)"')
 _ESCAPED: Final = (b"\\u005", b"\\u006", b"\\u007")
 
 

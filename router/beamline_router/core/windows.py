@@ -136,15 +136,13 @@ class Window:
 
 
 class Chain:
-    """Windows one behind the other; without any, text passes at once."""
+    """Windows one behind the other; without any, text passes at once. ``on_reset`` is called with
+    :meth:`reset`.
+    """
 
-    def __init__(self, windows: Sequence[Window] = ()) -> None:
+    def __init__(self, windows: Sequence[Window] = (), *, on_reset: Callable[[], None] | None = None) -> None:
         self._windows = tuple(windows)
-
-    @property
-    def held(self) -> int:
-        """Characters that have come and not left."""
-        return sum(window.held for window in self._windows)
+        self._on_reset = on_reset
 
     async def feed(self, text: str) -> str | WireError:
         """Takes more of the answer; returns what may leave now, which is often nothing."""
@@ -171,6 +169,8 @@ class Chain:
         """Drops what is held: another attempt begins."""
         for window in self._windows:
             window.reset()
+        if self._on_reset is not None:
+            self._on_reset()
 
 
 def _places(latest: int) -> list[int]:

@@ -13,12 +13,14 @@ forgotten before its opening message came is cancelled when it does come: an ans
 not paid for.
 
 A connection that is lost ends all its streams with DISCONNECTED: chunks may have been lost with it, and an
-answer with a hole is worse than none.
+answer with a hole is worse than none. For SETTLE_S after a reconnect it is not believed that nobody listens,
+as with a plain request: extensions may not have subscribed again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
@@ -39,12 +41,13 @@ from beamline_contract.names import (
 
 from ..core.ports import TransportFault
 from ..core.stream_port import WINDOW, Chunk, ReplyStream, StreamFault
-from .nats_transport import FAULTS, SERVICE_ERROR, SERVICE_ERROR_CODE, given_up, service_error
+from .nats_transport import FAULTS, SERVICE_ERROR, SERVICE_ERROR_CODE, SETTLE_S, given_up, service_error
 
 _PENDING_MESSAGES: Final = 65_536
 _PENDING_BYTES: Final = 256 * 1024 * 1024
 _HEADER_FRAME: Final = len("NATS/1.0\r\n\r\n")
 _LINE_FRAME: Final = len(": \r\n")
+_INBOXES: Final = "_INBOX."
 _CANCEL: Final = b'{"cancel":true}'
 _EMPTY: Final = (b"{}", b"")
 _EXPECTED: Final = tuple(FAULTS)
@@ -63,11 +66,14 @@ class NatsStreams:
         self._lock = asyncio.Lock()
         self._open: dict[str, _Stream] = {}
         self._last = 0
+        self._reconnects = 0 if nc is None else nc.stats["reconnects"]
+        self._settled_at = 0.0
 
     def attach(self, nc: Client) -> None:
         """Gives the connection, once there is one; streams of an earlier one end."""
         self._nc = nc
         self._inbox = ""
+        self._reconnects = nc.stats["reconnects"]
         self.disconnected()
 
     def disconnected(self) -> None:
@@ -88,6 +94,9 @@ class NatsStreams:
         size = sum(len(name) + len(value.encode()) + _LINE_FRAME for name, value in headers.items())
         if len(payload) + size + _HEADER_FRAME > nc.max_payload:
             return TransportFault.TOO_LARGE
+        if nc.stats["reconnects"] != self._reconnects:
+            self._reconnects = nc.stats["reconnects"]
+            self._settled_at = time.monotonic() + SETTLE_S
         token = ""
         try:
             inbox = await self._subscribed(nc)
@@ -102,6 +111,11 @@ class NatsStreams:
             self._open.pop(token, None)
             raise
         return stream
+
+    def nobody_listens(self) -> TransportFault:
+        """What it means that NATS found no responders now."""
+        settled = time.monotonic() >= self._settled_at
+        return TransportFault.NO_RESPONDERS if settled else TransportFault.DISCONNECTED
 
     def forget(self, token: str) -> None:
         """Called by a stream that is closed."""
@@ -125,8 +139,8 @@ class NatsStreams:
         headers = message.headers or _NONE
         if stream is not None:
             stream.arrived(message.data, headers)
-        elif HEADER_STREAM_CONTROL in headers and self._nc is not None:
-            await control(self._nc, headers[HEADER_STREAM_CONTROL], _CANCEL)
+        elif self._nc is not None and (subject := _control_of(headers)) is not None:
+            await control(self._nc, subject, _CANCEL)
 
 
 class _Stream:
@@ -193,8 +207,7 @@ class _Stream:
                 self.put(StreamFault.UNOPENED)
                 return
             self._expected = 1
-            stated = headers.get(HEADER_STREAM_CONTROL)
-            self._control = stated if stated and stated.startswith("_INBOX.") else None
+            self._control = _control_of(headers)
         elif len(self._unread) >= 2 * WINDOW:
             self.put(StreamFault.OVERRUN)
         else:
@@ -214,11 +227,17 @@ class _Stream:
         """An ordinary reply: of a provider that does not stream, of NATS itself, or an error at the end."""
         self._over = True
         if headers.get("Status") == "503" and not payload:
-            self.put(TransportFault.NO_RESPONDERS)
+            self.put(self._owner.nobody_listens())
             return
         if SERVICE_ERROR_CODE in headers:
             payload = service_error(payload, str(headers[SERVICE_ERROR_CODE]), headers.get(SERVICE_ERROR))
         self.put(Chunk(payload, last=True, whole=True))
+
+
+def _control_of(headers: Mapping[str, str]) -> str | None:
+    """Where a provider hears: an inbox and nothing else, so that no provider has us publish elsewhere."""
+    stated = headers.get(HEADER_STREAM_CONTROL)
+    return stated if stated is not None and stated.startswith(_INBOXES) else None
 
 
 def _opens(payload: bytes, headers: Mapping[str, str]) -> bool:
