@@ -15,8 +15,8 @@ from beamline_router.core.stream_port import Chunk
 from beamline_router.edges.nats_streams import NatsStreams
 from beamline_sdk import link
 
-from .test_streams import opened, speaking
-from .transport_lines import PATIENCE, until
+from .test_streams import all_of, opened, speaking
+from .transport_lines import PATIENCE, connected, until
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["told of the loss", "found at the next silence"])
@@ -52,3 +52,22 @@ async def test_a_server_killed_within_a_stream_is_a_lost_connection_and_no_fault
         again = await opened(streams, subject)
         await asyncio.wait_for(speakers.get(), PATIENCE)
         await again.close()
+
+
+async def test_right_after_a_reconnect_nobody_listening_is_not_yet_blamed_on_the_provider(
+    own_nats: LocalNats,
+) -> None:
+    subject = f"beamline.provider.t{uuid4().hex}.v1"
+    async with connected(own_nats) as nc:
+        streams = NatsStreams(nc)
+        assert await all_of(streams, subject) == [TransportFault.NO_RESPONDERS]
+        own_nats.stop(signal.SIGKILL)
+        await until(lambda: not nc.is_connected)
+        own_nats.start()
+        await until(lambda: nc.is_connected)
+        assert await all_of(streams, subject) == [TransportFault.DISCONNECTED]
+
+        async def settled() -> bool:
+            return await all_of(streams, subject) == [TransportFault.NO_RESPONDERS]
+
+        await until(settled)

@@ -104,6 +104,35 @@ async def test_a_post_step_that_fails_before_anything_has_left_keeps_its_error(w
     assert (await failed(world)).error.code is ErrorCode.UNAVAILABLE
 
 
+BREAKS: dict[str, list[Item]] = {
+    "with an error": [fails("UNAVAILABLE")],
+    "with an end that is no valid reply": [{"usage": {"prompt_tokens": -1}}],
+    "in silence": [Wait(5.0)],
+}
+
+
+@pytest.mark.parametrize("before", [0, 60], ids=["before anything has left", "after a part has left"])
+@pytest.mark.parametrize("script", BREAKS.values(), ids=BREAKS.keys())
+async def test_what_was_held_back_of_a_stream_that_breaks_never_leaves(
+    world: World, script: list[Item], before: int
+) -> None:
+    world.answers("post", {"max_match_length": 9})
+    world.route(provider(), post())
+    world.streams_from("main", [*["all is well. "] * before, "held back", *script])
+    error = (await failed(world)).error
+    assert "held" not in world.sink.text
+    assert bool(world.sink.text) is (error.code is ErrorCode.STREAM_INTERRUPTED) is bool(before)
+    assert {sent.body["part"] for sent in world.transport.calls("test.post")} <= {"window"}
+
+
+async def test_an_answer_of_a_pre_step_is_blocked_for_good_by_one_error(world: World) -> None:
+    world.answers("pre", {"output": "cached " * 80})
+    world.answers("post", fails("UNAVAILABLE"), {})
+    world.route(pre(), provider(), post(failure_mode="closed"))
+    assert (await failed(world)).error.code is ErrorCode.UNAVAILABLE
+    assert (world.sink.deltas, world.calls("post")) == ([], 1)
+
+
 # --- the deadline
 
 
@@ -310,6 +339,31 @@ async def test_a_post_step_is_told_whether_it_sees_a_window_or_the_end(world: Wo
     parts = [sent.body["part"] for sent in world.transport.calls("test.post")]
     assert parts == ["window"] * (len(parts) - 1) + ["end"]
     assert len(parts) > 3
+
+
+async def test_a_post_step_that_says_nothing_is_asked_once_before_the_end(world: World) -> None:
+    world.answers("post", {})
+    world.route(provider(), post())
+    world.streams_from("main", [*["all is well. "] * 400, END])
+    await answered(world)
+    assert [sent.body["part"] for sent in world.transport.calls("test.post")] == ["window", "end"]
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+async def test_a_shadow_step_is_shown_the_text_and_its_entry_is_its_own(world: World, streamed: bool) -> None:
+    world.answers("post", {})
+    world.route(provider(), post(), post(mode="shadow"))
+    message = {"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": "{}"}}]}
+    end = {**END, "metadata": {"message": message}}
+    world.answers("main", {"output": "text", **end})
+    world.streams_from("main", ["text", end])
+    result = await (world.stream() if streamed else world.ask())
+    assert isinstance(result, Answer)
+    await world.clock.settle()
+    outcomes = {entry.outcome: entry.attempts for entry in result.trail[1:]}
+    assert outcomes == {"ok": 2, "shadow": 1}
+    shown = [sent.body for sent in world.transport.calls("test.post") if "part" not in sent.body]
+    assert [body["output"] for body in shown] == ["text"] * (1 if streamed else 2)
 
 
 async def test_of_an_answer_without_text_a_post_step_is_shown_none(world: World) -> None:
