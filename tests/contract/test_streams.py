@@ -270,6 +270,23 @@ async def test_a_stream_that_begins_after_it_was_forgotten_is_cancelled(
         await until(lambda: speaker.has_heard({"cancel": True}))
 
 
+async def test_a_provider_that_has_not_heard_that_its_stream_is_over_hears_it_with_its_next_chunk(
+    nats_server: LocalNats, subject: str
+) -> None:
+    async with connected(nats_server) as nc, AsyncExitStack() as stack:
+        speakers = await speaking(nats_server, subject, stack)
+        streams = NatsStreams(nc)
+        stream = await opened(streams, subject)
+        speaker = await speakers.get()
+        await speaker.open()
+        await speaker.say({"delta": "1"})
+        assert isinstance(await stream.next(PATIENCE), Chunk)
+        streams.forget("1")  # as when the word was lost with the connection
+        numbered = {"Beamline-Stream-Sequence": "2"}
+        await speaker.nc.publish(speaker.reply, b'{"delta":"2"}', speaker.control, headers=numbered)
+        await until(lambda: speaker.has_heard({"cancel": True}))
+
+
 @pytest.mark.parametrize(
     "stated",
     ["beamline.registry.v1.changed", "_INBOX", "_INBOX.a b", ""],

@@ -271,7 +271,7 @@ def _text_of(body: dict[str, Any], chunk: Chunk, *, said: bool) -> Any:
     output.
     """
     if chunk.whole:
-        return body.get("output", "")
+        return body.get("output")
     if chunk.last and not said and "delta" not in body:
         return body.get("output") or ""
     return body.get("delta", "")

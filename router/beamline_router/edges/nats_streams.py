@@ -9,8 +9,8 @@ The provider names a control subject in its opening message (docs/wire-contract.
 how many chunks were read, at the latest after half a window, and ``{"cancel": true}`` when the stream was
 closed before its end. A provider that has not opened its stream, because it does not stream or has not come
 to it, hears on its cancel subject that the call was given up, as with a plain request. A stream that was
-forgotten before its opening message came is cancelled when it does come: an answer that nobody waits for is
-not paid for.
+forgotten before its opening message came is cancelled when it does come, and so is one whose cancel was lost
+when its next chunk comes: an answer that nobody waits for is not paid for.
 
 A connection that is lost ends all its streams with DISCONNECTED: chunks may have been lost with it, and an
 answer with a hole is worse than none. For SETTLE_S after a reconnect it is not believed that nobody listens,
@@ -139,8 +139,12 @@ class NatsStreams:
         headers = message.headers or _NONE
         if stream is not None:
             stream.arrived(message.data, headers)
-        elif self._nc is not None and (subject := _control_of(headers)) is not None:
-            await control(self._nc, subject, _CANCEL)
+        elif self._nc is not None:
+            # Of a stream that was cancelled a few more are under way; of one whose cancel was lost with the
+            # connection they are the only way to say it again.
+            told_at = _control_of(headers) or _inbox(message.reply)
+            if told_at is not None:
+                await control(self._nc, told_at, _CANCEL)
 
 
 class _Stream:
@@ -236,7 +240,10 @@ class _Stream:
 
 def _control_of(headers: Mapping[str, str]) -> str | None:
     """Where a provider hears: an inbox and nothing else, so that no provider has us publish elsewhere."""
-    stated = headers.get(HEADER_STREAM_CONTROL)
+    return _inbox(headers.get(HEADER_STREAM_CONTROL))
+
+
+def _inbox(stated: str | None) -> str | None:
     return stated if stated is not None and stated.startswith(_INBOXES) else None
 
 

@@ -1,4 +1,4 @@
-"""Streams of providers and readers that nobody has met yet: cut anywhere, out of order, silent, slow to read."""
+"""Streams of providers and readers that nobody has met: cut anywhere, out of order, silent, slow."""
 
 from __future__ import annotations
 

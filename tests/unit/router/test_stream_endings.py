@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from beamline_contract.errors import ErrorCode
+from beamline_router.core.ports import TransportFault
 from beamline_router.core.request import Answer, Failure
 from beamline_router.core.stream_port import Chunk, Delta
 from beamline_router.fake_streams import FakeSink, Item, Wait
@@ -133,6 +134,25 @@ async def test_an_answer_of_a_pre_step_is_blocked_for_good_by_one_error(world: W
     assert (world.sink.deltas, world.calls("post")) == ([], 1)
 
 
+UNSENT: dict[str, tuple[TransportFault, ErrorCode]] = {
+    "no connection": (TransportFault.DISCONNECTED, ErrorCode.UNAVAILABLE),
+    "a request that is too large": (TransportFault.TOO_LARGE, ErrorCode.INVALID_ARGUMENT),
+}
+
+
+@pytest.mark.parametrize(("fault", "code"), UNSENT.values(), ids=UNSENT.keys())
+async def test_what_was_never_sent_is_not_the_providers_fault(
+    world: World, monkeypatch: pytest.MonkeyPatch, fault: TransportFault, code: ErrorCode
+) -> None:
+    async def unsent(*_: object) -> TransportFault:
+        return fault
+
+    monkeypatch.setattr(world.streams, "open", unsent)
+    world.route(provider())
+    assert (await failed(world)).error.code is code
+    assert world.recorder.attempts == [("main", False, code.value)]
+
+
 # --- the deadline
 
 
@@ -185,6 +205,8 @@ SAID: dict[str, tuple[list[Item], str]] = {
     "chunks that are empty": ([Chunk(b"{}"), Chunk(b'{"delta":""}'), "all", Chunk(b"{}"), END], "all"),
     "a chunk of half a word in another script": (["gr", "ü", "ße 世", "界", END], "grüße 世界"),
     "chunks behind the end": (["all", END, " of", END], "all"),
+    "an end with all of the text and an output": ([{"delta": "all", "output": "what?"}], "all"),
+    "an output before the end": ([Chunk(b'{"output":"what?"}'), "all", END], "all"),
 }
 
 
@@ -229,6 +251,17 @@ UNREADABLE: dict[str, bytes] = {
         b'{"delta":"a","d\\u0065lta":"b","output":"a","o\\u0075tput":"b"}'
     ),
 }
+
+
+@pytest.mark.parametrize("payload", [b"{}", b'{"output":null}', b'{"delta":"a"}', b'{"output":1}'])
+async def test_a_whole_reply_without_text_is_as_malformed_as_one_that_was_not_asked_to_stream(
+    world: World, payload: bytes
+) -> None:
+    world.route(provider(), fallback=["second"])
+    world.streams_from("main", [Chunk(payload, last=True, whole=True)])
+    world.streams_from("second", ["instead", END])
+    assert (await answered(world)).output == "instead"
+    assert world.recorder.attempts[0] == ("main", True, "INTERNAL")
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["a chunk", "a whole reply"])
