@@ -218,6 +218,7 @@ async def test_no_text_is_lost_or_said_twice_by(
     world.route(provider(), *after)
     world.streams_from("main", script)
     assert (await answered(world)).output == world.sink.text == wanted
+    assert all(delta.text or delta.message for delta in world.sink.deltas)
 
 
 async def test_what_stands_around_each_chunk_is_no_part_of_the_answers_size(world: World) -> None:
