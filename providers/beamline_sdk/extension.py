@@ -37,6 +37,7 @@ from pydantic import BaseModel, ConfigDict
 from beamline_contract.names import ExtensionType
 
 from .config import ConfigT
+from .deltas import as_whole, merged
 from .request import ExtensionRequest
 from .results import Delta, Patch, ProviderReply, Result, StreamPart, Verdict
 
@@ -265,6 +266,7 @@ def _collecting(function: Handler) -> Handler:
 
     async def handle(request: ExtensionRequest, config: Any) -> ProviderReply:
         parts: list[str] = []
+        message: dict[str, Any] = {}
         reply = ProviderReply(output="")
         generator = cast("AsyncGenerator[StreamPart, None]", function(request, config))
         async with aclosing(generator):
@@ -273,9 +275,11 @@ def _collecting(function: Handler) -> Handler:
                     reply = part
                 elif isinstance(part, Delta):
                     parts.append(part.text)
+                    message = merged(message, part.message or {})
                 else:
                     parts.append(part)
-        return replace(reply, output="".join(parts) + reply.output)
+        metadata = {**reply.metadata, "message": as_whole(message)} if message else reply.metadata
+        return replace(reply, output="".join(parts) + reply.output, metadata=metadata)
 
     return handle
 

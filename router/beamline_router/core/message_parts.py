@@ -1,4 +1,4 @@
-"""What an answer says beside its text, tool calls above all: found, put together, and shown to post steps.
+"""What an answer says beside its text, tool calls above all: found, and shown to post steps.
 
 A post step is made for text. What it would change or object to must not slip past it in the arguments of a
 tool call, so every text in those parts goes through the same steps: strings, numbers, and what is inside of
@@ -13,18 +13,18 @@ part in which nothing changed stays the same, byte by byte.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
 import orjson
 
 from beamline_contract.errors import WireError
 from beamline_contract.wire import MAX_JSON_DEPTH
+from beamline_sdk.deltas import STRUCTURE
 
 from .reading import depth
 from .twice import any_key_twice
 
-_STRUCTURE: Final = frozenset({"id", "type", "index", "role"})
 _NAME: Final = re.compile(r"[A-Za-z0-9_.:-]{0,128}")
 _NESTED: Final = 4
 """How often JSON inside of a string inside of JSON is opened; what lies deeper is looked at as plain text."""
@@ -44,44 +44,6 @@ async def guarded(message: Any, apply: Apply) -> Any:
         return shown
     replies: Iterator[str] = iter(shown)
     return _walk(message, _NESTED, lambda _: next(replies))
-
-
-def merged(whole: Mapping[str, Any], delta: Mapping[str, Any]) -> dict[str, Any]:
-    """Two parts of a streamed message as one, as OpenAI's clients do it: texts are joined, entries of lists
-    that name an ``index`` belong together by it, and what holds the structure is stated anew.
-    """
-    result = dict(whole)
-    for key, value in delta.items():
-        known = result.get(key)
-        if known is None or key in _STRUCTURE:
-            result[key] = value
-        elif isinstance(known, str) and isinstance(value, str):
-            result[key] = known + value
-        elif isinstance(known, dict) and isinstance(value, dict):
-            result[key] = merged(known, value)
-        elif isinstance(known, list) and isinstance(value, list):
-            result[key] = _merged_lists(known, value)
-        elif value is not None:
-            result[key] = value
-    return result
-
-
-def _merged_lists(known: list[Any], more: list[Any]) -> list[Any]:
-    result = list(known)
-    places = {entry.get("index"): at for at, entry in enumerate(result) if _indexed(entry)}
-    for entry in more:
-        at = places.get(entry["index"]) if _indexed(entry) else None
-        if at is None:
-            result.append(entry)
-            if _indexed(entry):
-                places[entry["index"]] = len(result) - 1
-        else:
-            result[at] = merged(result[at], entry)
-    return result
-
-
-def _indexed(entry: object) -> bool:
-    return isinstance(entry, dict) and type(entry.get("index")) is int
 
 
 async def _shown(texts: list[str], apply: Apply) -> list[str] | WireError:
@@ -122,7 +84,7 @@ def _walk(value: Any, nested: int, visit: Callable[[str], str]) -> Any:
     outer = nested == _NESTED
     return {
         (key if outer else visit(key)): (
-            entry if outer and key in _STRUCTURE and _is_name(entry) else _walk(entry, nested, visit)
+            entry if outer and key in STRUCTURE and _is_name(entry) else _walk(entry, nested, visit)
         )
         for key, entry in value.items()
     }

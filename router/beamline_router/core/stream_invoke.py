@@ -25,10 +25,10 @@ import orjson
 from beamline_contract import names
 from beamline_contract.errors import ErrorCode, WireError
 from beamline_contract.wire import MAX_JSON_DEPTH, MAX_REPLY_BYTES
+from beamline_sdk.deltas import merged
 
 from .deadline import attempt_timeout, header_values
 from .invoke import Invoker
-from .message_parts import merged
 from .ports import TransportFault
 from .reading import brackets_within, depth
 from .run import Run

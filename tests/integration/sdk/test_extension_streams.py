@@ -101,6 +101,7 @@ async def test_without_the_header_the_same_generator_answers_in_one_piece(
         reply = await tools.ask(client, subject, BODY)
     assert reply["output"] == "0 1 2 3 4 "
     assert reply["usage"]["total_tokens"] == 7
+    assert reply["metadata"]["message"] == {"tool_calls": [{"id": "c"}]}
 
 
 async def test_a_sender_stays_inside_the_window_until_it_hears_what_was_read(

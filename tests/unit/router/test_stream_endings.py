@@ -201,6 +201,7 @@ SAID: dict[str, tuple[list[Item], str]] = {
     "an end that holds the whole answer": ([{"output": "all of it", **END}], "all of it"),
     "an end that says again what the chunks said": (["all", " of it", {"output": "all of it"}], "all of it"),
     "an end with the last of the text": (["all", {"delta": " of it", "output": "all of it"}], "all of it"),
+    "an end that holds it all behind empty chunks": ([Chunk(b"{}"), {"output": "all of it"}], "all of it"),
     "an end whose output is null": ([{"output": None, **END}], ""),
     "chunks that are empty": ([Chunk(b"{}"), Chunk(b'{"delta":""}'), "all", Chunk(b"{}"), END], "all"),
     "a chunk of half a word in another script": (["gr", "ü", "ße 世", "界", END], "grüße 世界"),

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beamline_contract.errors import ErrorCode, WireError
-from beamline_router.core.message_parts import guarded, merged
+from beamline_router.core.message_parts import guarded
 from beamline_router.core.request import Answer, Failure
 from beamline_router.core.stream_port import Chunk
 from beamline_router.fake_streams import Item
+from beamline_sdk.deltas import merged
 from harness.router_world import World, fails, post, provider
 
 MAIL = re.compile(r"[a-z.]+@[a-z.]+[a-z]")

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 import pytest
 import structlog
 
 from beamline_contract.names import EXTENSION_TYPES
-from beamline_sdk import Config, ExtensionRequest, Patch, Verdict, logs, post, pre, provider, validator
+from beamline_sdk import (
+    Config,
+    Delta,
+    ExtensionRequest,
+    Patch,
+    ProviderReply,
+    Verdict,
+    logs,
+    post,
+    pre,
+    provider,
+    validator,
+)
 from beamline_sdk.answers import CallStats
 from beamline_sdk.discovery import Service
 from beamline_sdk.extension import AnyConfig
@@ -38,6 +50,56 @@ async def test_a_decorated_function_is_an_extension_that_says_what_it_is() -> No
     assert shout.config_schema()["properties"]["suffix"]["default"] == "!"
     patch = await shout.handle(ExtensionRequest(prompt="a"), Suffix(suffix="?"))
     assert patch.to_wire() == {"prompt": "A?"}
+
+
+def _call(**function: str) -> dict[str, Any]:
+    return {"tool_calls": [{"index": 1, "id": "b", "function": function}]}
+
+
+WHOLE: dict[str, tuple[list[Any], str, dict[str, Any]]] = {
+    "text alone": (["a", Delta("b"), ProviderReply("c", metadata={"x": 1})], "abc", {"x": 1}),
+    "a tool call in pieces": (
+        [
+            Delta(message=_call(name="f", arguments="")),
+            Delta(message=_call(arguments='{"n":')),
+            "a",
+            Delta("b", message=_call(arguments="1}")),
+            ProviderReply("", metadata={"x": 1}),
+        ],
+        "ab",
+        {
+            "x": 1,
+            "message": {"tool_calls": [{"id": "b", "function": {"name": "f", "arguments": '{"n":1}'}}]},
+        },
+    ),
+    "a message that the end says again": (
+        [
+            Delta(message={"refusal": "n"}),
+            Delta(message={"refusal": "o"}),
+            ProviderReply("", metadata={"message": {"refusal": "no"}}),
+        ],
+        "",
+        {"message": {"refusal": "no"}},
+    ),
+    "a message that only the end says": (
+        [ProviderReply("", metadata={"message": {"refusal": "no"}})],
+        "",
+        {"message": {"refusal": "no"}},
+    ),
+}
+
+
+@pytest.mark.parametrize(("parts", "output", "metadata"), WHOLE.values(), ids=WHOLE.keys())
+async def test_a_generators_answer_in_one_piece_is_all_that_it_says(
+    parts: list[Any], output: str, metadata: dict[str, Any]
+) -> None:
+    @provider
+    async def saying(request: ExtensionRequest, config: Config) -> AsyncGenerator[Any, None]:
+        for part in parts:
+            yield part
+
+    reply = await saying.handle(ExtensionRequest(prompt="x"), Config())
+    assert (reply.output, reply.metadata) == (output, metadata)
 
 
 def test_each_decorator_makes_its_kind_and_takes_a_name() -> None:
