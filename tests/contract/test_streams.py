@@ -232,6 +232,7 @@ async def test_a_missing_chunk_is_noticed(nats_server: LocalNats, subject: str) 
     [
         pytest.param({"delta": "1"}, {}, id="text"),
         pytest.param({"error": {"code": "UNAVAILABLE"}}, {"Beamline-Stream-End": "1"}, id="its end"),
+        pytest.param({}, {"Beamline-Stream-End": "1"}, id="an end that says nothing"),
         pytest.param([], {}, id="a list"),
     ],
 )

@@ -41,7 +41,8 @@ WITHIN: dict[str, tuple[list[Item], bool]] = {
         [*["x", Wait(0.9)] * 6, fails("DEADLINE_EXCEEDED")],
         False,
     ),
-    "a missing chunk with the request's nearly over": ([*["x", Wait(0.9)] * 6, StreamFault.GAP], True),
+    "silence for its own time": ([Wait(5.0)], True),
+    "a missing chunk with the request's nearly over": ([*[Wait(0.9), "x"] * 6, StreamFault.GAP], True),
 }
 
 

@@ -263,7 +263,7 @@ async def test_log_probabilities_of_a_text_that_was_changed_do_not_leave(
     world.route(provider(), post())
     metadata = {"metadata": {"logprobs": {"content": [{"token": text}]}}}
     world.answers("main", {"output": text, **metadata})
-    world.streams_from("main", [text, metadata])
+    world.streams_from("main", [text[:4], text[4:], metadata])
     result = await (world.stream() if streamed else world.ask())
     assert isinstance(result, Answer)
     assert ("logprobs" in result.metadata) == ("jane" not in text)
