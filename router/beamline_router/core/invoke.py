@@ -112,8 +112,15 @@ class Invoker:
         self._sleep = sleep
         self._rng = rng
 
-    def version(self, run: Run, call: Call) -> Call:
-        """The version that this request meets, of an extension that has several; else the call itself."""
+    def draw(self) -> float:
+        """What decides among versions by their weights, for :meth:`version`."""
+        return self._rng.random()
+
+    def version(self, run: Run, call: Call, draw: float | None = None) -> Call:
+        """The version that this request meets, of an extension that has several; else the call itself.
+
+        With the same ``draw`` it is the same one, as long as that can be called.
+        """
         if not call.versions:
             return call
         sticky = call.version_key
@@ -121,7 +128,7 @@ class Invoker:
             call,
             self._runtime.available,
             key=None if sticky is None else key_of(sticky, run.request),
-            random=self._rng.random() if sticky is None else 0.0,
+            random=0.0 if sticky is not None else self.draw() if draw is None else draw,
         )
 
     async def invoke(

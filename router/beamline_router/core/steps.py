@@ -55,12 +55,18 @@ class StepRunner:
         self._clock = clock
         self._shadows: set[asyncio.Task[None]] = set()
 
-    async def run(self, run: Run, step: Step) -> StepResult:
-        """Runs one enforced step; the error, if any, says where it happened."""
+    def draw(self) -> float:
+        """For :meth:`run`, where one answer is shown to a step in several parts."""
+        return self._invoker.draw()
+
+    async def run(self, run: Run, step: Step, draw: float | None = None) -> StepResult:
+        """Runs one enforced step; the error, if any, says where it happened. ``draw``: which version it
+        meets.
+        """
         began = self._clock()
         call = step.call
         if call.versions:
-            call = self._invoker.version(run, call)
+            call = self._invoker.version(run, call, draw)
         try:
             done = await self._invoker.invoke(run, call, run.payload(call))
         except BaseException as fault:
@@ -70,7 +76,7 @@ class StepRunner:
         if done.error is not None and step.fallback is not None:
             self._note(run, step, call, "error", done, began=began)
             began = self._clock()
-            call = self._invoker.version(run, step.fallback)
+            call = self._invoker.version(run, step.fallback, draw)
             try:
                 done = await self._invoker.invoke(run, call, run.payload(call))
             except BaseException as fault:

@@ -5,6 +5,9 @@ Pre steps and validators run before anything is sent. The provider's chunks go t
 windows (:mod:`.windows`) into the caller's sink. The result says how it ended: an :class:`Answer` whose
 output is all that was delivered, or a :class:`Failure`, after which the sink has got nothing more.
 
+All that a post step is shown of one answer it is shown in the same version, where it has several and that
+can be called.
+
 A post step is told what it sees (``part``): a window of the answer or the end of it. One that can only judge
 the whole says ``hold`` to a window, and nothing leaves before the end, which is then the whole answer.
 
@@ -61,6 +64,7 @@ class PostWindows:
                 for entry in run.trail
                 if entry.action == "extension_post" and entry.outcome != "shadow"
             }
+        self._draws = {step: steps.draw() for step in self._enforced if _is_drawn(step)}
         self._context: dict[str, Any] = {}
         self._metadata: dict[str, Any] = {}
         self.ending = False
@@ -105,7 +109,7 @@ class PostWindows:
         run.output, run.part = text, run.part or ("end" if self.ending else "window")
         self.lay_over()
         try:
-            result = await self._steps.run(run, step)
+            result = await self._steps.run(run, step, self._draws.get(step))
             if isinstance(result, WireError):
                 return result
             if not isinstance(result, Patch):
@@ -217,6 +221,10 @@ async def _delivered(
     if ours is not None and run.committed and ours.code not in _ENDS_AS_IT_IS:
         ours = delivery.ended_badly(ours, "a step failed within the stream")
     return ours or error
+
+
+def _is_drawn(step: Step) -> bool:
+    return bool(step.call.versions or (step.fallback is not None and step.fallback.versions))
 
 
 async def _end_after(

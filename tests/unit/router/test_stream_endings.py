@@ -324,6 +324,32 @@ async def test_what_a_post_step_said_of_an_attempt_that_failed_is_gone_with_it(w
     assert world.transport.calls("test.post")[-1].body["context"] == {}
 
 
+async def test_a_stream_meets_one_version_of_a_post_step_as_a_whole_answer_does(world: World) -> None:
+    world.have("post_v2", "post", versionOf="post", version="v2")
+    for name, mask in (("post", "***"), ("post_v2", "###")):
+        world.answers(
+            name,
+            lambda sent, mask=mask: {
+                "output": sent.body["output"].replace("secret", mask),
+                "max_match_length": 6,
+            },
+        )
+    world.route(provider(), post())
+    text = "a secret here, and more of it there. " * 60
+    message = {"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": "secret"}}]}
+    world.streams_from("main", [text, {**END, "metadata": {"message": message}}])
+    masks = set()
+    for first in (0.1, 0.9):
+        world.rng._floats = [first, *[0.9, 0.1] * 50]
+        answer = await answered(world)
+        [mask] = {mask for mask in ("***", "###") if mask in answer.output}
+        masks.add(mask)
+        assert answer.output == text.replace("secret", mask)
+        assert (world.sink.deltas[-1].message or {})["tool_calls"][0]["function"]["arguments"] == mask
+        assert len(answer.trail) == 2
+    assert masks == {"***", "###"}
+
+
 # --- the trail
 
 
