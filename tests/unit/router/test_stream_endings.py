@@ -203,6 +203,17 @@ async def test_an_answer_that_has_left_whole_is_one_however_late_its_last_part_w
     assert (result.output, sink.text) == ("one", "one")
 
 
+@pytest.mark.parametrize("script", [["one", END], ["one", fails("INTERNAL")]], ids=["answered", "failed"])
+async def test_nothing_waits_for_the_deadline_of_a_stream_that_has_ended(
+    world: World, script: list[Item]
+) -> None:
+    world.route(provider())
+    world.streams_from("main", script)
+    await world.stream()
+    await world.clock.settle()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 async def test_a_fault_of_the_sink_is_not_taken_for_the_deadline(world: World) -> None:
     world.route(provider())
     world.streams_from("main", ["one", END])
