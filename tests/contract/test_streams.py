@@ -249,14 +249,59 @@ async def test_a_stream_that_begins_with_more_than_its_opening_is_broken(
         await stream.close()
 
 
-async def test_an_ordinary_reply_is_the_whole_answer(nats_server: LocalNats, subject: str) -> None:
+async def test_an_ordinary_reply_is_the_whole_answer_and_ends_the_call(
+    nats_server: LocalNats, subject: str
+) -> None:
     async def respond(message: Msg) -> None:
         await message.respond(b'{"output":"all"}')
+        await message.respond(b'{"output":"all once more"}')
+
+    heard: list[bytes] = []
+
+    async def note(message: Msg) -> None:
+        heard.append(message.data)
+
+    async with responding(nats_server, subject, respond) as provider, connected(nats_server) as nc:
+        await provider.subscribe(f"{subject}.cancel", cb=note)
+        await provider.flush()
+        called = {"Beamline-Stream": "1", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
+        stream = await NatsStreams(nc).open(subject, b"{}", called)
+        assert not isinstance(stream, TransportFault)
+        assert await stream.next(PATIENCE) == Chunk(b'{"output":"all"}', last=True, whole=True)
+        assert await stream.next(0.05) is TransportFault.TIMED_OUT
+        await stream.close()
+        await nc.flush()
+        await provider.flush()
+    assert heard == []
+
+
+async def test_an_error_in_the_words_of_nats_services_is_one(nats_server: LocalNats, subject: str) -> None:
+    async def respond(message: Msg) -> None:
+        said = {"Nats-Service-Error-Code": "503", "Nats-Service-Error": "no model is loaded"}
+        await nc.publish(message.reply, b"", headers=said)
 
     async with responding(nats_server, subject, respond), connected(nats_server) as nc:
         stream = await opened(NatsStreams(nc), subject)
-        assert await stream.next(PATIENCE) == Chunk(b'{"output":"all"}', last=True, whole=True)
+        chunk = await stream.next(PATIENCE)
+        assert isinstance(chunk, Chunk)
+        assert (chunk.last, chunk.whole) == (True, True)
+        assert "no model is loaded" in orjson.loads(chunk.payload)["error"]["message"]
         await stream.close()
+
+
+async def test_all_streams_of_a_connection_have_one_subscription(
+    nats_server: LocalNats, subject: str
+) -> None:
+    async with connected(nats_server) as nc, AsyncExitStack() as stack:
+        speakers = await speaking(nats_server, subject, stack)
+        streams = NatsStreams(nc)
+        replies = []
+        for _ in range(3):
+            stream = await opened(streams, subject)
+            replies.append((await speakers.get()).reply.rpartition("."))
+            await stream.close()
+    assert len({inbox for inbox, _, _ in replies}) == 1
+    assert len({token for _, _, token in replies}) == 3
 
 
 async def test_a_stream_that_begins_after_it_was_forgotten_is_cancelled(

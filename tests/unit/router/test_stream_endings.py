@@ -159,6 +159,19 @@ async def test_what_was_never_sent_is_not_the_providers_fault(
 # --- the deadline
 
 
+async def test_a_provider_that_could_not_be_asked_until_the_deadline_has_interrupted_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(*_: object) -> TransportFault:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(world.streams, "open", hang)
+    world.route(provider(), deadline_ms=2_000)
+    assert (await failed(world)).error.code is ErrorCode.DEADLINE_EXCEEDED
+    assert world.runtime.breaker_states()["main"] == "closed"
+
+
 class Stuck(FakeSink):
     """A reader that takes ``takes`` deltas and then no more, without leaving."""
 

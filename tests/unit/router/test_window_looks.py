@@ -110,14 +110,20 @@ async def test_an_error_about_any_part_of_a_window_ends_the_stream(number: int) 
 
 
 async def test_where_a_cut_would_divide_what_belongs_together_an_earlier_place_is_taken() -> None:
+    asked: list[int] = []
+
     async def look(text: str) -> Looked | WireError:
+        asked.append(len(text))
         return Looked(text.replace("aXb", "[X]"), 3)
 
     window = Window(look)
     text = "." * 396 + "aXb."  # the latest place, 3 before the end, is behind the a
     left = await window.feed(text)
     assert left == "." * (397 * 3 // 4)
-    assert f"{left}{await window.finish('..')}" == "." * 396 + "[X]..."
+    asked.clear()
+    assert await window.feed("." * (STEP - 1)) == ""
+    assert asked == []
+    assert f"{left}{await window.finish('..')}" == f"{'.' * 396}[X].{'.' * (STEP - 1)}.."
 
 
 @pytest.mark.parametrize("place", [0, 1], ids=["the first", "the second"])
