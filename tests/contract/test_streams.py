@@ -188,12 +188,34 @@ async def test_the_reader_says_what_it_has_read_at_the_latest_after_half_a_windo
         await speaker.open()
         for number in range(WINDOW):
             await speaker.say({"delta": str(number)})
-        assert speaker.heard == []
-        for _ in range(WINDOW // 2):
+        for number in range(WINDOW):
+            if number == WINDOW // 2 - 1:
+                await nc.flush()
+                await speaker.nc.flush()
+                assert speaker.heard == []
             assert isinstance(await stream.next(PATIENCE), Chunk)
-        await until(lambda: speaker.has_heard({"read": WINDOW // 2}))
         await stream.close()
         await until(lambda: speaker.has_heard({"cancel": True}))
+        assert speaker.heard == [{"read": WINDOW // 2}, {"read": WINDOW}, {"cancel": True}]
+
+
+async def test_a_reader_that_has_the_end_says_nothing_more(nats_server: LocalNats, subject: str) -> None:
+    async with connected(nats_server) as nc, AsyncExitStack() as stack:
+        speakers = await speaking(nats_server, subject, stack)
+        stream = await opened(NatsStreams(nc), subject)
+        speaker = await speakers.get()
+        await speaker.open()
+        for number in range(WINDOW // 2 - 1):
+            await speaker.say({"delta": str(number)})
+        await speaker.end(END)
+        await speaker.nc.flush()
+        await nc.flush()
+        for _ in range(WINDOW // 2):
+            assert isinstance(await stream.next(PATIENCE), Chunk)
+        await stream.close()
+        await nc.flush()
+        await speaker.nc.flush()
+        assert speaker.heard == []
 
 
 async def test_a_sender_that_ignores_the_window_is_cut_off(nats_server: LocalNats, subject: str) -> None:
