@@ -71,11 +71,14 @@ class Watched(Generic[_T]):
                 changed()
 
     def _files(self) -> list[Path]:
-        if not self._path.is_dir():
-            return [self._path]
-        return sorted(
-            found for found in self._path.iterdir() if not found.name.startswith(".") and found.is_file()
-        )
+        try:
+            if not self._path.is_dir():
+                return [self._path]
+            return sorted(
+                found for found in self._path.iterdir() if not found.name.startswith(".") and found.is_file()
+            )
+        except OSError as error:
+            raise SourceError(f"{self._path} can't be read: {error.strerror or error}") from error
 
     def _stat(self) -> _Signature:
         try:
@@ -91,19 +94,25 @@ class Watched(Generic[_T]):
             try:
                 if found.stat().st_size > MAX_FILE_BYTES:
                     raise SourceError(f"{found} is larger than {MAX_FILE_BYTES} bytes")
-                documents.append((str(found), yaml.safe_load(found.read_text(encoding="utf-8"))))
+                text = found.read_text(encoding="utf-8")
             except OSError as error:
                 raise SourceError(f"{found} can't be read: {error.strerror or error}") from error
             except UnicodeDecodeError as error:
                 raise SourceError(f"{found} is not UTF-8") from error
-            except (yaml.YAMLError, RecursionError) as error:
-                mark = getattr(error, "problem_mark", None)
-                place = "" if mark is None else f" at line {mark.line + 1}"
-                # The parser's own words quote the file, which holds hashes.
-                raise SourceError(f"{found} is not YAML{place}") from None
+            documents.append((str(found), _parsed(found, text)))
         try:
             value = self._read(documents)
         except ValueError as error:
             raise SourceError(str(error)) from error
         self._signature = signature
         return value
+
+
+def _parsed(found: Path, text: str) -> object:
+    try:
+        return yaml.safe_load(text)
+    except Exception as error:  # noqa: BLE001 -- PyYAML raises what its values do: a 13th month, `!!bool x`
+        mark = getattr(error, "problem_mark", None)
+        place = "" if mark is None else f" at line {mark.line + 1}"
+        # The parser's own words quote the file, which holds hashes.
+        raise SourceError(f"{found} is not YAML{place}") from None

@@ -55,7 +55,13 @@ def test_a_file_that_leaves_the_folder_takes_its_content_along(tmp_path: Path) -
     assert source.value == ["b.yaml"]
 
 
-@pytest.mark.parametrize("content", [b"faulty", b"a: [", b"\xff\xfe", b"a: &a [*a"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"faulty", b"a: [", b"\xff\xfe", b"a: &a [*a"),
+        *(b"expires: 2026-13-45", b"burst: 0x_", b"id: !!bool x", b"id: !!timestamp x"),
+    ],
+)
 def test_a_fault_leaves_the_last_good_content_in_force_and_a_repair_is_taken(
     tmp_path: Path, content: bytes
 ) -> None:
@@ -86,6 +92,7 @@ def test_a_source_that_goes_away_leaves_its_last_content(tmp_path: Path) -> None
     [
         pytest.param(None, "can't be read", id="no file"),
         pytest.param(b"secret: [", "is not YAML at line", id="no YAML"),
+        pytest.param(b"secret: 2026-13-45", "is not YAML", id="a value that YAML can't read"),
         pytest.param(b"faulty", "a faulty word", id="a content that its reader refuses"),
     ],
 )
