@@ -116,6 +116,8 @@ class Gate:
         given = key_in(headers)
         ring = self.ring
         if not ring:
+            if door == "nats" and self._nats_keys:  # the last key was taken away: that opens no door
+                return self._denied(door, "no_key", NO_KEY)
             if door != "http" or self._anonymous or _is_local(peer, headers):
                 return None
             return self._denied(door, "not_local", LOOPBACK_ONLY)

@@ -266,6 +266,9 @@ async def test_over_nats_a_wrong_key_is_refused_and_a_missing_one_only_where_key
     assert wrong["error"]["code"] == "UNAUTHENTICATED"
     async with running(site.settings(api_keys=path, nats_keys="required")):
         assert (await over_nats(site, {"prompt": "x"}))["error"]["code"] == "UNAUTHENTICATED"
+    async with running(site.settings(api_keys=keyed(keys), nats_keys="required")):
+        withdrawn = await over_nats(site, {"prompt": "x"})
+    assert withdrawn["error"]["code"] == "UNAUTHENTICATED", "the last key taken away opens no door"
 
 
 async def test_above_its_rate_a_tenant_is_told_when_to_come_back_at_both_doors(
