@@ -46,24 +46,30 @@ _SCHEMES: Final = ("postgresql://", "postgres://")
 
 
 class Database:
-    """A pool with bounds. Opens nothing until first used; ``close`` when done."""
+    """A pool with bounds. Opens nothing until first used; ``close`` when done.
 
-    def __init__(self, pool: Pool, timeout_s: float) -> None:
-        self._pool = pool
+    ``opened`` counts its connections so far. Where it has grown, another server may answer under the address.
+    """
+
+    _pool: Pool
+
+    def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
+        self.opened = 0
 
     @classmethod
     async def open(cls, url: str, *, application: str, timeout_s: float, connections: int) -> Database:
         """Prepares the pool. Raises :class:`RegistryError` where ``url`` is not a PostgreSQL URL."""
         if not url.startswith(_SCHEMES):
             raise RegistryError(f"the database URL must start with {' or '.join(_SCHEMES)}")
-        pool = await asyncpg.create_pool(
+        database = cls(timeout_s)
+        database._pool = await asyncpg.create_pool(
             url,
             min_size=0,
             max_size=connections,
             timeout=timeout_s,
             command_timeout=timeout_s,
-            init=_prepare,
+            init=database._prepare,
             server_settings={
                 "application_name": application,
                 "statement_timeout": str(int(timeout_s * 1000)),
@@ -71,7 +77,7 @@ class Database:
                 "idle_in_transaction_session_timeout": str(int(IDLE_TRANSACTION_S * 1000)),
             },
         )
-        return cls(pool, timeout_s)
+        return database
 
     async def close(self) -> None:
         """Closes every connection; those that do not answer in time are dropped."""
@@ -122,8 +128,18 @@ class Database:
         finally:
             await self._pool.release(connection, timeout=self._timeout_s)
 
+    async def _prepare(self, connection: asyncpg.Connection[Any]) -> None:
+        await connection.set_type_codec(
+            "jsonb", schema="pg_catalog", encoder=encode, decoder=_decoded, format="text"
+        )
+        self.opened += 1
 
-async def _prepare(connection: asyncpg.Connection[Any]) -> None:
-    await connection.set_type_codec(
-        "jsonb", schema="pg_catalog", encoder=encode, decoder=orjson.loads, format="text"
-    )
+
+def _decoded(text: str) -> object:
+    """What is more than a JSON reader takes (a number beyond a double, a thousand levels) stays text: the one
+    row that holds it is refused by whoever uses it, and all others are read.
+    """
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text

@@ -1,7 +1,15 @@
-"""What a router has of PostgreSQL: reading what is newer than a revision, as the role ``beamline_router``."""
+"""What a router has of PostgreSQL: reading what is newer than a revision, as the role ``beamline_router``.
+
+Revisions are comparable within one registry only. A standby that takes over without the primary's last
+transactions, or a backup that is restored, gives the revisions after its own a second time, to other rows;
+once it has passed the reader's, the revision alone says nothing is missing. So a delta on a new connection
+also holds what was written since the newest revision that was read, by the database's clock.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Self
 
 from .database import DEFAULT_TIMEOUT_S, Database
@@ -12,6 +20,18 @@ ROWS_AT_A_TIME: Final = 16
 """Rows decoded in one turn of the event loop, about a quarter of a millisecond's worth: a router that reads
 its whole table again goes on serving.
 """
+_SELECT_STONES: Final = (
+    "SELECT kind, id, revision FROM (SELECT *, removed_at AS updated_at FROM tombstones) AS stones"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """The last answer: its revision, when the database wrote that, and the connections opened until then."""
+
+    revision: int
+    written_at: datetime | None
+    opened: int
 
 
 class PostgresReader:
@@ -19,6 +39,7 @@ class PostgresReader:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._last: _Read | None = None
 
     @classmethod
     async def connect(
@@ -50,28 +71,36 @@ class PostgresReader:
     async def read(self, since: int) -> Delta:
         """See :meth:`.port.RegistryReader.read`. One REPEATABLE READ view, so the parts fit together."""
         async with self._database.transaction("repeatable_read", readonly=True) as connection:
-            counter = await connection.fetchrow("SELECT revision, horizon FROM registry_revision")
-            revision, horizon = (counter["revision"], counter["horizon"]) if counter is not None else (0, 0)
-            if 0 < since == revision and since >= horizon:
+            counter = await connection.fetchrow("SELECT revision, horizon, updated_at FROM registry_revision")
+            revision, horizon, written_at = counter if counter is not None else (0, 0, None)
+            read = _Read(revision, written_at, self._database.opened)
+            last = self._last if self._last is not None and self._last.revision == since else None
+            if 0 < since == revision >= horizon and (last is None or last.written_at == written_at):
+                self._last = read
                 return Delta(revision=revision, full=False)
             # Ahead of the registry: the database was replaced by an older one.
             full = since <= 0 or since < horizon or since > revision
-            after = -1 if full else since
+            newer = "revision > $1"
+            after: list[object] = [-1 if full else since]
+            if not full and last is not None and (last.opened != read.opened or since == revision):
+                newer += " OR updated_at > $2"
+                after.append(last.written_at)
             extensions = [
                 extension_of(row)
                 async for row in connection.cursor(
-                    f"{SELECT_EXTENSIONS} WHERE revision > $1 ORDER BY id", after, prefetch=ROWS_AT_A_TIME
+                    f"{SELECT_EXTENSIONS} WHERE {newer} ORDER BY id", *after, prefetch=ROWS_AT_A_TIME
                 )
             ]
             policies = [
                 policy_of(row)
                 async for row in connection.cursor(
-                    f"{SELECT_POLICIES} WHERE revision > $1 ORDER BY id", after, prefetch=ROWS_AT_A_TIME
+                    f"{SELECT_POLICIES} WHERE {newer} ORDER BY id", *after, prefetch=ROWS_AT_A_TIME
                 )
             ]
             removed = [] if full else await connection.fetch(
-                "SELECT kind, id, revision FROM tombstones WHERE revision > $1 ORDER BY kind, id", after
+                f"{_SELECT_STONES} WHERE {newer} ORDER BY kind, id", *after
             )  # fmt: skip
+        self._last = read
         return Delta(
             revision=revision,
             full=full,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import asyncpg
@@ -16,6 +17,7 @@ from beamline_registry.database import Database
 from beamline_registry.port import (
     AuditBrokenError,
     AuditQuery,
+    Delta,
     FencedError,
     RegistryDeniedError,
     RegistryError,
@@ -27,6 +29,48 @@ from beamline_registry.port import (
 from beamline_registry.postgres import PostgresRegistry
 from beamline_registry.reader import PostgresReader
 from harness.registry_world import extension
+
+
+async def _answer(reader: PostgresReader, since: int) -> Delta:
+    """What it reads once it has noticed that its connection is gone."""
+    while True:
+        with suppress(RegistryUnavailableError):
+            return await reader.read(since)
+
+
+class TestFailOver:
+    @pytest.mark.parametrize(
+        "later",
+        [
+            pytest.param((), id="has come to the reader's revision"),
+            pytest.param(("c", "d"), id="has passed the reader's revision"),
+        ],
+    )
+    async def test_from_a_standby_that_lacked_the_last_writes_and_then_wrote_others_nothing_is_missed(
+        self, registry: PostgresRegistry, database_url: str, later: tuple[str, ...]
+    ) -> None:
+        epoch = await registry.acquire_epoch("a")
+        for name in ("a", "b", "c", "d"):
+            await registry.write([Upsert(extension(name), "a")], epoch=epoch)
+        reader = await PostgresReader.connect(database_url, application="reader", connections=1)
+        assert (await reader.read(0)).revision == 4
+        connection = await asyncpg.connect(database_url)
+        await connection.execute("DELETE FROM extensions WHERE id IN ('c', 'd')")
+        await connection.execute("UPDATE registry_revision SET revision = 2")
+        await registry.write([Upsert(extension("b", generation=2), "a")], epoch=epoch)
+        await registry.write([Remove("Extension", "a", "uid-a", 2, "a")], epoch=epoch)
+        for name in later:
+            await registry.write([Upsert(extension(name, generation=2), "a")], epoch=epoch)
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'reader'"
+        )
+        await connection.close()
+        delta = await _answer(reader, 4)
+        assert [row.id for row in delta.extensions] == ["b", *later]
+        assert [stone.id for stone in delta.removed] == ["a"]
+        again = await reader.read(delta.revision)
+        assert (again.full, again.extensions, again.removed) == (False, [], [])
+        await reader.close()
 
 
 class TestFencing:
