@@ -3,7 +3,8 @@
 A revision below ours means another registry under the same address: a backup, or an empty database that the
 operator fills from the objects, one transaction after the other. To take its rows as they come would answer
 NOT_FOUND to everybody until the last one is there. So the present table serves on while the new one is empty,
-and until it has stood still for :data:`SETTLED_S`.
+and until it has stood still for :data:`SETTLED_S`, or, where somebody never stops to write, for
+:data:`LONGEST_S`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Final
 
 SETTLED_S: Final = 3.0
 """The operator's transactions follow each other within a second or so."""
+LONGEST_S: Final = 120.0
+"""Longer than thousands of objects take to come back."""
 LOOK_AGAIN_S: Final = 1.0
 
 
@@ -24,6 +27,8 @@ class GoingBack:
     """Its revision when it was last read; -1: it is not behind."""
     since: float = 0.0
     """When it was first read at this revision, monotonic seconds."""
+    filled_since: float | None = None
+    """When it was first read with anything in it; None: never since it went back."""
 
     @property
     def under_way(self) -> bool:
@@ -39,7 +44,12 @@ class GoingBack:
             return False
         if theirs != self.revision:
             self.revision, self.since = theirs, now
-        if empty or now - self.since < SETTLED_S:
+        if empty:
+            self.filled_since = None
             return True
-        self.revision = -1
+        if self.filled_since is None:
+            self.filled_since = now
+        if now - self.since < SETTLED_S and now - self.filled_since < LONGEST_S:
+            return True
+        self.revision, self.filled_since = -1, None
         return False

@@ -30,7 +30,7 @@ from beamline_contract.reports import Notice, Refused
 from beamline_registry.port import Delta, RegistryError, RegistryReader, SchemaError, SchemaPendingError
 
 from ..core.going_back import LOOK_AGAIN_S, GoingBack
-from ..core.slices import Sliced, batches
+from ..core.slices import Sliced, batches, finish
 from ..core.snapshot import Compilation, Snapshot, compile_in_slices, compile_snapshot
 from . import snapshot_file
 from .census import counting, ids_in
@@ -103,6 +103,7 @@ class Refresher:
         self._read_all = False
         self._going_back = GoingBack()
         self._unsaved = False
+        self._save_fault: str | None = None
         self._saved_at = -SAVE_EVERY_S
         self.snapshot: Snapshot | None = None
         self.refused: tuple[Refused, ...] = ()
@@ -158,6 +159,8 @@ class Refresher:
         self._named = {record.id: ids_in(record.policy) for record in saved.policies}
         compiled = compile_snapshot(saved.extensions, saved.policies, revision=saved.revision, previous=None)
         self._take(compiled)
+        census = finish(counting(saved.extensions, self._named.values()))
+        self._telemetry.serves(census.sizes, saved.revision)
         age = max(0.0, self._wall() - saved.saved_at)
         self._current_at = self._clock() - age
         self.from_file = True
@@ -172,7 +175,7 @@ class Refresher:
             self._wake.clear()
             with taking_in():
                 fine = await self._reload()
-            if self._unsaved and self._clock() - self._saved_at >= SAVE_EVERY_S:
+            if self._clock() - self._saved_at >= SAVE_EVERY_S:
                 await self.save()
             if fine and self._wanted <= self.revision:
                 self._wanted = 0
@@ -210,6 +213,12 @@ class Refresher:
             self._failed(error)
             return False
         except (RegistryError, TimeoutError, OSError) as error:
+            self._failed(error)
+            return False
+        except Exception as error:  # nor may a fault in reading
+            if self.snapshot is None:
+                raise
+            log.exception("registry.not_read", revision=self.revision)
             self._failed(error)
             return False
         try:
@@ -330,17 +339,26 @@ class Refresher:
         self.stats.enabled_extensions = sum(record.enabled for record in self._extensions.values())
 
     async def save(self) -> None:
-        """Writes the file, where there is one and something new for it. Never raises."""
-        snapshot = self.snapshot
-        if not self._unsaved or self._file is None or snapshot is None:
+        """Writes the file, where there is one and something new for it, or it could not be written before.
+        Never raises.
+        """
+        snapshot, path = self.snapshot, self._file
+        if path is None or snapshot is None or not (self._unsaved or self._save_fault):
             return
         self._unsaved = False
         self._saved_at = self._clock()
         extensions, policies = tuple(self._extensions.values()), tuple(self._policies.values())
         try:
-            await asyncio.to_thread(snapshot_file.save, self._file, snapshot.revision, extensions, policies)
-        except OSError as error:
-            log.warning("snapshot_file.not_saved", path=str(self._file), error=str(error))
+            await asyncio.to_thread(snapshot_file.save, path, snapshot.revision, extensions, policies)
+        except Exception as error:  # noqa: BLE001 -- of the disk, or of a record: the table serves on
+            fault = f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
+            if fault != self._save_fault:
+                log.warning("snapshot_file.not_saved", path=str(path), error=str(error))
+            self._save_fault = fault
+            return
+        if self._save_fault is not None:
+            self._save_fault = None
+            log.info("snapshot_file.saved_again", path=str(path))
 
 
 def _retired(snapshot: Snapshot | None) -> Sliced[list[object]]:

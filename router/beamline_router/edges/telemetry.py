@@ -160,8 +160,12 @@ class Telemetry:
             self._steps[extension_id].example(trace_id, seconds, self._wall())
 
     def reloaded(self, seconds: float, sizes: dict[tuple[str, str], int], revision: int) -> None:
-        """A new table serves. ``sizes``: (type, "true" or "false" for enabled) to how many there are."""
+        """A table that was read from the registry serves, as :meth:`serves` has it."""
         self._reload_seconds.observe(seconds)
+        self.serves(sizes, revision)
+
+    def serves(self, sizes: dict[tuple[str, str], int], revision: int) -> None:
+        """A new table serves. ``sizes``: (type, "true" or "false" for enabled) to how many there are."""
         self._size.clear()
         for labels, count in sizes.items():
             self._size.labels(*labels).set(count)

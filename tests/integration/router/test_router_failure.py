@@ -92,6 +92,8 @@ async def test_after_a_cold_start_the_age_of_the_file_is_in_the_gauge_and_in_rea
     assert 3_600 <= body["age_seconds"] < 3_700
     assert 3_600 <= float(gauge.rpartition(" ")[2]) < 3_700
     assert body["stale"] == {"registry": True, "nats": True, "from_file": True}
+    assert "extension_registry_revision 41.0" in text
+    assert 'extension_registry_size{enabled="true",type="validator"} 1.0' in text
     await ended_well(process)
 
 

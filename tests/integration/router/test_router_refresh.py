@@ -5,7 +5,7 @@ file.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +14,14 @@ from typing import Any
 import asyncpg
 import orjson
 import pytest
+import structlog
 
 from beamline_cli.local.nats import LocalNats
 from beamline_cli.local.postgres import LocalPostgres
 from beamline_contract.names import SUBJECT_INVOKE, SUBJECT_ROUTER_PROBE, SUBJECT_ROUTER_STATUS
 from beamline_registry.migrate import migrate, packaged
+from beamline_registry.port import Delta
+from beamline_registry.reader import PostgresReader
 from beamline_router.app import StartError, run
 from beamline_router.edges import snapshot_file
 from beamline_router.edges.http_server import listen
@@ -82,6 +85,42 @@ async def test_a_broken_row_is_isolated_reported_and_its_last_good_version_serve
         assert (refused["kind"], refused["id"], refused["generation"]) == ("RoutingPolicy", "default", 2)
         assert refused["field"].startswith("spec.steps[0]")
         assert refused["reason"]
+
+
+async def test_a_row_with_a_number_that_no_reader_of_json_holds_is_isolated_like_any_other(
+    site: Site,
+) -> None:
+    async with running(site.settings(poll_seconds=3600)) as served:
+        connection = await asyncpg.connect(site.database_url)
+        await connection.execute(
+            "UPDATE extensions SET config = '{\"n\": 1e400}', revision = revision + 1 WHERE id = 'mask'"
+        )
+        await connection.execute("UPDATE registry_revision SET revision = revision + 1")
+        await connection.close()
+        revision = await site.put(extension("more", "provider"))
+        await eventually(lambda: served.router.refresher.revision == revision, "the change is taken in")
+        assert [(refused.id, refused.field) for refused in served.router.refresher.refused] == [
+            ("mask", "spec.config")
+        ]
+        assert served.router.refresher.stats.total_extensions == 5, "everything else updates"
+        assert await served.answers()
+
+
+async def test_a_fault_in_reading_costs_a_read_and_not_the_router(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def faulty(_reader: PostgresReader, _since: int) -> Delta:
+        raise LookupError("a row unlike any other")
+
+    async with running(site.settings(poll_seconds=3600)) as served:
+        with monkeypatch.context() as patch:
+            patch.setattr(PostgresReader, "read", faulty)
+            served.router.refresher.wake()
+            await eventually(lambda: served.router.refresher.stats.error_count, "a read fails")
+            assert await served.answers()
+        served.router.refresher.wake()
+        await eventually(lambda: served.router.refresher.registry_answers, "reads work again")
+        assert not served.task.done()
 
 
 async def test_a_status_comes_after_each_swap_on_a_probe_and_with_leaving_at_the_end(site: Site) -> None:
@@ -201,6 +240,24 @@ async def test_a_router_starts_from_its_file_without_postgresql_and_says_that_it
         assert readiness["status"] == "stale"
         assert readiness["stale"] == {"registry": True, "nats": False, "from_file": True}
         assert readiness["revision"] == revision
+
+
+async def test_a_file_that_could_not_be_written_is_written_when_the_disk_takes_it_again(
+    site: Site, tmp_path: Path
+) -> None:
+    in_the_way = tmp_path / "state"
+    in_the_way.write_text("no folder")
+    file = in_the_way / "snapshot"
+    with structlog.testing.capture_logs() as lines:
+        async with running(site.settings(snapshot_file=file)):
+            await eventually(lambda: _named("snapshot_file.not_saved", lines), "it says so")
+            in_the_way.unlink()
+        assert _named("snapshot_file.saved_again", lines)
+    assert snapshot_file.load(file) is not None
+
+
+def _named(event: str, lines: Sequence[Mapping[str, Any]]) -> bool:
+    return any(line["event"] == event for line in lines)
 
 
 @pytest.mark.parametrize(

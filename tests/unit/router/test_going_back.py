@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from beamline_router.core.going_back import SETTLED_S, GoingBack
+from beamline_router.core.going_back import LONGEST_S, SETTLED_S, GoingBack
 
 
 def test_a_registry_that_is_not_behind_is_taken_at_once() -> None:
@@ -33,6 +33,15 @@ def test_one_that_catches_up_while_it_is_filled_is_waited_for_too() -> None:
     assert state.holds(7, 9, empty=False, now=0.1)
     assert not state.holds(7, 9, empty=False, now=0.1 + SETTLED_S)
     assert not state.under_way
+
+
+def test_one_that_never_stands_still_is_taken_in_the_end() -> None:
+    state = GoingBack()
+    assert state.holds(7, 0, empty=True, now=0.0)
+    held = [state.holds(7, 1 + write, empty=False, now=1_000.0 + write) for write in range(200)]
+    assert held == [write < LONGEST_S for write in range(200)]
+    assert not state.under_way
+    assert state.holds(7, 1, empty=False, now=5_000.0)
 
 
 def test_each_time_is_a_time_of_its_own() -> None:
