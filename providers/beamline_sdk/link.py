@@ -210,8 +210,9 @@ async def _discard(client: _Client, watch: _Watch) -> None:
 
 
 class _Client(Client):
-    """nats-py's client with four additions: who watches it, a ``flush`` that is a barrier, a ``flush`` that
-    may end before its answer, and no socket left behind by a reconnect that failed.
+    """nats-py's client with five additions: who watches it, and hears why a server closed it for good, a
+    ``flush`` that is a barrier, a ``flush`` that may end before its answer, and no socket left behind by a
+    reconnect that failed.
 
     nats-py writes the PING of a flush past the commands that still wait in its own buffer. Its PONG then
     proves nothing: a subscription may not have reached the server yet when it is called ready, and one that
@@ -237,6 +238,10 @@ class _Client(Client):
         if self._pongs and self._pongs[0].done():
             self._pongs[0] = asyncio.get_running_loop().create_future()
         await super()._process_pong()
+
+    async def _process_err(self, err_msg: str) -> None:
+        await super()._process_err(err_msg)
+        self.watch.heard(self.last_error)
 
     async def _connect_to_server(self, s: Any) -> None:
         """nats-py puts the new socket in the place of the one before and forgets that, open as it may be:
@@ -306,6 +311,10 @@ class _Watch:
             log.warning("nats.error", url=self._settings.shown, error=kind, connected=self._up)
         if self._on_error is not None:
             await self._on_error(error)
+
+    def heard(self, error: Exception | None) -> None:
+        """What the server said last; nats-py tells no callback of what it says before it hangs up."""
+        self._last = error or self._last
 
     async def disconnected(self) -> None:
         self._up = False

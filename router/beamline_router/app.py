@@ -21,18 +21,20 @@ import random
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
+from nats import errors
 from nats.aio.client import Client
 
 from beamline_contract import __version__
 from beamline_registry.port import RegistryError, SchemaError
 from beamline_sdk import link, logs, signals
 from beamline_sdk.loops import loop_factory
-from beamline_sdk.waiting import ended
+from beamline_sdk.waiting import ended, first_of
 
 from .core.pipeline import Pipeline
 from .core.state import Runtime
@@ -276,18 +278,21 @@ class _Router:
             self._transport.attach(self._nc)
             self._streams.attach(self._nc)
             self._trails.attach(self._nc)
-            await self._reporter.open(self._nc)
-            self._reporter.subscriptions.append(await self._admin.open(self._nc))
-            await self._has_table.wait()
-            await self._door.open(self._nc)
-            self._settled = True
-            log.info("router.ready", url=http_url, revision=self._refresher.revision)
-            if self._ready is not None:
-                ready, self._ready = self._ready, None
-                ready(
-                    RunningRouter(self._settings, http_url, self._refresher, self._runtime, self._telemetry)
-                )
+            with suppress(errors.ConnectionClosedError):  # of which _link_closed tells as well
+                await self._open(self._nc, http_url)
             await self._link_closed.wait()
+
+    async def _open(self, nc: Client, http_url: str) -> None:
+        """All that is subscribed to. Raises ConnectionClosedError where the connection ends meanwhile."""
+        await self._reporter.open(nc)
+        self._reporter.subscriptions.append(await self._admin.open(nc))
+        await first_of(self._has_table, self._link_closed)
+        await self._door.open(nc)
+        self._settled = True
+        log.info("router.ready", url=http_url, revision=self._refresher.revision)
+        if self._ready is not None:
+            ready, self._ready = self._ready, None
+            ready(RunningRouter(self._settings, http_url, self._refresher, self._runtime, self._telemetry))
 
     async def _swapped(self) -> None:
         snapshot = self._refresher.snapshot

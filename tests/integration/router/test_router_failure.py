@@ -7,16 +7,19 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx2
 import orjson
 import pytest
+import structlog
 
 from beamline_cli.local.nats import LocalNats
+from beamline_cli.local.postgres import LocalPostgres
 from beamline_contract.names import SUBJECT_INVOKE
+from beamline_router.app import run
 from beamline_router.edges import snapshot_file
 from beamline_sdk import link
 
@@ -99,6 +102,58 @@ async def test_after_a_cold_start_the_age_of_the_file_is_in_the_gauge_and_in_rea
 
 def test_two_pings_without_an_answer_are_noticed_within_six_seconds() -> None:
     assert link.PING_INTERVAL_S * (link.MAX_OUTSTANDING_PINGS + 1) <= 6
+
+
+@asynccontextmanager
+async def relayed(port: int) -> AsyncIterator[tuple[int, list[asyncio.StreamWriter]]]:
+    """A port that leads to ``port``, and the writers back to whoever has come through it."""
+    back: list[asyncio.StreamWriter] = []
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+        writer.close()
+
+    async def came(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, here = await asyncio.open_connection("127.0.0.1", port)
+        back.append(writer)
+        await asyncio.gather(pass_on(reader, here), pass_on(there, writer))
+
+    server = await asyncio.start_server(came, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1], back
+    finally:
+        server.close()
+        for writer in back:
+            writer.close()
+        await asyncio.sleep(0.05)  # the other halves see their end
+
+
+async def test_nats_that_hangs_up_for_good_while_the_table_is_waited_for_is_connected_to_again(
+    own_nats: LocalNats, own_postgres: LocalPostgres
+) -> None:
+    async with open_site(own_nats.url, own_postgres.url()) as site, relayed(own_nats.port) as (port, back):
+        own_postgres.stop()
+        stop, ready = asyncio.Event(), asyncio.Event()
+        settings = site.settings(nats_url=f"nats://127.0.0.1:{port}")
+        with structlog.testing.capture_logs() as lines:
+            task = asyncio.create_task(run(settings, stop=stop, ready=lambda _: ready.set()))
+            try:
+                await eventually(lambda: [row for row in lines if row["event"] == "nats.connected"], "there")
+                back[0].write(b"-ERR 'Account Connections Exceeded'\r\n")
+                [closed] = await eventually(
+                    lambda: [row for row in lines if row["event"] == "nats.closed"], "it has ended"
+                )
+                await asyncio.to_thread(own_postgres.start)
+                await asyncio.wait(
+                    {task, asyncio.ensure_future(ready.wait())}, timeout=30, return_when="FIRST_COMPLETED"
+                )
+                assert ready.is_set()
+            finally:
+                stop.set()
+                await asyncio.wait_for(task, 30)
+        assert "account connections exceeded" in closed["error"]
 
 
 async def test_a_frozen_nats_is_noticed_and_then_requests_fail_at_once_until_it_thaws(
