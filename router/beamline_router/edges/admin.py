@@ -77,8 +77,11 @@ class Admin:
             answer = self.answer(message.subject, message.data)
             if answer is None:
                 return
+            body = orjson.dumps(answer, default=str)
+            if len(body) > nc.max_payload:
+                body = orjson.dumps(self._too_large(nc.max_payload))
             try:
-                await nc.publish(message.reply, orjson.dumps(answer, default=str))
+                await nc.publish(message.reply, body)
             except errors.Error as error:
                 log.debug("admin.not_answered", error=type(error).__name__)
 
@@ -95,6 +98,15 @@ class Admin:
             return {"instance": self._instance, "result": self._act(verb, asked)}
         except AdminError as refused:
             return {"instance": self._instance, "error": refused.error.to_wire()}
+
+    def _too_large(self, limit: int) -> dict[str, Any]:
+        """The answer where the answer does not fit: silence would read as a router that is not there."""
+        error = WireError.of(
+            ErrorCode.INTERNAL,
+            f"the answer is larger than the {limit} bytes that NATS carries here: ask for less",
+            retryable=False,
+        )
+        return {"instance": self._instance, "error": error.to_wire()}
 
     def _act(self, verb: str, asked: Mapping[str, Any]) -> dict[str, Any]:
         if verb == "status":

@@ -4,7 +4,8 @@ Both are observations and may be lost: status is repeated every few seconds and 
 is taken out of the next report only once a report has been handed to a live connection. A probe (an
 operator that has just become leader, or that had given this router up) is answered with a status and every
 breaker that is not closed, at once. The last status says ``leaving``,
-so that nobody waits for a router that has gone.
+so that nobody waits for a router that has gone. A server that carries less than NATS' default gets shorter
+lists in a status, and health in more messages.
 """
 
 from __future__ import annotations
@@ -79,39 +80,48 @@ class Reporter:
 
     async def status(self, *, leaving: bool = False) -> None:
         """Publishes what this router serves; nothing before its first table."""
-        snapshot = self._refresher.snapshot
-        if snapshot is None:
+        snapshot, nc = self._refresher.snapshot, self._nc
+        if snapshot is None or nc is None:
             return
-        await self._publish(
-            SUBJECT_ROUTER_STATUS,
-            RouterStatus(
-                instance=self._instance,
-                revision=snapshot.revision,
-                started_at=self._started_at,
-                refused=list(self._refresher.refused[:_MAX_LISTED]),
-                notices=list(self._refresher.notices[:_MAX_LISTED]),
-                extensions=snapshot.extensions,
-                policies=snapshot.policies,
-                leaving=leaving,
-            ),
-        )
+        listed = _MAX_LISTED
+        while True:
+            body = _json(
+                RouterStatus(
+                    instance=self._instance,
+                    revision=snapshot.revision,
+                    started_at=self._started_at,
+                    refused=list(self._refresher.refused[:listed]),
+                    notices=list(self._refresher.notices[:listed]),
+                    extensions=snapshot.extensions,
+                    policies=snapshot.policies,
+                    leaving=leaving,
+                )
+            )
+            if len(body) <= nc.max_payload or not listed:
+                break
+            listed //= 2
+        await self._publish(SUBJECT_ROUTER_STATUS, body)
 
     async def health(self) -> None:
         """Publishes what changed since the last report; nothing where nothing did."""
-        deltas = self._telemetry.health()
-        for start in range(0, len(deltas), _MAX_DELTAS):
-            part = deltas[start : start + _MAX_DELTAS]
-            report = RouterHealth(instance=self._instance, sequence=self._sequence + 1, deltas=part)
-            if not await self._publish(SUBJECT_ROUTER_HEALTH, report):
+        deltas, nc, most = self._telemetry.health(), self._nc, _MAX_DELTAS
+        while deltas and nc is not None:
+            part = deltas[:most]
+            body = _json(RouterHealth(instance=self._instance, sequence=self._sequence + 1, deltas=part))
+            if len(body) > nc.max_payload and most > 1:
+                most //= 2
+                continue
+            if not await self._publish(SUBJECT_ROUTER_HEALTH, body):
                 return
             self._sequence += 1
             self._telemetry.forget(part)
+            deltas = deltas[most:]
 
-    async def _publish(self, subject: str, message: BaseModel) -> bool:
+    async def _publish(self, subject: str, body: bytes) -> bool:
         if self._nc is None or not self._nc.is_connected:
             return False
         try:
-            await self._nc.publish(subject, message.model_dump_json(exclude_none=True).encode())
+            await self._nc.publish(subject, body)
         except errors.Error as error:
             log.debug("report.not_sent", subject=subject, error=type(error).__name__)
             return False
@@ -131,6 +141,10 @@ class Reporter:
         await self.status()
         self._telemetry.restate()
         await self.health()
+
+
+def _json(message: BaseModel) -> bytes:
+    return message.model_dump_json(exclude_none=True).encode()
 
 
 async def _every(seconds: float, act: Callable[[], Awaitable[None]]) -> None:

@@ -18,7 +18,13 @@ import structlog
 
 from beamline_cli.local.nats import LocalNats
 from beamline_cli.local.postgres import LocalPostgres
-from beamline_contract.names import SUBJECT_INVOKE
+from beamline_contract.names import (
+    SUBJECT_INVOKE,
+    SUBJECT_ROUTER_ADMIN,
+    SUBJECT_ROUTER_HEALTH,
+    SUBJECT_ROUTER_PROBE,
+    SUBJECT_ROUTER_STATUS,
+)
 from beamline_router.app import run
 from beamline_router.edges import snapshot_file
 from beamline_sdk import link
@@ -154,6 +160,38 @@ async def test_nats_that_hangs_up_for_good_while_the_table_is_waited_for_is_conn
                 stop.set()
                 await asyncio.wait_for(task, 30)
         assert "account connections exceeded" in closed["error"]
+
+
+async def test_a_nats_that_carries_little_gets_short_reports_and_an_admin_answer_that_says_so(
+    database_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "nats.conf").write_text("max_payload: 2048\n")
+    server = LocalNats(extra=("-c", str(tmp_path / "nats.conf")))
+    server.start()
+    try:
+        async with open_site(server.url, database_url) as site:
+            for subject in (SUBJECT_ROUTER_STATUS, SUBJECT_ROUTER_HEALTH):
+                await site.listen(subject)
+            broken = [extension(f"broken_{number}", "pre", spec={"failureMode": "?"}) for number in range(30)]
+            absent = [extension(f"absent_{number}", "provider", retry=0) for number in range(20)]
+            steps = [[{"action": "select_provider", "provider_id": one.id}] for one in absent]
+            await site.put(*broken, *absent, *(policy(f"p_{n}", step) for n, step in enumerate(steps)))
+            async with running(site.settings()) as served:
+                status, *_ = await eventually(lambda: site.heard.get(SUBJECT_ROUTER_STATUS), "a status")
+                assert len(served.router.refresher.refused) == 30 > len(status["refused"]) > 0
+                for number in range(20):
+                    await served.route({"prompt": "x", "policy": f"p_{number}"})
+                await site.nc.publish(SUBJECT_ROUTER_PROBE, b"")
+                await eventually(lambda: _failed(site) == {one.id for one in absent}, "health of each")
+                reply = await site.nc.request(f"{SUBJECT_ROUTER_ADMIN}.status", b"{}", timeout=5)
+                assert "2048 bytes that NATS carries" in orjson.loads(reply.data)["error"]["message"]
+    finally:
+        server.stop()
+
+
+def _failed(site: Site) -> set[str]:
+    reports = site.heard.get(SUBJECT_ROUTER_HEALTH, [])
+    return {delta["extension_id"] for report in reports for delta in report["deltas"] if delta["failure"]}
 
 
 async def test_a_frozen_nats_is_noticed_and_then_requests_fail_at_once_until_it_thaws(

@@ -17,6 +17,7 @@ class Connection:
     """Keeps what is published."""
 
     is_connected = True
+    max_payload = 1_048_576
 
     def __init__(self) -> None:
         self.told: list[tuple[str, dict[str, Any]]] = []
