@@ -6,6 +6,8 @@ the last test says when one of them is gone.
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 import time
 from uuid import uuid4
 
@@ -63,6 +65,42 @@ async def test_a_short_timeout_is_kept_when_a_long_one_came_first(
         long.cancel()
         await asyncio.wait([long])
         assert long.cancelled()
+
+
+def _answer_after(port: int, subject: str, seconds: float, listens: threading.Event) -> None:
+    """A responder that does not share our event loop: it answers one request, so many seconds later."""
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as wire,
+        wire.makefile("rb") as lines,
+    ):
+        wire.sendall(b'CONNECT {"headers":true,"verbose":false}\r\nSUB %b 1\r\nPING\r\n' % subject.encode())
+        while (line := lines.readline()) != b"PONG\r\n":
+            assert line
+        listens.set()
+        while not (line := lines.readline()).startswith((b"MSG ", b"HMSG ")):
+            assert line
+        threading.Event().wait(seconds)
+        wire.sendall(b"PUB %b 4\r\ndone\r\nPING\r\n" % line.split()[3])
+        while lines.readline() not in {b"PONG\r\n", b""}:
+            pass
+
+
+async def test_a_reply_that_came_while_the_whole_process_stood_still_is_an_answer_and_silence_a_timeout(
+    nats_server: LocalNats, subject: str
+) -> None:
+    listens = threading.Event()
+    responder = threading.Thread(target=_answer_after, args=(nats_server.port, subject, 0.05, listens))
+    responder.start()
+    async with responding(nats_server, f"{subject}x", ignore), connected(nats_server) as nc:
+        transport = FastTransport(nc)
+        await asyncio.to_thread(listens.wait, PATIENCE)
+        asked = [
+            asyncio.ensure_future(transport.request(name, b"x", {}, 0.2)) for name in (subject, f"{subject}x")
+        ]
+        await asyncio.sleep(0.02)  # both have left
+        time.sleep(0.6)  # noqa: ASYNC251 -- as a frozen container does
+        assert await asyncio.gather(*asked) == [b"done", TransportFault.TIMED_OUT]
+    responder.join(PATIENCE)
 
 
 async def test_whatever_ends_a_request_leaves_nothing_in_the_table(

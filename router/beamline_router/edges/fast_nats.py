@@ -17,7 +17,8 @@ its place, once per connection:
   late or second reply finds nobody.
 - **Time.** One timer serves all requests. It is armed for the earliest end that may be due, fires at most
   every 4 ms, ends what is over by the clock (never early, at most some 5 ms late), and is armed again only
-  while anything waits.
+  while anything waits. After a pause of the whole process (a frozen container, a machine that moves) what has
+  arrived meanwhile is read first: the extensions did answer in time.
 
 Outages. nats-py resets its parser in the very step in which it gives a connection up; that is where every
 waiting request becomes DISCONNECTED and every unwritten byte is dropped: nothing that was published before
@@ -70,6 +71,10 @@ SWEEP_S: Final = 0.004
 """The least time between two looks at what is over."""
 LOOK_S: Final = 0.1
 """The longest time between two looks while a request waits: a connection may have been closed."""
+LATE_S: Final = 0.1
+"""A look that comes so much too late: this process stood still, and replies may be waiting in its socket."""
+CATCH_UP_S: Final = 0.02
+"""For reading them before anything is called over."""
 MAX_BACKLOG: Final = 32 * 1024 * 1024
 """Bytes that may wait for a socket that does not take them; a healthy one has none for long."""
 
@@ -99,6 +104,7 @@ class HotPath:
         self._inbox_opening = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
         self._due_at = 0.0
+        self._catching_up = False
         self._returning = False
         self._settled_at = 0.0
         self.on_late: Callable[[], None] | None = None
@@ -285,6 +291,11 @@ class HotPath:
         if self._nc._status == Client.CLOSED:
             self._end_all()
         now = time.monotonic()
+        if now - self._due_at > LATE_S and not self._catching_up:
+            self._catching_up = True
+            self._arm(CATCH_UP_S)
+            return
+        self._catching_up = False
         for number in [number for number, (_, ends_at) in self._waiting.items() if ends_at <= now]:
             self._end(number, TransportFault.TIMED_OUT)
         if self._waiting:
