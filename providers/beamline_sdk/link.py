@@ -210,9 +210,9 @@ async def _discard(client: _Client, watch: _Watch) -> None:
 
 
 class _Client(Client):
-    """nats-py's client with five additions: who watches it, and hears why a server closed it for good, a
-    ``flush`` that is a barrier, a ``flush`` that may end before its answer, and no socket left behind by a
-    reconnect that failed.
+    """nats-py's client with six additions: who watches it, and hears why a server closed it for good, a
+    ``flush`` that is a barrier, a ``flush`` that may end before its answer, no socket left behind by a
+    reconnect that failed, and certificates that were renewed.
 
     nats-py writes the PING of a flush past the commands that still wait in its own buffer. Its PONG then
     proves nothing: a subscription may not have reached the server yet when it is called ready, and one that
@@ -227,6 +227,7 @@ class _Client(Client):
     def __init__(self, watch: _Watch) -> None:
         super().__init__()
         self.watch = watch
+        self._read_at = watch.security.changed_at()
 
     async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
         if self._pending and self._transport is not None:
@@ -249,7 +250,20 @@ class _Client(Client):
         for every attempt.
         """
         self.let_go()
+        self._renew()
         await super()._connect_to_server(s)
+
+    def _renew(self) -> None:
+        """A process outlives its certificate: each new connection shows the one that its files hold now."""
+        security = self.watch.security
+        changed_at = security.changed_at()
+        if changed_at == self._read_at or "tls" not in self.options:
+            return
+        self._read_at = changed_at
+        try:
+            self.options["tls"] = security.options()["tls"]
+        except SecurityError as error:
+            log.warning("nats.certificates_not_reread", error=str(error), serving="last good")
 
     def let_go(self) -> None:
         """Closes the socket, if there still is one; a ``close()`` that was cut short may have left it."""
@@ -272,6 +286,7 @@ class _Watch:
         on_closed: Callback | None,
     ) -> None:
         self.expected = False
+        self.security = settings.security
         self._settings = settings
         self._on_reconnect = on_reconnect
         self._on_disconnect = on_disconnect

@@ -65,6 +65,11 @@ class LinkSecurity:
                 raise SecurityError("an nkey needs the package nkeys: pip install 'nats-py[nkeys]'")
         return options
 
+    def changed_at(self) -> tuple[object, ...]:
+        """Differs once a file of TLS was replaced or written to, as certificates are that soon expire."""
+        paths = (self.ca_file, self.certificate_file, self.key_file)
+        return tuple(None if path is None else _stamp(path) for path in paths)
+
     def _context(self) -> ssl.SSLContext:
         ca = None if self.ca_file is None else _file("ca_file", self.ca_file)
         if (self.certificate_file is None) != (self.key_file is None):
@@ -82,6 +87,14 @@ class LinkSecurity:
                 f"the files for TLS to NATS can't be used ({error}): check {names}"
             ) from error
         return context
+
+
+def _stamp(path: str) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _file(field: str, path: str) -> Path:

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nats.aio.msg import Msg
@@ -31,26 +32,35 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("nats-tls")
+    make_certificate(folder)
+    (folder / "seed.nk").write_bytes(SEED)
+    return folder
+
+
+def make_certificate(folder: Path) -> None:
     arguments = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=nats"
     names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "own.key", "-out", "own.crt"]
     subprocess.run(["openssl", *arguments.split(), *names], cwd=folder, check=True, capture_output=True)
-    (folder / "seed.nk").write_bytes(SEED)
-    return folder
 
 
 @pytest.fixture
 def secure(certificates: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[LocalNats]:
     """A server that wants TLS; the test's marker adds lines to its ``tls`` block and after it."""
     in_block, after = request.param
-    config = tmp_path / "nats.conf"
-    config.write_text(
-        f'tls {{ cert_file: "{certificates}/own.crt", key_file: "{certificates}/own.key", '
-        f'ca_file: "{certificates}/own.crt", timeout: 20 {in_block} }}\n{after}\n'
-    )
+    config = configured(tmp_path, certificates, certificates / "own.crt", in_block, after)
     server = LocalNats(extra=("-c", str(config)))
     server.start()
     yield server
     server.stop()
+
+
+def configured(folder: Path, own: Path, ca: Path, in_block: str, after: str = "") -> Path:
+    config = folder / "nats.conf"
+    config.write_text(
+        f'tls {{ cert_file: "{own}/own.crt", key_file: "{own}/own.key", '
+        f'ca_file: "{ca}", timeout: 20 {in_block} }}\n{after}\n'
+    )
+    return config
 
 
 TLS = ("", "")
@@ -110,6 +120,31 @@ async def test_a_server_that_wants_a_certificate_gets_ours(secure: LocalNats, ce
     await answers(settings(secure, certificates, **own))
     with pytest.raises(LinkError):
         await connect(settings(secure, certificates), timeout_s=1)
+
+
+@pytest.mark.parametrize("secure", [MUTUAL], indirect=True)
+async def test_a_certificate_that_was_renewed_is_shown_from_then_on_and_one_that_can_not_be_read_is_not(
+    secure: LocalNats, certificates: Path, tmp_path: Path, tools: Any
+) -> None:
+    mine, renewed = tmp_path / "mine", tmp_path / "renewed"
+    shutil.copytree(certificates, mine)
+    own = {"certificate_file": str(mine / "own.crt"), "key_file": str(mine / "own.key")}
+    nc = await connect(settings(secure, certificates, **own), timeout_s=30)
+    try:
+        (mine / "own.crt").write_text("half a file")
+        secure.stop()
+        secure.start()
+        await tools.eventually(lambda: nc.stats["reconnects"] == 1, "it comes back with the last good one")
+        renewed.mkdir()
+        make_certificate(renewed)
+        configured(tmp_path, certificates, renewed / "own.crt", MUTUAL[0])
+        shutil.copytree(renewed, mine, dirs_exist_ok=True)
+        secure.stop()
+        secure.start()
+        await tools.eventually(lambda: nc.stats["reconnects"] == 2, "and with the new one")
+        await nc.flush(5)
+    finally:
+        await close(nc, grace_s=1)
 
 
 @pytest.mark.parametrize("secure", [FIRST], indirect=True)
