@@ -69,8 +69,12 @@ class PostgresReader:
             await connection.execute("SELECT 1")
 
     async def read(self, since: int) -> Delta:
-        """See :meth:`.port.RegistryReader.read`. One REPEATABLE READ view, so the parts fit together."""
-        async with self._database.transaction("repeatable_read", readonly=True) as connection:
+        """See :meth:`.port.RegistryReader.read`. One REPEATABLE READ view, so the parts fit together.
+
+        Each command is bounded, the whole by whoever calls: a busy router takes a table of thousands between
+        its requests, a few rows a turn.
+        """
+        async with self._database.transaction("repeatable_read", readonly=True, bounded=False) as connection:
             counter = await connection.fetchrow("SELECT revision, horizon, updated_at FROM registry_revision")
             revision, horizon, written_at = counter if counter is not None else (0, 0, None)
             read = _Read(revision, written_at, self._database.opened)

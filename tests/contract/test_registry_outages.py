@@ -65,6 +65,29 @@ class TestOutages:
         assert await registry.verify_audit() == 2
         await registry.close()
 
+    async def test_a_busy_process_reads_a_large_table_however_many_commands_it_takes(
+        self, own_postgres: LocalPostgres
+    ) -> None:
+        await migrate(own_postgres.url())
+        registry = await PostgresRegistry.connect(own_postgres.url())
+        epoch = await registry.acquire_epoch("a")
+        await registry.write([Upsert(extension(f"e{number}"), "a") for number in range(400)], epoch=epoch)
+        await registry.close()
+        reader = await PostgresReader.connect(own_postgres.url(), timeout_s=0.5, connections=1)
+        await reader.ping()
+
+        async def busy() -> None:
+            while True:
+                time.sleep(0.02)  # noqa: ASYNC251 -- as requests do, of which there are always more
+                await asyncio.sleep(0)
+
+        requests = asyncio.create_task(busy())
+        try:
+            assert len((await reader.read(0)).extensions) == 400
+        finally:
+            requests.cancel()
+            await reader.close()
+
     async def test_closing_while_the_server_is_frozen_ends(self, own_postgres: LocalPostgres) -> None:
         await migrate(own_postgres.url())
         registry = await PostgresRegistry.connect(own_postgres.url(), timeout_s=0.5)
