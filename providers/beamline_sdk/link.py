@@ -49,6 +49,8 @@ FIRST_RECONNECT_S: Final = 0.05
 MAX_RECONNECT_S: Final = 0.8
 INITIAL_RETRY_S: Final = (0.15, 0.45)
 """Range from which a process draws its wait between attempts at the first connection."""
+_LATE_ATTEMPT: Final = 6
+"""From which on the delays grow no more."""
 _MAX_KINDS: Final = 64
 _SUBSCRIPTION_DRAIN_S: Final = 5.0
 _CONNECTION_DRAIN_S: Final = 2.0
@@ -88,6 +90,11 @@ def reconnect_delay(attempt: int, draw: float) -> float:
     """
     ceiling = min(MAX_RECONNECT_S, FIRST_RECONNECT_S * 2.0 ** min(attempt - 1, 16))
     return ceiling * (0.5 + draw / 2)
+
+
+def closed_delay() -> float:
+    """Seconds to wait before a connection that the server closed for good is followed by another."""
+    return reconnect_delay(_LATE_ATTEMPT, random.random())  # noqa: S311 -- jitter, no secret
 
 
 async def connect(

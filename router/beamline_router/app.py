@@ -281,6 +281,7 @@ class _Router:
             with suppress(errors.ConnectionClosedError):  # of which _link_closed tells as well
                 await self._open(self._nc, http_url)
             await self._link_closed.wait()
+            await asyncio.sleep(link.closed_delay())  # it may do so each time: a limit of the account
 
     async def _open(self, nc: Client, http_url: str) -> None:
         """All that is subscribed to. Raises ConnectionClosedError where the connection ends meanwhile."""

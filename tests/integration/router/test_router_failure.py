@@ -162,6 +162,30 @@ async def test_nats_that_hangs_up_for_good_while_the_table_is_waited_for_is_conn
         assert "account connections exceeded" in closed["error"]
 
 
+async def test_nats_that_hangs_up_on_every_connection_is_not_hammered(
+    database_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "nats.conf").write_text("max_subscriptions: 2\n")
+    server = LocalNats(extra=("-c", str(tmp_path / "nats.conf")))
+    server.start()
+    stop = asyncio.Event()
+    settings = Site(server.url, database_url, None, None).settings()  # type: ignore[arg-type]  # only its addresses
+    try:
+        with structlog.testing.capture_logs() as lines:
+            task = asyncio.create_task(run(settings, stop=stop))
+            try:
+                await eventually(
+                    lambda: [row for row in lines if row["event"] == "nats.closed"], "it has ended"
+                )
+                await asyncio.sleep(1.0)
+            finally:
+                stop.set()
+                await asyncio.wait_for(task, 30)
+        assert 1 <= len([row for row in lines if row["event"] == "nats.closed"]) < 10
+    finally:
+        server.stop()
+
+
 async def test_a_nats_that_carries_little_gets_short_reports_and_an_admin_answer_that_says_so(
     database_url: str, tmp_path: Path
 ) -> None:
