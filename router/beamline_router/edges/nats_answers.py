@@ -76,6 +76,11 @@ class NatsAnswer:
         self._stream = _Stream(sender, piece, _carried(envelope))
         return self._stream
 
+    @property
+    def streams(self) -> bool:
+        """Whether the answer is a stream, which :meth:`give_up` ends."""
+        return self._stream is not None
+
     def left(self) -> bool:
         """Whether the task was cancelled because the caller has left; the cancellation is then taken back."""
         if self._left and self._task is not None:

@@ -8,7 +8,8 @@ receive. What an answer looks like, streamed or not, is :mod:`.nats_answers`' bu
 subscription on which callers say what they have read of their streams, and that they have left.
 
 Shutdown: :meth:`NatsDoor.drain` ends the subscription and hands over what had arrived, then waits for the
-tasks; the connection must outlive it, because the answers still need it.
+tasks; the connection must outlive it, because the answers still need it. Whoever is not answered when the
+grace is over is told so.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
+import orjson
 import structlog
 from nats import errors
 from nats.aio.client import Client
@@ -39,7 +41,7 @@ _PENDING_BYTES: Final = 256 * 1024 * 1024
 _DRAIN_S: Final = 5.0
 _FLUSH_S: Final = 2
 _SHUT_DOWN: Final = WireError.of(ErrorCode.STREAM_INTERRUPTED, "the router had to end before the stream did")
-
+_GONE: Final = WireError.of(ErrorCode.UNAVAILABLE, "the router had to end before the answer came")
 
 Arrived = Callable[[bytes, Mapping[str, str], bytes], None]
 """Gets (reply subject or empty, headers in lower case, payload) of one message."""
@@ -200,6 +202,9 @@ class NatsDoor:
                     await answer.give_up(WireError.of(ErrorCode.CANCELLED, "the caller left"))
                     return
                 await answer.give_up(_SHUT_DOWN)
+                if not answer.streams:
+                    gone = _GONE.at(request_id=serving.id_of(headers).decode())
+                    await self._send_if_possible(number, line, reply, orjson.dumps({"error": gone.to_wire()}))
                 raise
             body = answer.whole(served)
             if body is None:

@@ -17,7 +17,17 @@ from beamline_contract.names import SUBJECT_INVOKE, SUBJECT_ROUTER_HEALTH, SUBJE
 from beamline_router.edges import snapshot_file
 from beamline_router.edges.http_server import listen
 
-from .conftest import PIPELINE, RECORDS, RouterProcess, Site, eventually, extension, policy, provider_reply
+from .conftest import (
+    PIPELINE,
+    RECORDS,
+    RouterProcess,
+    Site,
+    eventually,
+    extension,
+    policy,
+    provider_reply,
+    running,
+)
 
 Start = Callable[..., RouterProcess]
 
@@ -175,6 +185,28 @@ async def test_sigterm_under_load_loses_no_request_that_had_been_taken(
     assert await process.wait() == 0
     assert process.line("router.stopped") is not None
     assert any(status["leaving"] for status in site.heard[SUBJECT_ROUTER_STATUS])
+
+
+async def test_over_nats_who_is_not_answered_when_the_grace_is_over_is_told_so(site: Site) -> None:
+    async def endless(_request: dict[str, Any]) -> dict[str, Any]:
+        await asyncio.sleep(60)
+        return {}
+
+    await site.put(
+        extension("endless", "provider", timeout_ms=60_000),
+        policy("endless", [{"action": "select_provider", "provider_id": "endless", "fallback": []}]),
+    )
+    await site.respond(site.nc, "endless", "beamline.provider.endless.v1", endless)
+    for transport in ("fast", "plain"):
+        async with running(site.settings(grace_seconds=0.2, transport=transport)) as served:
+            before = site.calls.get("endless", 0)
+            asked = asyncio.ensure_future(
+                site.nc.request(SUBJECT_INVOKE, b'{"prompt":"x","policy":"endless"}', timeout=15)
+            )
+            await eventually(lambda before=before: site.calls.get("endless", 0) > before, "it is on its way")
+            served.stop.set()
+            error = orjson.loads((await asked).data)["error"]
+        assert (error["code"], error["retryable"]) == ("UNAVAILABLE", True)
 
 
 async def test_sighup_reads_the_whole_registry_anew(site: Site, start_router: Start) -> None:
