@@ -262,25 +262,27 @@ class _Router:
 
     async def _connect(self, http_url: str) -> None:
         """Holds the NATS connection: opens it, and opens another if the server closes it for good."""
-        settings = link.LinkSettings(
-            self._settings.nats_url,
-            f"beamline-router {self._settings.instance}",
-            self._settings.nats_credentials_file,
-        )
+        name, credentials = f"beamline-router {self._settings.instance}", self._settings.nats_credentials_file
+        settings = link.LinkSettings(self._settings.nats_url, name, credentials)
         while True:
             self._link_closed.clear()
-            self._nc = await link.connect(
-                settings,
-                on_reconnect=self._reconnected,
-                on_disconnect=self._disconnected,
-                on_closed=self._closed,
-            )
-            self._transport.attach(self._nc)
-            self._streams.attach(self._nc)
-            self._trails.attach(self._nc)
-            with suppress(errors.ConnectionClosedError):  # of which _link_closed tells as well
-                await self._open(self._nc, http_url)
-            await self._link_closed.wait()
+            try:
+                self._nc = await link.connect(
+                    settings,
+                    on_reconnect=self._reconnected,
+                    on_disconnect=self._disconnected,
+                    on_closed=self._closed,
+                )
+            except link.LinkError as error:
+                if self._nc is None:  # settings that can't be right
+                    raise
+                log.warning("nats.not_reopened", error=str(error))
+            else:
+                for user in (self._transport, self._streams, self._trails):
+                    user.attach(self._nc)
+                with suppress(errors.ConnectionClosedError):  # of which _link_closed tells as well
+                    await self._open(self._nc, http_url)
+                await self._link_closed.wait()
             await asyncio.sleep(link.closed_delay())  # it may do so each time: a limit of the account
 
     async def _open(self, nc: Client, http_url: str) -> None:

@@ -162,6 +162,26 @@ async def test_nats_that_hangs_up_for_good_while_the_table_is_waited_for_is_conn
         assert "account connections exceeded" in closed["error"]
 
 
+async def test_credentials_that_are_gone_when_nats_is_opened_again_end_no_router(
+    own_nats: LocalNats, database_url: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "router.creds"
+    file.write_text("this server asks for none")
+    async with open_site(own_nats.url, database_url) as site, relayed(own_nats.port) as (port, back):
+        settings = site.settings(nats_url=f"nats://127.0.0.1:{port}", nats_credentials_file=str(file))
+        with structlog.testing.capture_logs() as lines:
+            async with running(settings) as served:
+                assert await served.answers()
+                file.unlink()
+                back[0].write(b"-ERR 'Account Connections Exceeded'\r\n")
+                [refused, *_] = await eventually(
+                    lambda: [row for row in lines if row["event"] == "nats.not_reopened"], "it was tried"
+                )
+                file.write_text("this server asks for none")
+                await eventually(served.answers, "it serves again")
+        assert str(file) in refused["error"]
+
+
 async def test_nats_that_hangs_up_on_every_connection_is_not_hammered(
     database_url: str, tmp_path: Path
 ) -> None:
