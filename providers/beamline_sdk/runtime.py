@@ -42,7 +42,7 @@ from .extension import Extension, Setup
 from .framework.hosted import HostedExtension
 from .health import HealthServer, HealthServerError
 from .hosting import STOP_SECONDS, hosted_config, own_registry, why_not_up
-from .link import LinkError, LinkSettings, close, connect
+from .link import LinkError, LinkSettings, close, closed_delay, connect
 from .loops import loop_factory
 from .metrics import RuntimeMetrics
 from .registry import RegistryError
@@ -171,6 +171,7 @@ class _Instance:
                 restarts = asyncio.create_task(self._restarts(stop))
                 while not stop.is_set():
                     await self._connection(stop)
+                    await sleep_unless(stop, closed_delay())  # the server may close each one
         finally:
             self._reason = "Stopping: no more requests are taken"
             if restarts is not None:

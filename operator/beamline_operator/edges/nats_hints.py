@@ -2,7 +2,8 @@
 
 Nothing here is truth. A hint that is lost costs a router's poll interval, a report that is lost the next one.
 So NATS may be away at any time: :meth:`NatsHints.start` returns at once and connects in the background, and
-after every reconnect the last revision is told again and all routers are asked for their status.
+after every reconnect, and on every connection that follows one which the server closed for good, the last
+revision is told again and all routers are asked for their status.
 
 A router that has not reported for :data:`STATUS_TTL_S` is forgotten, and ``on_report`` hears of it as a
 report that it is leaving. One that is new, or comes back, is asked for its breakers: of those it tells
@@ -97,7 +98,7 @@ class NatsHints:
         """Starts connecting; never waits and never fails because NATS is away."""
         self._known_at = self._clock() + STATUS_TTL_S
         self._tasks = [
-            asyncio.create_task(self._connect(), name="nats-connect"),
+            asyncio.create_task(self._hold(), name="nats-connect"),
             asyncio.create_task(self._sweep(), name="router-ttl"),
         ]
 
@@ -184,15 +185,33 @@ class NatsHints:
                 _log.info("router.silent", instance=instance)
                 self.on_report(status.model_copy(update={"leaving": True}))
 
-    async def _connect(self) -> None:
-        self._nc = await link.connect(self._settings, on_reconnect=self._greet)
+    async def _hold(self) -> None:
+        """Holds the connection: opens it, and opens another if the server closes it for good."""
+        while True:
+            closed = asyncio.Event()
+
+            async def tell(closed: asyncio.Event = closed) -> None:
+                closed.set()
+
+            try:
+                self._nc = await link.connect(self._settings, on_reconnect=self._greet, on_closed=tell)
+                await self._serve(self._nc, closed)
+            except (link.LinkError, nats_errors.Error) as error:
+                _log.warning("nats.not_opened", error=str(error) or type(error).__name__)
+            await asyncio.sleep(link.closed_delay())
+
+    async def _serve(self, nc: Client, closed: asyncio.Event) -> None:
         self._subscriptions = [
-            await self._nc.subscribe(SUBJECT_ROUTER_STATUS, cb=self._on_status),
-            await self._nc.subscribe(SUBJECT_ROUTER_HEALTH, cb=self._on_health),
-            await self._nc.subscribe(SUBJECT_OPERATOR_ACT, cb=self._on_act),
+            await nc.subscribe(SUBJECT_ROUTER_STATUS, cb=self._on_status),
+            await nc.subscribe(SUBJECT_ROUTER_HEALTH, cb=self._on_health),
+            await nc.subscribe(SUBJECT_OPERATOR_ACT, cb=self._on_act),
         ]
-        self._tasks.append(asyncio.create_task(self.schemas.survey(self._nc), name="config-schemas"))
-        await self._greet()
+        survey = asyncio.create_task(self.schemas.survey(nc), name="config-schemas")
+        try:
+            await self._greet()
+            await closed.wait()
+        finally:
+            await ended(survey)
 
     async def _greet(self) -> None:
         if self._revision:

@@ -7,8 +7,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx2
@@ -28,6 +28,7 @@ from beamline_contract.names import (
 from beamline_router.app import run
 from beamline_router.edges import snapshot_file
 from beamline_sdk import link
+from harness.relay import CLOSED_FOR_GOOD, relayed
 
 from .conftest import (
     PIPELINE,
@@ -110,32 +111,6 @@ def test_two_pings_without_an_answer_are_noticed_within_six_seconds() -> None:
     assert link.PING_INTERVAL_S * (link.MAX_OUTSTANDING_PINGS + 1) <= 6
 
 
-@asynccontextmanager
-async def relayed(port: int) -> AsyncIterator[tuple[int, list[asyncio.StreamWriter]]]:
-    """A port that leads to ``port``, and the writers back to whoever has come through it."""
-    back: list[asyncio.StreamWriter] = []
-
-    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
-            while data := await reader.read(65_536):
-                writer.write(data)
-        writer.close()
-
-    async def came(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, here = await asyncio.open_connection("127.0.0.1", port)
-        back.append(writer)
-        await asyncio.gather(pass_on(reader, here), pass_on(there, writer))
-
-    server = await asyncio.start_server(came, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1], back
-    finally:
-        server.close()
-        for writer in back:
-            writer.close()
-        await asyncio.sleep(0.05)  # the other halves see their end
-
-
 async def test_nats_that_hangs_up_for_good_while_the_table_is_waited_for_is_connected_to_again(
     own_nats: LocalNats, own_postgres: LocalPostgres
 ) -> None:
@@ -147,7 +122,7 @@ async def test_nats_that_hangs_up_for_good_while_the_table_is_waited_for_is_conn
             task = asyncio.create_task(run(settings, stop=stop, ready=lambda _: ready.set()))
             try:
                 await eventually(lambda: [row for row in lines if row["event"] == "nats.connected"], "there")
-                back[0].write(b"-ERR 'Account Connections Exceeded'\r\n")
+                back[0].write(CLOSED_FOR_GOOD)
                 [closed] = await eventually(
                     lambda: [row for row in lines if row["event"] == "nats.closed"], "it has ended"
                 )
@@ -173,7 +148,7 @@ async def test_credentials_that_are_gone_when_nats_is_opened_again_end_no_router
             async with running(settings) as served:
                 assert await served.answers()
                 file.unlink()
-                back[0].write(b"-ERR 'Account Connections Exceeded'\r\n")
+                back[0].write(CLOSED_FOR_GOOD)
                 [refused, *_] = await eventually(
                     lambda: [row for row in lines if row["event"] == "nats.not_reopened"], "it was tried"
                 )
