@@ -48,6 +48,54 @@ async def test_a_rejected_prompt_is_422_and_the_provider_is_never_called(site: S
     assert site.calls.get("echo", 0) == 0
 
 
+STATUS = {
+    "INVALID_ARGUMENT": (400, 400),
+    "UNAUTHENTICATED": (401, 401),
+    "PERMISSION_DENIED": (403, 403),
+    "NOT_FOUND": (404, 404),
+    "VALIDATION_REJECTED": (422, 400),
+    "RESOURCE_EXHAUSTED": (429, 429),
+    "CANCELLED": (499, 499),
+    "INTERNAL": (500, 500),
+    "STREAM_INTERRUPTED": (502, 502),
+    "UNAVAILABLE": (503, 503),
+    "DEADLINE_EXCEEDED": (504, 504),
+}
+"""Of /v1/route and of the OpenAI door, as contract.md has it ("Errors over HTTP")."""
+
+
+async def test_what_an_extension_answers_has_its_status_at_either_door_and_its_trail(site: Site) -> None:
+    def fails(request: dict[str, Any]) -> dict[str, Any]:
+        code = request["prompt"] if "prompt" in request else request["messages"][0]["content"]
+        pause = {"retry_after_ms": 0} if code == "RESOURCE_EXHAUSTED" else {}
+        return {"error": {"code": code, "message": "no", **pause}}
+
+    patient = {"failureThreshold": 1_000, "slowCall": {"minCalls": 1_000}}
+    await site.put(
+        extension("failing", "provider", retry=0, spec={"circuitBreaker": patient}),
+        policy(
+            "failing",
+            [{"action": "select_provider", "provider_id": "failing", "fallback": []}],
+            match={"models": ["failing"]},
+        ),
+    )
+    await site.respond(site.nc, "failing", "beamline.provider.failing.v1", fails)
+    async with running(site.settings()) as served:
+        for code, (status, status_chat) in STATUS.items():
+            reply = await served.route({"prompt": code, "policy": "failing"})
+            assert (code, reply.status_code) == (code, status)
+            assert reply.json()["error"]["code"] == code
+            assert [step["reason"] for step in reply.json()["steps"]] == [code]
+            assert ("retry-after" in reply.headers) == (code in {"RESOURCE_EXHAUSTED", "UNAVAILABLE"})
+            chat = {"model": "failing", "messages": [{"role": "user", "content": code}]}
+            reply = await served.http.post("/v1/chat/completions", json=chat)
+            assert (code, reply.status_code) == (code, status_chat)
+            assert reply.json()["error"]["message"] == "no"
+            over_nats = orjson.dumps({"prompt": code, "policy": "failing"})
+            answer = await site.nc.request(SUBJECT_INVOKE, over_nats, timeout=10)
+            assert orjson.loads(answer.data)["error"]["code"] == code
+
+
 @dataclass(frozen=True)
 class Case:
     body: bytes
