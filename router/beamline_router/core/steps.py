@@ -121,11 +121,11 @@ class StepRunner:
             tasks.append(asyncio.create_task(beside))
         try:
             error = await _first_error(tasks, len(steps), passed)
-        except BaseException:
-            await _end(tasks)
+        except BaseException as fault:
+            await _end(run, tasks, told=fault)
             raise
         if error is not None:
-            await _end(tasks)
+            await _end(run, tasks)
         return error
 
     def shadow(self, run: Run, step: Step) -> None:
@@ -247,13 +247,17 @@ async def _first_error(
     return None
 
 
-async def _end(tasks: list[asyncio.Task[StepResult | None]]) -> None:
-    """Cancels those that still run, and returns when they have ended."""
-    pending = [task for task in tasks if not task.done()]
-    for task in pending:
+async def _end(
+    run: Run, tasks: list[asyncio.Task[StepResult | None]], *, told: BaseException | None = None
+) -> None:
+    """Cancels those that still run, and returns when they have ended. A fault of our own that broke one of
+    them is logged here, unless it is ``told`` elsewhere.
+    """
+    for task in tasks:
         task.cancel()
-    if pending:
-        await asyncio.gather(*pending, return_exceptions=True)
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, Exception) and result is not told:
+            _log.error("pipeline.fault", request_id=run.request.request_id, type=type(result).__name__)
 
 
 def _rejection(step: Step, call: Call, verdict: Verdict, attempts: int) -> WireError:

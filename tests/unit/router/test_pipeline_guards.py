@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from beamline_contract.errors import ErrorCode
 from beamline_router.core.ports import TransportFault
@@ -102,6 +105,30 @@ async def test_of_two_rejections_at_once_the_first_listed_speaks(world: World) -
     world.answers("check", REJECT)
     world.route(check("other", group="g"), check(group="g"), provider())
     assert (await world.failure()).error.extension_id == "other"
+
+
+@pytest.mark.parametrize(
+    ("first", "told"),
+    [
+        pytest.param(REJECT, ["ValueError"], id="a rejection"),
+        pytest.param(TypeError("secret content"), ["ValueError", "TypeError"], id="another fault"),
+    ],
+)
+async def test_a_fault_of_our_own_beside_what_ended_the_request_is_logged_by_its_type_alone(
+    world: World, first: Any, told: list[str]
+) -> None:
+    world.have("other", "validator")
+    world.answers("check", first)
+    world.answers("other", ValueError("secret content"))
+    world.route(check(group="g"), check("other", group="g"), provider())
+    unheard: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unheard.append(context))
+    with capture_logs() as lines:
+        await world.failure()
+    gc.collect()
+    assert [(line["event"], line["type"]) for line in lines] == [("pipeline.fault", name) for name in told]
+    assert "secret" not in str(lines)
+    assert unheard == []
 
 
 FAILURES = [
