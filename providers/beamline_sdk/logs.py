@@ -12,6 +12,7 @@ their debug level stays off even where ours is on, because several of them write
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import traceback
 from types import TracebackType
@@ -42,6 +43,8 @@ _CHATTY: Final = (
 """Loggers that write addresses, headers or bodies at info or below."""
 _TAKEN_OVER: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "kopf", "nats", "asyncio")
 _MAX_FRAMES: Final = 12
+_QUOTED: Final = re.compile(r"[\n(<]")
+"""What asyncio quotes of tasks, futures and callbacks, and of what is in them, begins with one of these."""
 
 
 def configure(
@@ -50,8 +53,8 @@ def configure(
     """Sets up logging for the process; a second call replaces the first.
 
     ``level`` is a key of :data:`LEVELS`. With ``exception_text`` false an exception is logged by type and
-    place only: a process that handles payloads can't know what is in the text. Raises :class:`ValueError` on
-    an unknown level.
+    place only: a process that handles payloads can't know what is in the text, nor in the arguments of a
+    callback, and asyncio's own lines quote both. Raises :class:`ValueError` on an unknown level.
     """
     number = threshold(level, silent=silent)
     shared: list[Processor] = [
@@ -129,6 +132,8 @@ def _exceptions(*, with_text: bool) -> Processor:
             kind = type(error).__name__
             event.setdefault("error", f"{kind}: {error}" if with_text else kind)
             event["at"] = _frames(error.__traceback__)
+            if not with_text and event.get("logger") == "asyncio":
+                event["event"] = _QUOTED.split(event["event"], maxsplit=1)[0].rstrip()
         return event
 
     return render

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import json
+import os
 import subprocess
 import sys
 
@@ -17,6 +19,21 @@ lean.load({environment!r})
 import beamline_router.app
 print(*sorted(name for name in ("rich", "aiohttp") if sys.modules.get(name) is not None))
 import aiohttp, rich
+"""
+
+
+BREAKS = """
+import structlog
+from beamline_router import app
+
+async def run(settings):
+    try:
+        raise LookupError("a secret")
+    except LookupError:
+        structlog.get_logger().exception("request.crashed")
+
+app.run = run
+raise SystemExit(app.main())
 """
 
 
@@ -39,6 +56,21 @@ def test_a_router_starts_without_what_it_never_uses(environment: dict[str, str],
         timeout=60,
     )
     assert ran.stdout.strip() == loaded
+
+
+def test_a_router_logs_of_an_exception_its_type_and_place_alone() -> None:
+    environment = {**os.environ, "BEAMLINE_DATABASE_URL": "postgresql://x/y"}
+    ran = subprocess.run(
+        [sys.executable, "-c", BREAKS],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        env=environment,
+    )
+    [line] = map(json.loads, ran.stderr.splitlines())
+    assert (line["event"], line["error"], line["component"]) == ("request.crashed", "LookupError", "router")
+    assert "in run" in line["at"][-1]
 
 
 def test_a_router_asks_the_collector_more_rarely_and_only_for_the_young() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import logging
 from collections.abc import AsyncGenerator, Iterator
@@ -276,6 +278,31 @@ def test_an_exception_is_logged_by_type_and_place_where_its_text_may_hold_a_payl
         assert "secret" not in line
         assert json.loads(line)["error"] == "KeyError"
         assert "test_sdk_authoring.py" in json.loads(line)["at"][-1]
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_what_asyncio_quotes_of_a_fault_is_left_out_where_it_may_hold_a_payload(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def breaks(payload: str) -> None:
+        raise ValueError(payload)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(int, "a secret")
+        task = loop.create_task(breaks("a secret"))
+        await asyncio.wait([task])
+
+    logs.configure("tester", exception_text=False)
+    asyncio.run(main())
+    gc.collect()
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["event"], line["error"]) for line in lines] == [
+        ("Exception in callback int", "ValueError"),
+        ("Task exception was never retrieved", "ValueError"),
+    ]
+    assert "secret" not in str(lines)
+    assert "in breaks" in lines[1]["at"][-1]
 
 
 def test_an_unknown_level_is_refused() -> None:
