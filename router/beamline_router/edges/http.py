@@ -30,6 +30,7 @@ Endpoint = Callable[[Exchange], Awaitable[None]]
 
 _LINGER_BYTES: Final = 4 * 1024 * 1024
 _LINGER_S: Final = 1.0
+_LEFT: Final = WireError.of(ErrorCode.CANCELLED, "the caller went away before its body was there", attempts=0)
 
 
 class HttpDoor:
@@ -101,7 +102,11 @@ class HttpDoor:
         if refusal is not None:
             await form.finish(self._serving.refuse("http", headers, refusal), close=True)
             return
-        body = await _body(exchange, headers)
+        try:
+            body = await _body(exchange, headers)
+        except asyncio.CancelledError:
+            self._serving.refuse("http", headers, _LEFT)
+            raise
         if isinstance(body, WireError):
             await form.finish(self._serving.refuse("http", headers, body), close=True)
             return

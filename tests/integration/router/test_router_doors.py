@@ -196,6 +196,21 @@ async def test_a_client_that_leaves_cancels_its_request(site: Site) -> None:
         assert "router_requests_in_flight 0.0" in (await served.http.get("/metrics")).text
 
 
+async def test_a_client_that_leaves_within_its_body_is_recorded_too(site: Site) -> None:
+    async with running(site.settings()) as served:
+        _, writer = await asyncio.open_connection("127.0.0.1", int(served.router.http_url.rpartition(":")[2]))
+        writer.write(b"POST /v1/route HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n" + b'{"prompt"')
+        await writer.drain()
+        writer.close()
+
+        async def recorded() -> bool:
+            text = (await served.http.get("/metrics")).text
+            return 'router_requests_total{code="cancelled",door="http"} 1.0' in text
+
+        await eventually(recorded, "the request is counted as cancelled")
+    assert not site.calls
+
+
 async def test_the_nats_door_takes_and_gives_the_same(site: Site) -> None:
     async with running(site.settings()):
         reply = await site.nc.request(
