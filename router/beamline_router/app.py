@@ -105,9 +105,7 @@ def main() -> int:
     """``python -m beamline_router``: settings from the environment; returns the exit code."""
     settings = RouterSettings()
     try:
-        logs.configure(
-            "router", level=settings.log_level, silent=settings.log_silent, exception_text=False
-        )
+        logs.configure("router", level=settings.log_level, silent=settings.log_silent, exception_text=False)
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(run(settings))
     except (StartError, link.LinkError, ValueError) as error:

@@ -134,7 +134,10 @@ class Invoker:
     async def invoke(
         self, run: Run, call: Call, payload: bytes, *, max_attempts: int = 6, trial: bool = False
     ) -> Invocation:
-        """Calls until answered or given up. ``trial`` asks an open breaker for one call ahead of time."""
+        """Calls until answered or given up. ``trial`` asks an open breaker for one call ahead of time.
+
+        Of a call that does not end like that ``run.broken_off_at`` says which attempt was the last.
+        """
         if call.absent is not None:
             error = WireError.of(ErrorCode.NOT_FOUND, call.absent)
             return Invocation(error=error, refused="absent")
@@ -211,6 +214,9 @@ class Invoker:
                 if pause is None:
                     return last
                 await self._sleep(pause)
+        except BaseException:
+            run.broken_off_at = attempt
+            raise
         finally:
             guard.leave()
 

@@ -148,7 +148,8 @@ class ProviderChain:
             )
         except BaseException as fault:
             code = ErrorCode.INTERNAL if isinstance(fault, Exception) else ErrorCode.CANCELLED
-            self._note(run, step, call, why, "error", Invocation(attempts=1), code.value, began)
+            ended = Invocation(attempts=run.broken_off_at)
+            self._note(run, step, call, why, "error", ended, code.value, began)
             raise
         run.provider_attempts += done.attempts
         if done.error is None:

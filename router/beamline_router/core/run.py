@@ -23,9 +23,9 @@ class Run:
     """Working state of one request; nothing of it is shared with another."""
 
     __slots__ = (
-        "committed", "context", "deadline", "messages", "metadata", "opening", "output", "parameters", "part",
-        "prompt", "provider_attempts", "provider_id", "provider_s", "request", "route", "trace", "trail",
-        "usage",
+        "broken_off_at", "committed", "context", "deadline", "messages", "metadata", "opening", "output",
+        "parameters", "part", "prompt", "provider_attempts", "provider_id", "provider_s", "request", "route",
+        "trace", "trail", "usage",
     )  # fmt: skip
 
     def __init__(self, request: Request, route: Route, deadline: float, trace: Trace) -> None:
@@ -46,6 +46,7 @@ class Run:
         self.provider_id = ""
         self.provider_s = 0.0
         self.provider_attempts = 0
+        self.broken_off_at = 0  # attempts of the call that a cancellation or fault has just ended
         self.trail: list[StepTrace] = []
 
     @property

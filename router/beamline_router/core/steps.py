@@ -167,6 +167,7 @@ class StepRunner:
         except Exception as fault:  # noqa: BLE001 -- nobody awaits this task, so its faults end here
             _log.error("pipeline.shadow_fault", extension_id=call.extension_id, type=type(fault).__name__)
             outcome, reason = "error", ErrorCode.INTERNAL.value
+            entry.attempts = run.broken_off_at
         else:
             entry.attempts = done.attempts
             if done.error is not None:
@@ -190,7 +191,7 @@ class StepRunner:
 
     def _note_broken(self, run: Run, step: Step, call: Call, fault: BaseException, began: float) -> None:
         code = ErrorCode.INTERNAL if isinstance(fault, Exception) else ErrorCode.CANCELLED
-        ended = Invocation(error=WireError.of(code, ""), attempts=1)
+        ended = Invocation(error=WireError.of(code, ""), attempts=run.broken_off_at)
         self._note(run, step, call, "error", ended, began=began)
 
     def _note(

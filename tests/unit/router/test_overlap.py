@@ -14,7 +14,7 @@ from beamline_router.core.request import Answer, Failure
 from beamline_router.core.snapshot import compile_snapshot
 from beamline_router.core.stream_port import Chunk
 from beamline_router.fake_streams import Item, Wait
-from beamline_router.fakes import After
+from beamline_router.fakes import After, FakeRng
 from harness.router_world import (
     PASS,
     REJECT,
@@ -72,6 +72,30 @@ async def test_a_rejection_cancels_the_provider_call(world: World) -> None:
     assert world.runtime.load("main").in_flight == 0
     assert world.runtime.breaker_states()["main"] == "closed"
     assert not any(failed for _, failed, _ in world.recorder.attempts)
+
+
+@pytest.mark.parametrize(
+    ("at", "attempts"),
+    [
+        pytest.param(0.2, 1, id="in its first attempt"),
+        pytest.param(0.31, 1, id="in the pause behind it"),
+        pytest.param(0.5, 2, id="in its second attempt"),
+    ],
+)
+async def test_the_trail_has_all_attempts_of_a_call_that_a_rejection_cancels(
+    at: float, attempts: int
+) -> None:
+    world = World(rng=FakeRng(0.9))
+    world.have("main", "provider", retry=3)
+    world.answers("check", After(at, REJECT))
+    world.answers("main", After(0.3, fails("UNAVAILABLE")))
+    world.route(check(overlap=True), provider())
+    failure = await world.failure()
+    assert world.calls("main") == attempts
+    assert [(entry.reason, entry.attempts) for entry in failure.trail] == [
+        ("VALIDATION_REJECTED", 1),
+        ("CANCELLED", attempts),
+    ]
 
 
 async def test_nothing_of_an_answer_leaks_that_was_there_before_the_rejection(world: World) -> None:
