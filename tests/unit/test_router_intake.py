@@ -233,6 +233,38 @@ def test_a_later_version_of_traceparent_is_read_as_far_as_we_know_it() -> None:
     assert envelope({"traceparent": f"01-{TRACE}-00f067aa0ba902b7-01-new"}).trace_id == TRACE
 
 
+@pytest.mark.parametrize(
+    ("given", "passed"), [("00", "00"), ("03", "03"), ("ff", "03"), ("05", "01"), ("f8", "00")]
+)
+def test_flags_of_a_trace_that_nobody_knows_are_not_passed_on(given: str, passed: str) -> None:
+    assert envelope({"traceparent": f"{PARENT[:-2]}{given}"}).traceparent[-2:] == passed
+
+
+LONG = "l=" + "x" * 127
+"""An entry of a tracestate that is the first to be left out."""
+SHORT = [f"k{number}=" + "y" * 95 for number in range(6)]
+"""Entries of which five are just carried."""
+
+
+@pytest.mark.parametrize(
+    ("state", "passed"),
+    [
+        pytest.param(",".join(SHORT[:5]), ",".join(SHORT[:5]), id="what fits is whole"),
+        pytest.param(",".join(SHORT), ",".join(SHORT[:5]), id="the last entries go first"),
+        pytest.param(",".join([LONG, *SHORT[:5]]), ",".join(SHORT[:5]), id="long ones go before them"),
+        pytest.param(
+            f"{LONG},{LONG},{LONG},{LONG},a=1", f"{LONG},{LONG},{LONG},a=1", id="and no more than must"
+        ),
+        pytest.param("x=" + "y" * 600, None, id="nothing is left of one that is too long"),
+        pytest.param("," * 8_193, None, id="what nobody would carry is not looked at"),
+    ],
+)
+def test_a_long_tracestate_loses_whole_entries(state: str, passed: str | None) -> None:
+    carried = envelope({"traceparent": PARENT, "tracestate": state}).tracestate
+    assert carried == passed
+    assert carried is None or len(carried) <= 512
+
+
 @pytest.mark.parametrize("name", ["x-request-id", "beamline-request-id"])
 def test_the_callers_request_id_is_kept(name: str) -> None:
     assert envelope({name: "req-7"}).request_id == "req-7"

@@ -30,7 +30,10 @@ _TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-(
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]*")
 _MAX_TRACESTATE: Final = 512  # characters that W3C Trace Context asks everybody to carry
+_LONG_ENTRY: Final = 128  # characters of an entry of it; longer ones are the first to be left out
 _MAX_BAGGAGE: Final = 8192  # bytes that W3C Baggage asks everybody to carry
+_FLAGS: Final = frozenset({"00", "01", "02", "03"})
+"""Those of ``traceparent`` that have a meaning: sampled, and random."""
 _KEY_REQUEST_ID: Final = HEADER_REQUEST_ID.lower()
 
 
@@ -70,11 +73,14 @@ def open_envelope(headers: Mapping[str, str], bits: Bits) -> Envelope:
             _carried(headers, HEADER_BAGGAGE, _MAX_BAGGAGE),
         )
     trace_id, flags = found[2], found[4]
+    if flags not in _FLAGS:  # what we don't know we must not pass on
+        flags = f"{int(flags, 16) & 3:02x}"
+    state = _carried(headers, HEADER_TRACESTATE, _MAX_BAGGAGE)
     return Envelope(
         request_id,
         trace_id,
         f"00-{trace_id}-{span}-{flags}",
-        _carried(headers, HEADER_TRACESTATE, _MAX_TRACESTATE),
+        state if state is None or len(state) <= _MAX_TRACESTATE else _shortened(state),
         _carried(headers, HEADER_BAGGAGE, _MAX_BAGGAGE),
     )
 
@@ -100,3 +106,18 @@ def _carried(headers: Mapping[str, str], name: str, limit: int) -> str | None:
     if not value or len(value) > limit or not _PRINTABLE.fullmatch(value):
         return None
     return value
+
+
+def _shortened(state: str) -> str | None:
+    """A ``tracestate`` cut to what everybody must carry by whole entries: long ones are left out first, then
+    the last ones, as the W3C recommendation asks (3.3.1.5).
+    """
+    entries = state.split(",")
+    excess = len(state) - _MAX_TRACESTATE
+    for least in (_LONG_ENTRY + 1, 0):
+        for at in range(len(entries) - 1, -1, -1):
+            if excess <= 0:
+                break
+            if len(entries[at]) >= least:
+                excess -= len(entries.pop(at)) + 1
+    return ",".join(entries) or None
