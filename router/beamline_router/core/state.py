@@ -22,6 +22,7 @@ from .route import Call, CompiledExtension
 from .score import expected_ms
 from .selection import LATENCY_MEMORY_S
 from .snapshot import Snapshot
+from .upkeep import Upkeep
 
 EWMA_SHARE: Final = 0.2
 """Weight of the newest call in the moving average of latencies."""
@@ -104,6 +105,7 @@ class Runtime:
         self._budgets: dict[str, RetryBudget] = {}
         self._isolated: set[str] = set()
         self._guards: dict[Call, Guard] = {}
+        self._upkeep: Upkeep | None = None
 
     def guard(self, call: Call) -> Guard:
         """All that guards this call, found by one look-up: a snapshot's calls stay the same objects."""
@@ -134,7 +136,8 @@ class Runtime:
             return self.load(call.load_key).budget
         found = self._budgets.get(call.budget_key)
         if found is None:
-            found = self._budgets[call.budget_key] = RetryBudget(call.budget)
+            known = None if self._upkeep is None else self._upkeep.budgets.get(call.budget_key)
+            found = self._budgets[call.budget_key] = RetryBudget(known or call.budget)
         return found
 
     def available(self, call: Call) -> bool:
@@ -145,7 +148,7 @@ class Runtime:
     def adopt(self, snapshot: Snapshot) -> None:
         """Takes over the settings of a new snapshot; forgets breakers and counters of ids that are gone."""
         self._guards.clear()
-        upkeep = snapshot.upkeep
+        self._upkeep = upkeep = snapshot.upkeep
         settings, budgets = upkeep.breakers, upkeep.budgets
         self._isolated &= snapshot.compiled_extensions.keys()
         for key in [key for key in self._breakers if key not in settings]:
@@ -224,6 +227,9 @@ class Runtime:
         def changed(state: BreakerState) -> None:
             self._recorder.breaker(key, state)
 
+        # A request that began before a swap may be the first to need it: what holds now counts.
+        known = None if self._upkeep is None else self._upkeep.breakers.get(key)
+        settings = known or settings
         breaker = self._breakers[key] = Breaker(settings, random=self._rng.random, on_change=changed)
         if key.partition("@")[0] in self._isolated:
             breaker.isolate()

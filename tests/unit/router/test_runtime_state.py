@@ -8,7 +8,7 @@ import pytest
 
 from beamline_router.core.request import Failure
 from beamline_router.fakes import After
-from harness.router_world import PASS, World, check, fails, provider, request, says
+from harness.router_world import PASS, World, check, fails, pre, provider, request, says
 
 
 async def fail_check(world: World, times: int) -> None:
@@ -32,6 +32,31 @@ async def test_new_breaker_settings_are_taken_over_by_the_breaker_that_is_there(
     world.route(check(), provider())
     await fail_check(world, 1)
     assert world.runtime.breaker_states()["check"] == "open"
+
+
+async def test_a_request_from_before_a_swap_makes_what_is_new_by_the_settings_of_today(world: World) -> None:
+    def settings(failures: int, tokens: int) -> None:
+        world.have(
+            "check",
+            "validator",
+            circuitBreaker={"failureThreshold": failures, "minFailureRatio": 0},
+            retryBudget={"tokens": tokens, "threshold": 0},
+        )
+        world.route(pre(), check(), provider())
+
+    settings(failures=1, tokens=9)
+    world.answers("pre", After(0.5, {}))
+    old = asyncio.create_task(world.pipeline.run(request(), world.snapshot))
+    await world.clock.settle()
+    settings(failures=2, tokens=3)
+    world.answers("check", fails("INTERNAL", retryable=False))
+    await world.clock.advance(1)
+    assert isinstance(await old, Failure)
+    assert world.runtime.breaker_states()["check"] == "closed"
+    compiled = world.snapshot.policy("only")
+    assert compiled is not None
+    [step] = compiled.route.before[1]
+    assert world.runtime.budget(step.call).tokens == 2
 
 
 async def test_an_extension_that_left_is_forgotten_and_starts_anew(world: World) -> None:
