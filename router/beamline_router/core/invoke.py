@@ -16,6 +16,7 @@ Who is to blame decides what the breaker learns:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from beamline_contract.errors import CLIENT_FAULTS, ErrorCode, WireError
@@ -44,27 +45,16 @@ _TOO_LARGE = {"http_status": 413}
 _NOT_ITS_FAULT = (TransportFault.DISCONNECTED, TransportFault.TOO_LARGE)
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class Invocation:
     """What became of one extension: ``value`` or ``error``. ``refused`` says why no call was made at all."""
 
-    __slots__ = ("attempts", "breaker", "error", "refused", "timed_out", "value")
-
-    def __init__(
-        self,
-        *,
-        value: ReplyValue | None = None,
-        error: WireError | None = None,
-        attempts: int = 0,
-        timed_out: bool = False,
-        refused: Refusal | None = None,
-        breaker: str | None = None,
-    ) -> None:
-        self.value = value
-        self.error = error
-        self.attempts = attempts
-        self.timed_out = timed_out
-        self.refused = refused
-        self.breaker = breaker
+    value: ReplyValue | None = None
+    error: WireError | None = None
+    attempts: int = 0
+    timed_out: bool = False
+    refused: Refusal | None = None
+    breaker: str | None = None
 
 
 class Watch(Protocol):
@@ -184,9 +174,7 @@ class Invoker:
                     breaker.success(permit, done, slow=done - now >= call.slow_s)
                     budget.succeeded()
                     guard.load.observe(done - now, done)
-                    self._recorder.attempt(call.extension_id, False, None, done - now)
-                    for name in value.dropped:
-                        self._recorder.dropped(call.extension_id, name)
+                    self._note_answer(call, value, done - now)
                     return Invocation(value=value, attempts=attempt, breaker=_word(breaker))
                 last = self._judge(
                     call,
@@ -219,6 +207,11 @@ class Invoker:
             raise
         finally:
             guard.leave()
+
+    def _note_answer(self, call: Call, value: ReplyValue, seconds: float) -> None:
+        self._recorder.attempt(call.extension_id, False, None, seconds)
+        for name in value.dropped:
+            self._recorder.dropped(call.extension_id, name)
 
     def _broke_off(
         self, run: Run, call: Call, fault: BaseException, attempt: int, span: int, *, began: float
