@@ -33,6 +33,7 @@ _FALL_BACK_ON = frozenset(
 )
 
 
+_BY_ITS_BREAKER: Final = frozenset({"open", "cooldown"})
 _LAST_TRIAL: Final = "last trial"
 
 
@@ -65,7 +66,7 @@ class ProviderChain:
                 called = True
                 failed = done.error
             else:
-                if done.refused == "open":
+                if done.refused in _BY_ITS_BREAKER:
                     refused.append(call)
                 failed = failed if called else done.error
             if run.committed:

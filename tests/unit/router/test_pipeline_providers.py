@@ -233,6 +233,10 @@ async def test_there_is_no_last_trial_where_one_was_only_full(world: World) -> N
     await world.clock.settle()
     failure = await world.failure()
     assert (failure.error.code, failure.error.extension_id) == (ErrorCode.RESOURCE_EXHAUSTED, "main")
+    assert [(entry.extension_id, entry.why) for entry in failure.trail] == [
+        ("main", "ordered"),
+        ("second", "fallback"),
+    ]
     assert world.calls("second") == 5
     await world.clock.advance(1)
     assert first.done()
@@ -293,6 +297,24 @@ async def test_the_last_trial_is_for_the_version_that_reopens_first(world: World
     assert (await world.answer()).provider_id == "second"
 
 
+async def test_the_last_trial_is_for_one_that_is_open_also_where_one_that_asked_for_a_pause_was_drawn(
+    world: World,
+) -> None:
+    world.route(provider())
+    await world.open_breaker("main")
+    world.answers("second", fails("RESOURCE_EXHAUSTED", retry_after_ms=20_000))
+    world.route(provider("second"))
+    await world.failure()
+    world.answers("main", says("main"))
+    world.route(providers({"second": 1, "main": 1}, strategy="weighted"))
+    answer = await world.answer()
+    assert [(entry.extension_id, entry.outcome, entry.why) for entry in answer.trail] == [
+        ("second", "error", "weighted"),
+        ("main", "ok", "last trial"),
+    ]
+    assert world.calls("second") == 1
+
+
 async def test_no_last_trial_for_one_without_weight(world: World) -> None:
     await both_open(world)
     world.route(providers({"main": 1, "second": 0}, strategy="weighted"))
@@ -322,7 +344,10 @@ async def test_ordered_providers_without_weight_are_not_asked(world: World) -> N
 async def test_a_trial_that_fails_makes_no_second_one_and_keeps_the_breaker_open(world: World) -> None:
     world.route(provider())
     await world.open_breaker("main")
+    world.have("main", "provider", retry=3, retryBudget={"tokens": 100})
+    world.route(provider())
     before = world.calls("main")
+    world.answers("main", fails("INTERNAL"))
     await world.failure()
     assert world.calls("main") == before + 1
     assert world.runtime.breaker_states()["main"] == "open"

@@ -155,6 +155,14 @@ async def test_a_pause_that_would_leave_no_time_is_not_begun(world: World) -> No
     assert world.clock.now == began + 0.45
 
 
+async def test_who_has_no_time_left_behind_a_pause_is_told_what_came_before_it(world: World) -> None:
+    world.have("main", "provider", retry=5)
+    world.answers("main", fails("UNAVAILABLE", retry_after_ms=70))
+    world.route(provider())
+    error = (await world.failure(deadline=world.clock.now + 0.0805)).error
+    assert (error.code, error.attempts) == (ErrorCode.UNAVAILABLE, 1)
+
+
 async def test_the_retry_budget_ends_retries_in_an_outage(world: World) -> None:
     world.have("main", "provider", retry=1, circuitBreaker={"failureThreshold": 10_000})
     world.answers("main", fails("UNAVAILABLE"))
