@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any
 
 from beamline_contract.errors import ErrorCode, WireError
 from beamline_contract.wire import MAX_BODY_BYTES
@@ -27,9 +27,6 @@ from .telemetry import Telemetry
 Readiness = Callable[[], tuple[bool, dict[str, Any]]]
 """Whether the process may get traffic, and the body of /readyz."""
 Endpoint = Callable[[Exchange], Awaitable[None]]
-
-_LINGER_BYTES: Final = 4 * 1024 * 1024
-_LINGER_S: Final = 1.0
 
 
 class HttpDoor:
@@ -151,5 +148,4 @@ async def _body(exchange: Exchange, headers: dict[str, str]) -> bytes | WireErro
         body = await exchange.read(MAX_BODY_BYTES)
         if body is not None:
             return body
-    await exchange.linger(_LINGER_BYTES, _LINGER_S)
     return too_large(size or None)
