@@ -9,6 +9,10 @@ from contextlib import suppress
 from fcntl import ioctl
 from math import inf
 from termios import FIONREAD
+from typing import Final
+
+LINGER_BYTES: Final = 32 * 1024 * 1024
+"""What a client may send before it reads that it was refused: a message with a large picture in it."""
 
 
 class CutOff:
@@ -53,10 +57,17 @@ class CutOff:
 
 
 class Deaf(asyncio.Protocol):
-    """Takes what the client of ``instead`` still sends, and forgets it."""
+    """Takes what the client of ``instead`` still sends, at most ``LINGER_BYTES``, and forgets it."""
 
-    def __init__(self, instead: asyncio.Protocol) -> None:
+    def __init__(self, instead: asyncio.Protocol, transport: asyncio.Transport) -> None:
         self._instead = instead
+        self._transport = transport
+        self._left = LINGER_BYTES
+
+    def data_received(self, data: bytes) -> None:
+        self._left -= len(data)
+        if self._left < 0:
+            self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._instead.connection_lost(exc)
@@ -68,12 +79,12 @@ class Deaf(asyncio.Protocol):
         self._instead.resume_writing()
 
 
-def last_word(transport: asyncio.Transport, deaf: Deaf) -> None:
+def last_word(transport: asyncio.Transport, instead: asyncio.Protocol) -> None:
     """Says that nothing more is answered, and hears no more, while the client can still read.
 
     A connection that is closed with unread bytes is reset, and with the reset goes the answer.
     """
-    transport.set_protocol(deaf)
+    transport.set_protocol(Deaf(instead, transport))
     with suppress(OSError):  # the client was quicker
         transport.write_eof()
 

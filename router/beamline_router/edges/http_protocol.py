@@ -17,7 +17,7 @@ dropped as it arrives. What is not HTTP at all is refused in the shape that erro
 
 A connection that is closed with unread bytes is reset, and with the reset goes the answer that its client
 would have read. So where a connection ends before a body has come to its end, what comes is taken and
-forgotten for ``_LINGER_S``, or until the client has closed.
+forgotten for ``_LINGER_S`` or ``LINGER_BYTES``, or until the client has closed.
 """
 
 from __future__ import annotations
@@ -374,7 +374,7 @@ class Connection(asyncio.Protocol):
         """Ends the connection when its client has read the answer."""
         if not self._transport.is_closing():
             self._ends = True
-            last_word(self._transport, Deaf(self))
+            last_word(self._transport, self)
             self.resume()
             self._cut_off.at(self._loop.time() + (_LINGER_S if self._room is None else KEEP_ALIVE_S))
 
@@ -389,7 +389,7 @@ class Connection(asyncio.Protocol):
             broken.leave()
             self._queue.remove(broken)
         if self._queue:  # what came before is answered, and only that
-            self._transport.set_protocol(Deaf(self))
+            self._transport.set_protocol(Deaf(self, self._transport))
             self._queue[-1].keep_alive = False
             self._cut_off.never()
             return

@@ -59,6 +59,7 @@ REFUSED: dict[str, tuple[bytes, int]] = {
     "two hosts": (POST + b"host: y\r\n\r\n", 400),
     "the same host twice": (POST + b"host: x\r\n\r\n", 400),
     "a host that is none": (b"POST /first HTTP/1.1\r\nhost: x/y\r\n\r\n", 400),
+    "half an address": (b"POST /first HTTP/1.1\r\nhost: [::1\r\n\r\n", 400),
     "two hosts in HTTP/1.0": (b"POST /first HTTP/1.0\r\nhost: x\r\nhost: y\r\n\r\n", 400),
     "HTTP/2.0": (b"POST /first HTTP/2.0\r\nhost: x\r\n\r\n", 505),
     "HTTP/0.9": (b"GET /first HTTP/0.9\r\n\r\n", 505),
