@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import orjson
+
 from beamline_contract.errors import ErrorCode
+from beamline_contract.wire import MAX_REPLY_BYTES
 from beamline_sdk import Delta, ExtensionError, ExtensionRequest, ProviderReply
 from beamline_sdk.results import StreamPart
 
@@ -30,6 +33,8 @@ _REASONING: Final = ("o1", "o3", "o4", "gpt-5")
 _BESIDE_TEXT: Final = ("tool_calls", "function_call", "refusal", "annotations", "audio", "reasoning_content")
 _MAX_COUNT: Final = 2**53
 _DETAILS: Final = ("prompt_tokens_details", "completion_tokens_details")
+_MOST_LOGPROBS: Final = MAX_REPLY_BYTES // 2
+"""Bytes of a stream's log probabilities; with more its end would be too large for NATS, so none are given."""
 _ONLY_OURS: Final = frozenset({"latency_ms"})
 """Parameters of the mock provider, which a caller of both may send."""
 
@@ -100,6 +105,8 @@ class ChunkReader:
         self._usage = (0, 0)
         self._more: dict[str, Any] = {}
         self._beside: dict[str, Any] = {}
+        self._logprobs: dict[str, list[Any]] = {}
+        self._logprobs_size = 0
 
     def feed(self, event: object) -> list[StreamPart]:
         if not isinstance(event, dict):
@@ -128,6 +135,7 @@ class ChunkReader:
         if beside:
             self._beside.update(beside)
             parts.append(Delta(message=beside))
+        self._spell(choice.get("logprobs"))
         return parts
 
     def end(self) -> ProviderReply:
@@ -139,8 +147,28 @@ class ChunkReader:
             completion_tokens=self._usage[1],
             model=self._model,
             finish_reason=_finish(self._finish, self._beside),
-            metadata={**self._more, "response_id": self._id} if self._id else self._more,
+            metadata=self._metadata(),
         )
+
+    def _spell(self, logprobs: object) -> None:
+        """Keeps log probabilities for the end, where it is known whether the text stayed as it was."""
+        if not isinstance(logprobs, dict) or self._logprobs_size > _MOST_LOGPROBS:
+            return
+        try:
+            self._logprobs_size += len(orjson.dumps(logprobs))
+        except orjson.JSONEncodeError:  # half a character
+            self._logprobs_size = _MOST_LOGPROBS + 1
+        for name in ("content", "refusal"):
+            if isinstance(entries := logprobs.get(name), list):
+                self._logprobs.setdefault(name, []).extend(entries)
+
+    def _metadata(self) -> dict[str, Any]:
+        found = dict(self._more)
+        if self._id:
+            found["response_id"] = self._id
+        if self._logprobs and self._logprobs_size <= _MOST_LOGPROBS:
+            found["logprobs"] = {"content": None, "refusal": None, **self._logprobs}
+        return found
 
 
 def _name_max_tokens(body: dict[str, Any], config: ModelApiConfig) -> None:

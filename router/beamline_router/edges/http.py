@@ -28,8 +28,6 @@ Readiness = Callable[[], tuple[bool, dict[str, Any]]]
 """Whether the process may get traffic, and the body of /readyz."""
 Endpoint = Callable[[Exchange], Awaitable[None]]
 
-_LINGER_BYTES: Final = 4 * 1024 * 1024
-_LINGER_S: Final = 1.0
 _LEFT: Final = WireError.of(ErrorCode.CANCELLED, "the caller went away before its body was there", attempts=0)
 
 
@@ -156,5 +154,4 @@ async def _body(exchange: Exchange, headers: dict[str, str]) -> bytes | WireErro
         body = await exchange.read(MAX_BODY_BYTES)
         if body is not None:
             return body
-    await exchange.linger(_LINGER_BYTES, _LINGER_S)
     return too_large(size or None)

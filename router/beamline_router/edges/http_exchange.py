@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
@@ -180,21 +179,6 @@ class Exchange:
             return None
         parts = self._parts
         return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    async def linger(self, most: int, seconds: float) -> None:
-        """Takes a little more of a body that is refused, and forgets it.
-
-        A connection that is closed with unread bytes is reset, and with it goes the refusal that its client
-        would have read. Who waits for leave to send its body has nothing on its way.
-        """
-        if self._waits_for_leave():
-            return
-        self._most = self.size + most
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while self.more_body and self.size <= self._most:
-                    self._parts.clear()
-                    await self._part()
 
     def answer(
         self, status: int, body: bytes, headers: Iterable[Header] = (), *, close: bool = False

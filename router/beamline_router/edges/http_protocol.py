@@ -1,10 +1,12 @@
 """HTTP/1.1 as the doors speak it, around llhttp's parser (httptools): one :class:`Connection` per client.
 
-A connection turns heads into exchanges (:mod:`.http_exchange`), hands each to the door when the answers
-before it have left, and has an end for everything that a stranger may leave open. A head has
+A connection turns heads (:mod:`.http_head`) into exchanges (:mod:`.http_exchange`), hands each to the door
+when the answers before it have left, and has an end for everything that a stranger may leave open. A head has
 ``MAX_HEAD_BYTES``; head and body have ``READ_S`` seconds each, and so has a client that says nothing; a kept
 connection may rest for ``KEEP_ALIVE_S``. Who is slower is cut off. How large a body may be is the business of
-the door. A few requests are read ahead, and none is begun while a client does not take what it was sent.
+the door; what its chunks may have beside the data is ``MAX_BESIDE_BYTES``, and trailers are dropped: nobody
+has looked at them before us, so they are never headers (RFC 9110, 6.5.1). A few requests are read ahead, and
+none is begun while a client does not take what it was sent.
 
 ``Upgrade`` may be ignored by whoever does not speak what is offered (RFC 9110, 7.8), and Java's own client
 offers ``h2c`` with the first request of every connection. The parser stops at such a head and takes the body
@@ -12,6 +14,10 @@ for the other protocol's; so a new parser gets the head again without the offer,
 
 A door may refuse at the head (:mod:`.http_refusals`): then nothing is made of the request, and its body is
 dropped as it arrives. What is not HTTP at all is refused in the shape that errors have everywhere.
+
+A connection that is closed with unread bytes is reset, and with the reset goes the answer that its client
+would have read. So where a connection ends before a body has come to its end, what comes is taken and
+forgotten for ``_LINGER_S`` or ``LINGER_BYTES``, or until the client has closed.
 """
 
 from __future__ import annotations
@@ -21,17 +27,20 @@ from collections import deque
 from collections.abc import Callable
 from math import inf
 from typing import Any, Final, Protocol, cast
-from urllib.parse import unquote
 
 import httptools
 import structlog
 
+from .http_endings import CutOff, Deaf, has_unread, last_word
 from .http_exchange import Exchange, Header
+from .http_head import Fault, RefusedError, check, path_of, size, without_offer
 from .http_refusals import no_request
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 """Request line and headers: room for 8 KiB of baggage, a large token, and as much again of what proxies add.
 """
+MAX_BESIDE_BYTES: Final = 2 * 1024 * 1024
+"""Sizes, extensions and trailers of the chunks of a body: room for the largest one in chunks of a byte."""
 READ_S: Final = 60.0
 """Seconds for a head to arrive, and for a body."""
 KEEP_ALIVE_S: Final = 75.0
@@ -40,13 +49,18 @@ them longer is not the one who sends into a closing one.
 """
 _AHEAD: Final = 8
 """Requests that are read behind the one under way: who does not read does not notice that a client leaves."""
-_LINGER_S: Final = 1.0
+_LINGER_S: Final = 5.0
+_LAST_S: Final = 1.0
+"""Seconds for a request that is on its way when the server leaves."""
 _NOT_HTTP: Final = "400 Bad Request", "this is not HTTP/1.1"
 _TOO_LARGE: Final = (
     "431 Request Header Fields Too Large",
     f"request line and headers may have at most {MAX_HEAD_BYTES} bytes",
 )
-_OFFERS: Final = frozenset({b"upgrade", b"http2-settings", b"connection"})
+_TOO_MUCH_BESIDE: Final = (
+    "400 Bad Request",
+    f"chunks may have at most {MAX_BESIDE_BYTES} bytes beside their data",
+)
 
 log = structlog.get_logger()
 
@@ -92,9 +106,10 @@ class Connection(asyncio.Protocol):
         self._headers: list[Header] = []
         self._in_head = self._in_body = False
         self._read_by = inf  # for what is being read
-        self._later = self._size = 0
-        self._by = inf  # when the connection is cut off
-        self._timer: asyncio.TimerHandle | None = None
+        self._later = self._size = self._beside = 0
+        self._cut_off = CutOff(loop, self._cut)
+        self._is_new = True
+        self._ends = False  # with the answer that was sent
         self._paused = False
         self._room: asyncio.Future[None] | None = None  # while the client does not read
 
@@ -107,7 +122,7 @@ class Connection(asyncio.Protocol):
         if isinstance(address, tuple) and address:
             self.peer = str(address[0])
         self._doors.connections.add(self)
-        self._until(self._loop.time() + READ_S)
+        self._cut_off.at(self._loop.time() + (_LAST_S if self._doors.leaving else READ_S))
 
     def data_received(self, data: bytes) -> None:
         """Bytes of any number of requests."""
@@ -115,13 +130,16 @@ class Connection(asyncio.Protocol):
         self._size = len(data)
         if goes_on:
             self._later += self._size
+        elif self._in_body:
+            self._beside += self._size
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
             self._decline(data[offer.args[0] :])
             return
         except httptools.HttpParserError as fault:
-            self._refuse(_TOO_LARGE if isinstance(fault.__context__, _TooLargeError) else _NOT_HTTP)
+            why = fault.__context__
+            self._refuse(why.fault if isinstance(why, RefusedError) else _NOT_HTTP)
             return
         if self._in_head:
             if self._later > MAX_HEAD_BYTES:
@@ -129,13 +147,14 @@ class Connection(asyncio.Protocol):
                 return
             if not goes_on:
                 self._read_by = self._loop.time() + READ_S
+        elif self._in_body and self._beside > MAX_BESIDE_BYTES:
+            self._refuse(_TOO_MUCH_BESIDE)
+            return
         self._settle()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has left, or was closed."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._cut_off.cancel()
         for exchange in self._queue:
             exchange.leave()
         self._queue.clear()
@@ -161,6 +180,7 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._headers = []
         self._in_head = True
+        self._is_new = False
         self._later = 0
 
     def on_url(self, url: bytes) -> None:
@@ -169,29 +189,39 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header; spaces and tabs around its value are no part of it, and the parser leaves some."""
-        self._headers.append((name.lower(), value.strip(b" \t")))
+        if self._in_head:  # what comes later is a trailer
+            self._headers.append((name.lower(), value.strip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """The head is there."""
         self._in_head = False
-        if self._later + self._size > MAX_HEAD_BYTES and self._head_bytes() > MAX_HEAD_BYTES:
-            raise _TooLargeError
+        if self._later + self._size > MAX_HEAD_BYTES and size(self._url, self._headers) > MAX_HEAD_BYTES:
+            raise RefusedError(_TOO_LARGE)
         parser = self._parser
         if parser.should_upgrade():
             return
-        keep = parser.should_keep_alive()
-        if self._queue or not self._is_refused(keep=keep and not self._doors.leaving):
-            self._coming = self._exchange(keep=keep)
-            self._queue.append(self._coming)
+        headers, version = self._headers, parser.get_http_version()
+        check(version, headers)
+        path, keep = path_of(self._url), parser.should_keep_alive()
         self._in_body = True
+        self._beside = 0
         self._read_by = inf
+        if self._ends:
+            return
+        is_next = not self._queue
+        if not is_next or not self._is_refused(path, headers, keep=keep):
+            method = parser.get_method().decode("ascii")
+            keep_alive = keep and version != "1.0"
+            self._coming = Exchange(self, method, path, headers, version=version, keep_alive=keep_alive)
+            self._queue.append(self._coming)
         if len(self._queue) > _AHEAD:
             self.pause()
         else:
-            self._go_on()
+            self._go_on(asked=is_next)
 
     def on_body(self, part: bytes) -> None:
         """A piece of a body."""
+        self._beside -= len(part)
         if self._coming is not None:
             self._coming.body_part(part)
 
@@ -243,7 +273,7 @@ class Connection(asyncio.Protocol):
         assert self._queue[0] is exchange
         self._queue.popleft()
         if close:
-            self._transport.close()
+            self._leave()
         else:
             self._go_on()
             self._settle()
@@ -251,22 +281,35 @@ class Connection(asyncio.Protocol):
     # The server's side
 
     def close_when_idle(self) -> None:
-        """Closes now, or with the answer under way."""
-        if not self._queue:
-            self._transport.close()
+        """Closes now, or with the answer under way, or with the answer to what is on its way."""
         for exchange in self._queue:
             exchange.keep_alive = False
+        if self._queue or self._transport.is_closing():
+            return
+        if self._is_new or self._in_head or has_unread(self._transport):
+            self._read_by = self._loop.time() + _LAST_S
+            self._cut_off.at(self._read_by)
+        else:
+            self._transport.close()
 
     def abort(self) -> None:
         """Ends at once."""
         self._transport.abort()
 
-    def _go_on(self) -> None:
-        """Begins what waits, where the client takes what it was sent."""
-        if self._room is not None or self._transport.is_closing():
+    def _go_on(self, *, asked: bool = False) -> None:
+        """Begins what waits, where the client takes what it was sent. ``asked``: whether it may begin."""
+        if self._room is not None or self._ends or self._transport.is_closing():
             return
         if self._queue and not self._queue[0].started:
-            self._doors.start(self._queue[0])
+            first = self._queue[0]
+            if asked or not self._is_refused(first.path, first.lines, keep=first.keep_alive):
+                self._doors.start(first)
+            else:
+                self._queue.popleft()
+                if first is self._coming:
+                    self._coming = None
+                self._go_on()
+                return
         if len(self._queue) <= _AHEAD:
             self.resume()
 
@@ -275,29 +318,16 @@ class Connection(asyncio.Protocol):
         if self._in_body:
             if self._read_by == inf:
                 self._read_by = self._loop.time() + READ_S
-            self._until(self._read_by)
+            self._cut_off.at(self._read_by)
         elif self._queue:
-            self._by = inf
+            self._cut_off.never()
         elif self._in_head:
-            self._until(self._read_by)
+            self._cut_off.at(self._read_by)
         else:
-            self._until(self._loop.time() + KEEP_ALIVE_S)
+            self._cut_off.at(self._loop.time() + KEEP_ALIVE_S)
 
-    def _until(self, by: float) -> None:
-        """One timer that is seldom moved: a request costs none."""
-        self._by = by
-        if self._timer is not None:
-            if self._timer.when() <= by:
-                return
-            self._timer.cancel()
-        self._timer = self._loop.call_at(by, self._look)
-
-    def _look(self) -> None:
-        self._timer = None
-        if self._loop.time() < self._by:
-            if self._by < inf:
-                self._until(self._by)
-        elif self._room is None:
+    def _cut(self) -> None:
+        if self._room is None:
             self._transport.close()
         else:  # what it has not read will never leave
             self._transport.abort()
@@ -314,82 +344,55 @@ class Connection(asyncio.Protocol):
         if method == b"CONNECT" or self._transport.is_closing():
             self._refuse(_NOT_HTTP)
             return
-        closes = any(name == b"connection" and b"close" in value.lower() for name, value in self._headers)
-        kept = [(name, value) for name, value in self._headers if name not in _OFFERS]
-        if closes:
-            kept.append((b"connection", b"close"))
-        version = self._parser.get_http_version().encode()
-        head = b"".join(b"%b: %b\r\n" % header for header in kept)
-        first = b"%b %b HTTP/%b\r\n" % (method, self._url, version)
+        head = without_offer(method, self._url, self._parser.get_http_version(), self._headers)
         self._parser = self._new_parser()
-        self.data_received(first + head + b"\r\n" + rest)
+        self.data_received(head + rest)
 
-    def _exchange(self, *, keep: bool) -> Exchange:
-        """What the head asks for. Raises where its address is none, or not ASCII."""
-        path = httptools.parse_url(self._url).path or b"/"
-        text: str = path.decode("ascii")
-        method, version = self._parser.get_method().decode("ascii"), self._parser.get_http_version()
-        return Exchange(
-            self,
-            method,
-            unquote(text) if "%" in text else text,
-            self._headers,
-            version=version,
-            keep_alive=keep and version != "1.0",
-        )
-
-    def _is_refused(self, *, keep: bool) -> bool:
-        """At the head, before anything is made of it; the body is dropped."""
-        refusal = self._doors.refusal(self._url, self._headers, keep=keep)
+    def _is_refused(self, path: str, headers: list[Header], *, keep: bool) -> bool:
+        """Before anything is made of a request; its body is dropped."""
+        refusal = self._doors.refusal(path, headers, keep=keep and not self._doors.leaving)
         if refusal is None:
             return False
         answer, stays = refusal
         self._transport.write(answer)
         if not stays:
-            self._transport.close()
+            self._ends = True
+            self._loop.call_soon(self._leave)  # once it is known whether there is a body
         return True
 
-    def _head_bytes(self) -> int:
-        return len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
-
-    def _refuse(self, refusal: tuple[str, str]) -> None:
-        """Answers, and hears no more of this connection."""
-        if self._transport.is_closing():
+    def _leave(self) -> None:
+        """Ends the connection behind the answer that was sent last."""
+        self._ends = True
+        if self._in_body:
+            self._linger()
             return
-        status, message = refusal
+        self._transport.close()
+        if self._room is not None:  # an answer that nobody reads does not keep it open
+            self._cut_off.at(self._loop.time() + KEEP_ALIVE_S)
+
+    def _linger(self) -> None:
+        """Ends the connection when its client has read the answer."""
+        if not self._transport.is_closing():
+            self._ends = True
+            last_word(self._transport, self)
+            self.resume()
+            self._cut_off.at(self._loop.time() + (_LINGER_S if self._room is None else KEEP_ALIVE_S))
+
+    def _refuse(self, fault: Fault) -> None:
+        """Answers, and hears no more of this connection."""
+        if self._ends or self._transport.is_closing():
+            return
+        status, message = fault
         log.warning("http.refused", reason=message, peer=self.peer)
-        self._transport.set_protocol(_Deaf(self))
         broken = self._coming
         if broken is not None and not broken.done:
             broken.leave()
             self._queue.remove(broken)
         if self._queue:  # what came before is answered, and only that
+            self._transport.set_protocol(Deaf(self, self._transport))
             self._queue[-1].keep_alive = False
-            self._by = inf
+            self._cut_off.never()
             return
-        if self._in_body and (broken is None or broken.done):  # its answer has left
-            self._transport.close()
-            return
-        self._transport.write(no_request(status, message))
-        # Closed at once, with bytes unread, the answer would be lost to a reset.
-        self._loop.call_later(_LINGER_S, self._transport.close)
-
-
-class _TooLargeError(Exception):
-    """Ends the parsing of a head."""
-
-
-class _Deaf(asyncio.Protocol):
-    """Takes what a refused client still sends, and forgets it."""
-
-    def __init__(self, refused: Connection) -> None:
-        self._refused = refused
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._refused.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        self._refused.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._refused.resume_writing()
+        if not self._in_body or (broken is not None and not broken.done):  # else its answer has left
+            self._transport.write(no_request(status, message))
+        self._linger()

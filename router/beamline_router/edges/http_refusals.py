@@ -17,6 +17,7 @@ from beamline_contract.errors import ErrorCode, WireError
 from beamline_contract.wire import MAX_BODY_BYTES
 
 from .http_exchange import Header
+from .http_head import PATHS
 from .openai_chat import error_body
 from .refusal import Refusal, template
 
@@ -27,8 +28,8 @@ _OVERLOADED: Final = (
     b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\n"
     b"retry-after: 1\r\nx-request-id: %b\r\nconnection: %b\r\ncontent-length: %d\r\n\r\n%b"
 )
-_CHAT: Final = b"/v1/chat/completions"
-_PATHS: Final = frozenset({_CHAT, b"/v1/route"})
+_CHAT: Final = "/v1/chat/completions"
+_PATHS: Final = frozenset(PATHS.values())
 
 
 class Shedding:
@@ -38,17 +39,17 @@ class Shedding:
         self._shed = shed
         self._id_of = id_of
 
-    def refusal(self, url: bytes, headers: list[Header], *, keep: bool) -> tuple[bytes, bool] | None:
+    def refusal(self, path: str, headers: list[Header], *, keep: bool) -> tuple[bytes, bool] | None:
         """The bytes of the answer, and whether the connection stays: only where ``keep`` says that it may,
         and the body is worth receiving.
         """
-        if url not in _PATHS:
+        if path not in _PATHS:
             return None
         refusal = self._shed("http")
         if refusal is None:
             return None
         request_id = self._id_of(_request_id_header(headers))
-        body = (_chat(refusal) if url == _CHAT else refusal.plain) % request_id
+        body = (_chat(refusal) if path == _CHAT else refusal.plain) % request_id
         stays = keep and _short(headers)
         state = b"keep-alive" if stays else b"close"
         return _OVERLOADED % (request_id, state, len(body), body), stays

@@ -4,6 +4,9 @@ Shutdown has three parts. A kept connection that is closed just when its client 
 that request; so for ``LEAVE_S`` every answer says ``connection: close``, and clients that are at work go
 elsewhere of their own accord. Then nobody is let in any more, what is idle is closed, and the rest with its
 answer. What is not answered when the time is over is cancelled.
+
+A client that is connected expects an answer, also one that nobody has looked at yet: who stands in line is
+let in before the line is closed, and a connection whose first request is on its way is waited for.
 """
 
 from __future__ import annotations
@@ -25,6 +28,10 @@ LEAVE_S: Final = 1.0
 """How long kept connections are asked to go before they are closed: longer than a client at work pauses."""
 _LAST_WORDS_S: Final = 1.0
 """For requests that are cancelled to say so, and for their last bytes to leave."""
+
+
+_TURNS: Final = 3
+"""Turns of the loop between the system's word of a client and ours."""
 
 
 class ListenError(RuntimeError):
@@ -62,9 +69,7 @@ class HttpServer:
         until = self._loop.time() + grace_s
         self.leaving = True
         await self._emptied(min(LEAVE_S, grace_s))
-        if self._server is not None:
-            self._server.close()
-        self._socket.close()
+        await self._close_line()
         for connection in tuple(self.connections):
             connection.close_when_idle()
         await self._emptied(until - self._loop.time())
@@ -95,6 +100,30 @@ class HttpServer:
         self.connections.discard(connection)
         if not self.connections and self._empty is not None and not self._empty.done():
             self._empty.set_result(None)
+
+    async def _close_line(self) -> None:
+        """Takes who stands in line and stops listening."""
+        if self._socket.fileno() < 0:
+            return
+        # A server of asyncio that is closed forgets the clients that it has not yet made connections of.
+        self._loop.remove_reader(self._socket)
+        await self._turns()
+        line = self._socket.dup()
+        if self._server is not None:
+            self._server.close()
+        self._socket.close()
+        last: list[socket.socket] = []
+        with line, suppress(OSError):  # BlockingIOError: that was the last one
+            while True:
+                last.append(line.accept()[0])
+        for accepted in last:
+            with suppress(OSError):
+                await self._loop.connect_accepted_socket(lambda: Connection(self, self._loop), accepted)
+        await self._turns()
+
+    async def _turns(self) -> None:
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
 
     async def _emptied(self, limit_s: float) -> None:
         """Waits until nobody is connected."""

@@ -40,6 +40,10 @@ ERRORS: Final[dict[ErrorCode, tuple[str, str | None]]] = {
 """``type`` and ``code`` of an error by its code."""
 
 
+_IN_PLACE_OF_TEXT: Final = ("tool_calls", "function_call", "refusal", "audio")
+"""Parts of a message beside which an empty text is null."""
+
+
 def status_of(error: WireError) -> int:
     """The HTTP status: a rejection is 400 here, because the official clients know no 422 of that meaning."""
     if error.code is ErrorCode.VALIDATION_REJECTED:
@@ -93,14 +97,15 @@ class ChatFormat:
         else:
             headers = served_headers(served)
             status = status_of(result.error)
-            add_error_headers(headers, status, result.error)
+            _add_error_headers(headers, status, result.error)
             self._exchange.answer(status, orjson.dumps(error_body(result.error)), headers, close=close)
 
     async def emit(self, envelope: Envelope, delta: Delta) -> None:
         """One chunk; before the first goes the one that names the role."""
         if not self._events.begun:
             self._events.begin(envelope)
-            await self._chunk(envelope, {"role": "assistant", "content": ""})
+            content = None if delta.message and not delta.text else ""  # as OpenAI has it: no text so far
+            await self._chunk(envelope, {"role": "assistant", "content": content})
         if delta.text:
             await self._chunk(envelope, {"content": delta.text})
         if delta.message:
@@ -113,8 +118,8 @@ class ChatFormat:
     async def _finish_stream(self, served: Served, answer: Answer) -> None:
         if not self._events.begun:  # an answer without a word
             await self.emit(served.envelope, Delta())
-        reason = answer.metadata["finish_reason"]
-        await self._chunk(served.envelope, {}, finish_reason=reason, trail=_trail(served))
+        reason, logprobs = answer.metadata["finish_reason"], answer.metadata.get("logprobs")
+        await self._chunk(served.envelope, {}, finish_reason=reason, logprobs=logprobs, trail=_trail(served))
         if self._request is not None and self._request.stream_usage:
             body = self._head(served.envelope, "chat.completion.chunk")
             await self._events.data({**body, **_origin(answer), "choices": [], "usage": _usage(answer)})
@@ -126,9 +131,10 @@ class ChatFormat:
         delta: dict[str, Any],
         *,
         finish_reason: str | None = None,
+        logprobs: Any = None,
         trail: dict[str, Any] | None = None,
     ) -> None:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
         body = {**self._head(envelope, "chat.completion.chunk"), "choices": [choice]}
         if trail:
             body |= trail
@@ -139,8 +145,8 @@ class ChatFormat:
     def _completion(self, served: Served, answer: Answer) -> dict[str, Any]:
         parts = answer.metadata.get("message")
         extra = parts if isinstance(parts, dict) else {}
-        calls = extra.get("tool_calls")
-        message = {**extra, "role": "assistant", "content": answer.output or (None if calls else "")}
+        without_text = None if any(extra.get(name) for name in _IN_PLACE_OF_TEXT) else ""
+        message = {**extra, "role": "assistant", "content": answer.output or without_text}
         choice = {
             "index": 0,
             "message": {"refusal": None, **message},
@@ -195,6 +201,13 @@ class _ChatSink:
         await self._form.emit(self._envelope, delta)
 
 
+def _add_error_headers(headers: list[Header], status: int, error: WireError) -> None:
+    """``x-should-retry`` is what the official clients ask before they repeat a 429 or 5xx by themselves."""
+    add_error_headers(headers, status, error)
+    if not error.retryable and (status == 429 or status >= 500):
+        headers.append((b"x-should-retry", b"false"))
+
+
 def answer_models(exchange: Exchange, models: tuple[str, ...]) -> None:
     """``/v1/models`` and ``/v1/models/{id}``: what the policies name without a wildcard."""
     wanted = exchange.path.removeprefix("/v1/models").removeprefix("/")
@@ -210,7 +223,7 @@ def answer_models(exchange: Exchange, models: tuple[str, ...]) -> None:
 def answer_error(exchange: Exchange, error: WireError) -> None:
     """An error in the words of that API."""
     headers: list[Header] = []
-    add_error_headers(headers, status_of(error), error)
+    _add_error_headers(headers, status_of(error), error)
     exchange.answer_json(status_of(error), error_body(error), headers)
 
 

@@ -141,6 +141,35 @@ async def test_a_stream_has_its_texts_tool_calls_usage_and_finish_reason(api: Fa
     assert (last.prompt_tokens, last.completion_tokens, last.finish_reason) == (5, 6, "tool_calls")
 
 
+def _spelled(text: str) -> dict[str, Any]:
+    chunk = gpt_chunk({"content": text})
+    token = {"token": text, "logprob": -0.5, "bytes": None, "top_logprobs": []}
+    chunk["choices"][0]["logprobs"] = {"content": [token], "refusal": None}
+    return chunk
+
+
+async def test_log_probabilities_of_a_stream_stand_in_its_end(api: FakeApi, asked: Any) -> None:
+    api.says(
+        events(*map(_spelled, ("Hel", "lo")), {"error": None} | gpt_chunk({}, "stop"), "data: [DONE]\n\n")
+    )
+    *parts, last = await asked.stream()
+    assert parts == ["Hel", "lo"]
+    assert [entry["token"] for entry in last.metadata["logprobs"]["content"]] == parts
+    assert last.metadata["logprobs"]["refusal"] is None
+
+
+@pytest.mark.parametrize("token", ["y" * 1_000_000, "\ud800"], ids=["too large for NATS", "half a character"])
+async def test_log_probabilities_that_can_not_be_passed_on_are_left_out(
+    api: FakeApi, asked: Any, token: str
+) -> None:
+    long = _spelled("Hello")
+    long["choices"][0]["logprobs"]["content"][0]["token"] = token
+    api.says(events(long, gpt_chunk({}, "stop"), "data: [DONE]\n\n"))
+    *parts, last = await asked.stream()
+    assert parts == ["Hello"]
+    assert "logprobs" not in last.metadata
+
+
 async def test_connections_are_used_again_whole_and_streamed(api: FakeApi, asked: Any) -> None:
     for _ in range(3):
         await asked.ask()

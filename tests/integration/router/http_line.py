@@ -51,16 +51,19 @@ Serve = Callable[..., None]
 
 @pytest.fixture(params=["asyncio", "uvloop"])
 def serve(request: pytest.FixtureRequest) -> Serve:
-    """Runs ``client`` against a server of ``door``; ``full``: it refuses."""
+    """Runs ``client`` against a server of ``door``, which refuses while it is ``full``."""
     factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
 
-    def run(door: Handler, client: Callable[[Client], Awaitable[Any]], *, full: bool = False) -> None:
+    def run(
+        door: Handler, client: Callable[[Client], Awaitable[Any]], *, full: Callable[[], bool] = lambda: False
+    ) -> None:
         faults: list[dict[str, Any]] = []
 
         async def main() -> None:
             asyncio.get_running_loop().set_exception_handler(lambda _loop, fault: faults.append(fault))
-            refusal = Refusal("full") if full else None
-            server = HttpServer(door, Shedding(lambda _door: refusal, lambda _headers: b"id"), "127.0.0.1", 0)
+            refusal = Refusal("full")
+            shedding = Shedding(lambda _door: refusal if full() else None, lambda _headers: b"id")
+            server = HttpServer(door, shedding, "127.0.0.1", 0)
             await server.begin()
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
             try:

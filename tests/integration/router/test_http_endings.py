@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import orjson
 import pytest
 
-from beamline_router.edges import http_protocol, http_server
+from beamline_router.edges import http_protocol
 from beamline_router.edges.http_exchange import Exchange, Handler
 
 from .conftest import eventually
@@ -170,7 +171,78 @@ def test_a_refusal_at_the_head_drops_the_body_and_keeps_the_connection(serve: Se
         line.writer.write(GET % b"healthz")
         assert (await line.answer())[2] == b"/healthz"
 
-    serve(says_its_path, client, full=True)
+    serve(says_its_path, client, full=lambda: True)
+
+
+MUCH = 8_000_000
+"""More than fits into buffers."""
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["by the door", "at the head"])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(POST % (b"v1/route", MUCH) + b"y" * MUCH, id="with a length"),
+        pytest.param(
+            b"POST /v1/route HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+            + (b"%x\r\n%b\r\n" % (MUCH // 100, b"y" * (MUCH // 100))) * 100,
+            id="in chunks",
+        ),
+    ],
+)
+def test_who_sends_a_large_body_to_its_end_still_reads_that_it_is_refused(
+    serve: Serve, sent: bytes, full: bool
+) -> None:
+    async def door(exchange: Exchange) -> None:
+        body = await exchange.read(1_000)
+        exchange.answer(200 if body is not None else 413, b"no", close=True)
+
+    async def client(line: Client) -> None:
+        line.writer.write(sent)
+        await line.writer.drain()
+        status, headers, _ = await line.answer()
+        assert (status, headers["connection"]) == (429 if full else 413, "close")
+        assert await line.rest() == b""
+
+    serve(door, client, full=lambda: full)
+
+
+def test_a_client_that_takes_its_refusal_and_sends_on_and_on_is_cut_off(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "_LINGER_S", 0.3)
+
+    async def client(line: Client) -> None:
+        line.writer.write(POST % (b"v1/route", 1 << 40))
+        assert (await line.answer())[0] == 429
+        began, cut = time.monotonic(), False
+        while not cut:
+            assert time.monotonic() - began < 5
+            line.writer.write(b"y" * 10_000)
+            await asyncio.sleep(0.01)
+            cut = not line.server.connections
+        assert time.monotonic() - began >= 0.2, "it had a moment to read it"
+
+    serve(says_its_path, client, full=lambda: True)
+
+
+def test_the_same_refusals_are_for_what_waited_behind_another_request_and_for_a_query(serve: Serve) -> None:
+    full = False
+
+    async def door(exchange: Exchange) -> None:
+        nonlocal full
+        full = True
+        exchange.answer(200, exchange.path.encode())
+
+    async def client(line: Client) -> None:
+        line.writer.write(GET % b"v1/route")
+        for path in (b"v1/route", b"v1/route?a=b", b"v1%2Froute"):
+            line.writer.write(POST % (path, 2) + b"hi")
+        line.writer.write(GET % b"healthz")
+        answers = [await line.answer() for _ in range(5)]
+        assert [status for status, _, _ in answers] == [200, 429, 429, 429, 200]
+
+    serve(door, client, full=lambda: full)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +264,7 @@ def test_a_connection_that_rests_too_long_is_closed(
         await line.answer()
         assert await line.rest() == b""
 
-    serve(says_its_path, client, full=True)
+    serve(says_its_path, client, full=lambda: True)
 
 
 def test_a_body_that_trickles_is_cut_off(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,13 +305,14 @@ def test_an_answer_under_way_has_all_the_time_it_needs(
     serve(door, client)
 
 
-def test_a_client_that_never_reads_its_answer_does_not_keep_the_connection(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("close", [False, True], ids=["that is kept", "that ends with it"])
+def test_a_client_that_never_reads_its_answer_does_not_hold_a_connection(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, close: bool
 ) -> None:
     monkeypatch.setattr(http_protocol, "KEEP_ALIVE_S", 0.2)
 
     async def door(exchange: Exchange) -> None:
-        exchange.answer(200, b"y" * 30_000_000)
+        exchange.answer(200, b"y" * 30_000_000, close=close)
 
     async def client(line: Client) -> None:
         line.writer.write(GET % b"")
@@ -267,48 +340,5 @@ def test_a_stream_whose_client_has_stopped_reading_is_told_so(serve: Serve) -> N
         line.writer.write(GET % b"")
         await asyncio.wait_for(stalled.wait(), 10)
         line.writer.transport.abort()
-
-    serve(door, client)
-
-
-def test_what_has_no_answer_when_the_grace_is_over_is_told_to_go_elsewhere(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(http_server, "LEAVE_S", 0.05)
-
-    async def door(exchange: Exchange) -> None:
-        await asyncio.Event().wait()
-
-    async def client(line: Client) -> None:
-        line.writer.write(GET % b"")
-        await turns()
-        stopping = asyncio.create_task(line.server.stop(0.1))
-        status, headers, body = await line.answer()
-        assert (status, headers["connection"]) == (503, "close")
-        assert orjson.loads(body)["error"]["code"] == "UNAVAILABLE"
-        await stopping
-        with pytest.raises(ConnectionRefusedError):
-            await asyncio.open_connection("127.0.0.1", line.server.port)
-
-    serve(door, client)
-
-
-def test_an_answer_within_the_grace_is_whole_and_the_last(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(http_server, "LEAVE_S", 0.05)
-
-    async def door(exchange: Exchange) -> None:
-        await asyncio.sleep(0.2)
-        exchange.answer(200, b"whole")
-
-    async def client(line: Client) -> None:
-        line.writer.write(GET % b"")
-        await turns()
-        stopping = asyncio.create_task(line.server.stop(10))
-        status, headers, body = await line.answer()
-        assert (status, headers["connection"], body) == (200, "close", b"whole")
-        assert await line.rest() == b""
-        await asyncio.wait_for(stopping, 5)
 
     serve(door, client)

@@ -191,6 +191,57 @@ async def test_the_python_client_sends_parts_and_tools_and_reads_calls_streamed_
     assert len(asked) == 2
 
 
+async def put_answer(site: Site, name: str, answer: dict[str, Any]) -> None:
+    """A provider of the model ``name`` that always gives the same answer."""
+    step = {"action": "select_provider", "provider_id": name}
+    await site.put(extension(name, "provider", retry=0), policy(name, [step], match={"models": [name]}))
+    await site.respond(site.nc, name, f"beamline.provider.{name}.v1", lambda _: answer)
+
+
+TOKENS = [{"token": text, "logprob": -0.5, "bytes": None, "top_logprobs": []} for text in ("Hel", "lo")]
+
+
+async def test_the_python_client_reads_log_probabilities_streamed_or_not(site: Site) -> None:
+    logprobs = {"content": TOKENS, "refusal": None}
+    await put_answer(site, "spelling", {"output": "Hello", "metadata": {"logprobs": logprobs}})
+    async with client(site) as api:
+        given: Any = {"model": "spelling", "messages": USER, "logprobs": True}
+        whole = await api.chat.completions.create(**given)
+        async with api.chat.completions.stream(**given) as stream:
+            streamed = await stream.get_final_completion()
+    for reply in (whole, streamed):
+        assert reply.choices[0].message.content == "Hello"
+        assert reply.choices[0].logprobs is not None
+        assert [entry.token for entry in reply.choices[0].logprobs.content or ()] == ["Hel", "lo"]
+
+
+@pytest.mark.parametrize(
+    "message", [{"tool_calls": [CALL]}, {"refusal": "I can't"}], ids=["a tool call", "a refusal"]
+)
+async def test_the_python_client_gets_no_empty_text_in_place_of_none(
+    site: Site, message: dict[str, Any]
+) -> None:
+    await put_answer(site, "wordless", {"output": "", "metadata": {"message": message}})
+    async with client(site) as api:
+        whole = await api.chat.completions.create(model="wordless", messages=USER)
+        async with api.chat.completions.stream(model="wordless", messages=USER) as stream:
+            streamed = await stream.get_final_completion()
+    for reply in (whole, streamed):
+        assert reply.choices[0].message.content is None
+        assert reply.choices[0].message.refusal == message.get("refusal")
+
+
+@pytest.mark.parametrize("retryable", [True, False], ids=["may help", "can't help"])
+async def test_the_python_client_repeats_by_itself_only_what(site: Site, retryable: bool) -> None:
+    error = {"code": "RESOURCE_EXHAUSTED", "message": "no", "retryable": retryable, "retry_after_ms": 10}
+    await put_answer(site, "spent", {"error": error})
+    async with client(site) as api:
+        asking = api.with_options(max_retries=1).chat.completions.create(model="spent", messages=USER)
+        with pytest.raises(openai.RateLimitError) as raised:
+            await asking
+    assert (raised.value.response.request.headers["x-stainless-retry-count"] == "1") is retryable
+
+
 @pytest.mark.parametrize(
     ("model", "kind", "code"),
     [
