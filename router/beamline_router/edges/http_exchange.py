@@ -81,6 +81,7 @@ class Exchange:
         "_line",
         "_most",
         "_parts",
+        "_running",
         "_task",
         "_told",
         "_waiter",
@@ -108,6 +109,7 @@ class Exchange:
         self.begun = False
         self.done = False
         self.left = False
+        self._running = False
         self._line = line
         self._chunked = version != "1.0"
         self._told = False
@@ -161,7 +163,8 @@ class Exchange:
         if self.done or self.left:
             return
         self.left = True
-        if self._task is not None:
+        if self._running:
+            assert self._task is not None
             self._task.cancel()
 
     # The door's side
@@ -217,8 +220,10 @@ class Exchange:
         self._over(not self.keep_alive or self._line.leaving)
 
     async def _run(self, handler: Handler, tasks: set[asyncio.Task[None]]) -> None:
+        self._running = True  # a task that is cancelled before would never take itself out of ``tasks``
         try:
-            await handler(self)
+            if not self.left:
+                await handler(self)
         except asyncio.CancelledError:
             self._fail(ErrorCode.UNAVAILABLE, "this router goes away; another one can be asked")
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import orjson
 import pytest
@@ -71,6 +72,30 @@ def test_a_client_that_leaves_cancels_its_request_and_the_ones_behind_it_never_b
         line.writer.transport.abort()
         await turns()
         assert (begun, ended) == (["/first"], ["/first"])
+
+    serve(door, client)
+
+
+def test_a_client_that_leaves_before_its_next_request_has_begun_leaves_no_task_behind(serve: Serve) -> None:
+    begun: list[str] = []
+    leave: list[Callable[[], None]] = []
+
+    async def door(exchange: Exchange) -> None:
+        begun.append(exchange.path)
+        await turns()
+        # As a loop does it that hears of the end and of the answer's last piece in the same turn.
+        asyncio.get_running_loop().call_soon(leave.pop())
+        exchange.answer(200, b"")
+
+    async def client(line: Client) -> None:
+        line.writer.write(GET % b"first" + GET % b"second")
+        await eventually(lambda: line.server.connections, "the client is connected")
+        [connection] = line.server.connections
+        leave.append(lambda: connection.connection_lost(None))
+        await line.answer()
+        await turns()
+        assert begun == ["/first"]
+        assert not line.server._tasks
 
     serve(door, client)
 
