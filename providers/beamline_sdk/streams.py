@@ -137,6 +137,7 @@ class StreamSender:
             sending.cancel()
             leaving.cancel()
             await asyncio.gather(sending, leaving, return_exceptions=True)
+            del sending, leaving  # a fault that is raised here and its task would keep each other
 
     async def open(self, headers: Mapping[str, str] | None = None) -> None:
         """The opening message, which names the control subject. ``headers`` go with this message alone."""

@@ -43,10 +43,11 @@ class CutOff:
         self._by = inf
 
     def cancel(self) -> None:
-        """The connection has ended."""
+        """The connection has ended; ``cut`` is not kept."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._cut = _nothing
 
     def _look(self) -> None:
         self._timer = None
@@ -54,6 +55,10 @@ class CutOff:
             self._cut()
         elif self._by < inf:
             self.at(self._by)
+
+
+def _nothing() -> None:
+    return
 
 
 class Deaf(asyncio.Protocol):

@@ -94,6 +94,7 @@ class Exchange:
         "more_body",
         "path",
         "size",
+        "started",
     )
 
     def __init__(
@@ -106,6 +107,8 @@ class Exchange:
         self.more_body = True
         self.size = 0
         """Bytes of body so far."""
+        self.started = False
+        """Whether its turn has come."""
         self.begun = False
         self.done = False
         self.left = False
@@ -123,11 +126,6 @@ class Exchange:
         """The client's address."""
         return self._line.peer
 
-    @property
-    def started(self) -> bool:
-        """Whether its turn has come."""
-        return self._task is not None
-
     def headers(self) -> dict[str, str]:
         """By lower-case name."""
         lines = self.lines
@@ -140,6 +138,7 @@ class Exchange:
         self, handler: Handler, tasks: set[asyncio.Task[None]], loop: asyncio.AbstractEventLoop
     ) -> None:
         """Its turn has come. The task is in ``tasks`` while it runs."""
+        self.started = True
         self._task = task = loop.create_task(self._run(handler, tasks))
         tasks.add(task)
 
@@ -163,8 +162,7 @@ class Exchange:
         if self.done or self.left:
             return
         self.left = True
-        if self._running:
-            assert self._task is not None
+        if self._running and self._task is not None:
             self._task.cancel()
 
     # The door's side
@@ -232,6 +230,7 @@ class Exchange:
         finally:
             assert self._task is not None
             tasks.discard(self._task)
+            self._task = None  # the two would keep each other
         self._fail(ErrorCode.INTERNAL, "the router failed; its log has the place")
 
     def _fail(self, code: ErrorCode, message: str) -> None:

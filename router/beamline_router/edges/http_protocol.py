@@ -160,6 +160,7 @@ class Connection(asyncio.Protocol):
         self._queue.clear()
         self.resume_writing()
         self._doors.gone(self)
+        self._parser = None  # the two would keep each other
 
     def pause_writing(self) -> None:
         """The client reads slower than it is answered."""

@@ -129,6 +129,7 @@ class NatsAnswer:
     async def _end(self, body: bytes) -> None:
         assert self._stream is not None
         self._senders.forget(self._stream.sender)
+        self._task = self._stream.sender.on_left = None  # each would keep this answer
         await self._stream.opened()
         await self._stream.sender.end(body)
 

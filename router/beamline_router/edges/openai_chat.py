@@ -22,7 +22,7 @@ from ..core.request import Answer, Request
 from ..core.stream_port import Delta, Sink, SinkStalledError
 from .http_exchange import Exchange, Header
 from .http_replies import Events, add_error_headers, served_headers
-from .serving import Served, SinkOf
+from .serving import Served
 
 ERRORS: Final[dict[ErrorCode, tuple[str, str | None]]] = {
     ErrorCode.INVALID_ARGUMENT: ("invalid_request_error", None),
@@ -73,7 +73,6 @@ class ChatFormat:
 
     def __init__(self, exchange: Exchange, now: float) -> None:
         self.shape: Shape | None = chat_shape
-        self.sink_of: SinkOf | None = self._sink_of
         self._exchange = exchange
         self._created = int(now)
         self._events = Events(exchange)
@@ -111,7 +110,8 @@ class ChatFormat:
         if delta.message:
             await self._chunk(envelope, _indexed(delta.message))
 
-    def _sink_of(self, request: Request, envelope: Envelope) -> Sink | None:
+    def sink_of(self, request: Request, envelope: Envelope) -> Sink | None:
+        """See ``route_format.Format``."""
         self._request = request
         return _ChatSink(self, envelope) if request.stream else None
 

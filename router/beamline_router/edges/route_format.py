@@ -18,14 +18,18 @@ from ..core.request import Answer, Request
 from ..core.stream_port import Delta, Sink, SinkStalledError
 from .http_exchange import Exchange
 from .http_replies import Events, add_error_headers, served_headers
-from .serving import Served, SinkOf
+from .serving import Served
 
 
 class Format(Protocol):
-    """How one exchange is read and answered. ``shape`` and ``sink_of``: see ``Serving.serve``."""
+    """How one exchange is read and answered."""
 
     shape: Shape | None
-    sink_of: SinkOf | None
+    """See ``Serving.serve``."""
+
+    def sink_of(self, request: Request, envelope: Envelope) -> Sink | None:
+        """See ``Serving.serve``."""
+        ...
 
     async def finish(self, served: Served, *, close: bool = False) -> None:
         """Writes the reply, or the end of the stream. ``close``: the connection is not used again."""
@@ -37,7 +41,6 @@ class RouteFormat:
 
     def __init__(self, exchange: Exchange) -> None:
         self.shape: Shape | None = None
-        self.sink_of: SinkOf | None = self._sink_of
         self._exchange = exchange
         self._events = Events(exchange)
 
@@ -57,7 +60,8 @@ class RouteFormat:
             add_error_headers(headers, status, served.result.error)
         self._exchange.answer(status, served.body(), headers, close=close)
 
-    def _sink_of(self, request: Request, envelope: Envelope) -> Sink | None:
+    def sink_of(self, request: Request, envelope: Envelope) -> Sink | None:
+        """See :class:`Format`."""
         return _RouteSink(self._events, envelope) if request.stream else None
 
 
