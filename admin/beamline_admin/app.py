@@ -34,6 +34,7 @@ from beamline_registry.port import (
 )
 from beamline_registry.postgres import PostgresRegistry
 from beamline_sdk import logs, signals
+from beamline_sdk.listening import ListenError
 from beamline_sdk.waiting import ended
 
 from .api import PREFIX, api
@@ -54,7 +55,7 @@ from .playground_stream import playground_stream
 from .problems import AdminCode, ProblemError
 from .routers import Routers
 from .runtime_api import runtime_api
-from .server import HttpServer, ListenError
+from .server import HttpServer
 from .settings import AdminSettings
 from .telemetry import Telemetry, probes
 from .trail_api import trail_api

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
 import uvicorn
 
+from beamline_sdk.listening import listen
+
 from .gate import App
 
 GRACE_S: Final = 10
 """How long a shutdown waits for answers under way."""
 _BACKLOG: Final = 128
-
-
-class ListenError(RuntimeError):
-    """The address can't be used; the message is one sentence for the person who started the process."""
 
 
 class _Quiet(uvicorn.Server):
@@ -30,10 +26,12 @@ class _Quiet(uvicorn.Server):
 
 
 class HttpServer:
-    """An ASGI application on ``host`` and ``port`` (0: a free one). Raises :class:`ListenError`."""
+    """An ASGI application on ``host`` and ``port`` (0: a free one). Raises
+    :class:`~beamline_sdk.listening.ListenError`.
+    """
 
     def __init__(self, app: App, host: str, port: int) -> None:
-        self._socket = _listen(host, port)
+        self._socket = listen(host, port, purpose="the admin API", backlog=_BACKLOG)
         self.port = int(self._socket.getsockname()[1])
         config = uvicorn.Config(
             app,
@@ -74,22 +72,3 @@ class HttpServer:
                 await task
         finally:
             self._socket.close()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, port))
-        bound.setblocking(False)
-        bound.listen(_BACKLOG)  # from now on, so that whoever is told of the port may come at once
-    except (OSError, OverflowError) as error:
-        bound.close()
-        taken = getattr(error, "errno", None) == errno.EADDRINUSE
-        why = (
-            "is taken: stop what listens there, or choose another port"
-            if taken
-            else f"can't be used: {error}"
-        )
-        raise ListenError(f"{host}:{port} for the admin API {why}") from error
-    return bound

@@ -33,6 +33,7 @@ from nats.aio.client import Client
 from beamline_contract import __version__
 from beamline_registry.port import RegistryError, SchemaError
 from beamline_sdk import link, logs, signals
+from beamline_sdk.listening import ListenError
 from beamline_sdk.loops import loop_factory
 from beamline_sdk.waiting import ended, first_of
 
@@ -45,7 +46,7 @@ from .edges.fast_nats import FastLine, FastTransport
 from .edges.gate import Gate, default_limits
 from .edges.http import HttpDoor
 from .edges.http_refusals import Shedding
-from .edges.http_server import HttpServer, ListenError
+from .edges.http_server import HttpServer
 from .edges.key_files import SourceError
 from .edges.nats_door import NatsDoor, PlainLine
 from .edges.nats_streams import NatsStreams

@@ -235,20 +235,6 @@ async def test_a_sender_that_ignores_the_window_is_cut_off(nats_server: LocalNat
         await until(lambda: speaker.has_heard({"cancel": True}))
 
 
-async def test_a_missing_chunk_is_noticed(nats_server: LocalNats, subject: str) -> None:
-    async with connected(nats_server) as nc, AsyncExitStack() as stack:
-        speakers = await speaking(nats_server, subject, stack)
-        stream = await opened(NatsStreams(nc), subject)
-        speaker = await speakers.get()
-        await speaker.open()
-        await speaker.say({"delta": "1"})
-        speaker.sequence += 1
-        await speaker.say({"delta": "3"})
-        assert isinstance(await stream.next(PATIENCE), Chunk)
-        assert await stream.next(PATIENCE) is StreamFault.GAP
-        await stream.close()
-
-
 @pytest.mark.parametrize(
     ("body", "headers"),
     [

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from math import inf
 from typing import Any, Final, Protocol, cast
 
@@ -72,9 +71,8 @@ class Doors(Protocol):
     """Whether connections end with their next answer."""
     connections: set[Connection]
 
-    @property
-    def refusal(self) -> Callable[..., tuple[bytes, bool] | None]:
-        """``http_refusals.Shedding.refusal``."""
+    def refusal(self, path: str, headers: list[Header], *, keep: bool) -> tuple[bytes, bool] | None:
+        """See ``http_refusals.Shedding``."""
         ...
 
     def start(self, exchange: Exchange) -> None:

@@ -12,12 +12,13 @@ let in before the line is closed, and a connection whose first request is on its
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 import time
 from contextlib import suppress
 from email.utils import formatdate
 from typing import Final
+
+from beamline_sdk.listening import listen
 
 from .http_exchange import Exchange, Handler
 from .http_protocol import Connection
@@ -28,21 +29,17 @@ LEAVE_S: Final = 1.0
 """How long kept connections are asked to go before they are closed: longer than a client at work pauses."""
 _LAST_WORDS_S: Final = 1.0
 """For requests that are cancelled to say so, and for their last bytes to leave."""
-
-
 _TURNS: Final = 3
 """Turns of the loop between the system's word of a client and ours."""
 
 
-class ListenError(RuntimeError):
-    """The address can't be used; the message is one sentence for the person who started the process."""
-
-
 class HttpServer:
-    """Serves ``handler`` on a socket of its own, bound at once, so that port 0 is known."""
+    """Serves ``handler`` on a socket of its own, bound at once, so that port 0 is known. Raises
+    :class:`~beamline_sdk.listening.ListenError`.
+    """
 
     def __init__(self, handler: Handler, shedding: Shedding, host: str, port: int) -> None:
-        self._socket = listen(host, port)
+        self._socket = listen(host, port, purpose="HTTP", backlog=_BACKLOG)
         self.host = host
         self.port = int(self._socket.getsockname()[1])
         self.leaving = False
@@ -133,24 +130,3 @@ class HttpServer:
                 async with asyncio.timeout(limit_s):
                     await self._empty
             self._empty = None
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises :class:`ListenError` with one sentence that names the address."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, port))
-        bound.listen(_BACKLOG)  # from here on clients wait instead of being refused
-        bound.setblocking(False)
-    except (OSError, OverflowError) as error:
-        bound.close()
-        taken = getattr(error, "errno", None) == errno.EADDRINUSE
-        why = (
-            "is taken: stop what listens there, or choose another port"
-            if taken
-            else f"can't be used: {error}"
-        )
-        raise ListenError(f"{host}:{port} for HTTP {why}") from error
-    return bound

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from beamline_contract.names import SUBJECT_INVOKE, SUBJECT_ROUTER_HEALTH, SUBJECT_ROUTER_STATUS
 from beamline_router.edges import snapshot_file
-from beamline_router.edges.http_server import listen
 
 from .conftest import (
     PIPELINE,
@@ -286,7 +286,7 @@ async def test_without_anything_to_serve_a_router_is_alive_not_ready_and_says_wh
 
 def nowhere(tmp_path: Path) -> dict[str, str]:
     """Addresses at which nobody listens."""
-    with listen("127.0.0.1", 0) as closed:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     return {
         "NATS_URL": f"nats://127.0.0.1:{port}",

@@ -5,6 +5,7 @@ file.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -24,7 +25,6 @@ from beamline_registry.port import Delta
 from beamline_registry.reader import PostgresReader
 from beamline_router.app import StartError, run
 from beamline_router.edges import snapshot_file
-from beamline_router.edges.http_server import listen
 
 from .conftest import PIPELINE, RECORDS, Site, eventually, extension, open_site, policy, running
 
@@ -334,7 +334,7 @@ async def test_a_migration_that_is_still_to_come_is_waited_for(
 
 async def test_a_taken_port_is_one_clear_sentence(site: Site) -> None:
     with (
-        listen("127.0.0.1", 0) as taken,
+        socket.create_server(("127.0.0.1", 0)) as taken,
         pytest.raises(StartError, match=r"127\.0\.0\.1:\d+ for HTTP is taken"),
     ):
         await run(site.settings(http_port=taken.getsockname()[1]))
