@@ -17,7 +17,7 @@ from bench.parts import ROOT, Row, spread
 
 sys.path.insert(0, str(ROOT / "tests"))
 
-from harness.chromium import Visitor, chromium
+from harness.chromium import NoChromiumError, Visitor, chromium, find_chromium
 from harness.inspector_app import TOKEN, extension, inspector_app, policy
 
 POLICIES: Final = 5_000
@@ -31,7 +31,11 @@ PAINTED: Final = """() => new Promise((resolve) => new PerformanceObserver((list
 
 
 def run(*, rounds: int, seconds: float) -> tuple[list[Row], dict[str, Any]]:
-    """All rounds; ``seconds`` has no meaning here."""
+    """All rounds; ``seconds`` has no meaning here. Without a Chromium the row is left out, and says so."""
+    try:
+        find_chromium()
+    except NoChromiumError as reason:
+        return [Row("inspector", "", f"left out: {reason}", None)], {"left_out": str(reason)}
     painted, most_rows = asyncio.run(_measured(rounds))
     rows = [
         Row(
