@@ -2,8 +2,7 @@
 
 It starts without waiting for anybody. HTTP listens first, so that probes have an answer; a snapshot file,
 where there is one, serves at once; the registry and NATS are reached by two tasks that try for ever. The
-NATS door opens when there is both a connection and a table: before that, another router's members of the
-queue group answer better.
+NATS door opens when there is both a connection and a table: before that, other routers answer better.
 
 What runs then, all on one event loop: the HTTP server, the NATS client, the :class:`Refresher`, the
 :class:`Reporter`, what follows keys and limits, what measures overload, and a task per request. If one of the
