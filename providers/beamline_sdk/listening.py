@@ -11,23 +11,21 @@ class ListenError(RuntimeError):
 
 
 def listen(host: str, port: int, *, purpose: str, backlog: int) -> socket.socket:
-    """A listening socket that does not block; port 0 is a free one. ``backlog``: how many clients may stand
-    in line. Raises :class:`ListenError`, whose message names the address and ``purpose`` ("HTTP").
+    """A listening socket that does not block. ``port`` is 0 (a free one) to 65535, ``backlog`` how many
+    clients may stand in line. Raises :class:`ListenError`, whose message names the address and ``purpose``
+    ("HTTP").
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()  # "::" is for IPv4, too
     try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, port))
-        bound.listen(backlog)  # from here on clients wait instead of being refused
-        bound.setblocking(False)
-    except (OSError, OverflowError) as error:
-        bound.close()
-        taken = getattr(error, "errno", None) == errno.EADDRINUSE
+        bound = socket.create_server((host, port), family=family, backlog=backlog, dualstack_ipv6=both)
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
         why = (
             "is taken: stop what listens there, or choose another port"
             if taken
             else f"can't be used: {error}"
         )
         raise ListenError(f"{host}:{port} for {purpose} {why}") from error
+    bound.setblocking(False)
     return bound

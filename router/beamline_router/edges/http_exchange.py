@@ -81,7 +81,6 @@ class Exchange:
         "_line",
         "_most",
         "_parts",
-        "_running",
         "_task",
         "_told",
         "_waiter",
@@ -112,7 +111,6 @@ class Exchange:
         self.begun = False
         self.done = False
         self.left = False
-        self._running = False
         self._line = line
         self._chunked = version != "1.0"
         self._told = False
@@ -139,8 +137,7 @@ class Exchange:
     ) -> None:
         """Its turn has come. The task is in ``tasks`` while it runs."""
         self.started = True
-        self._task = task = loop.create_task(self._run(handler, tasks))
-        tasks.add(task)
+        tasks.add(loop.create_task(self._run(handler, tasks)))
 
     def body_part(self, part: bytes) -> None:
         """A piece of the body has come."""
@@ -162,7 +159,7 @@ class Exchange:
         if self.done or self.left:
             return
         self.left = True
-        if self._running and self._task is not None:
+        if self._task is not None:
             self._task.cancel()
 
     # The door's side
@@ -218,7 +215,8 @@ class Exchange:
         self._over(not self.keep_alive or self._line.leaving)
 
     async def _run(self, handler: Handler, tasks: set[asyncio.Task[None]]) -> None:
-        self._running = True  # a task that is cancelled before would never take itself out of ``tasks``
+        # Not before: a task that is cancelled unbegun would never take itself out of ``tasks``.
+        self._task = asyncio.current_task()
         try:
             if not self.left:
                 await handler(self)

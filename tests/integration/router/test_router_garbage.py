@@ -18,11 +18,20 @@ from beamline_contract.names import SUBJECT_INVOKE
 
 from .conftest import Served, Site, eventually
 from .openai_world import USER, chatting
-from .test_router_nats_streams import Reader
+from .test_router_nats_streams import Reader, is_idle
 
 Ask = Callable[[Site, Served], Awaitable[Any]]
 TIMES = 5
 _CODE = "cr_code", "ag_code", "gi_code"
+
+
+class Counted:
+    """Something that Beamline made, by its module."""
+
+    __module__ = "beamline_router.test"
+
+    def __init__(self) -> None:
+        self.itself: Any = None
 
 
 @contextmanager
@@ -45,11 +54,6 @@ def garbage() -> Iterator[Counter[str]]:
         gc.set_debug(0)
         gc.garbage.clear()
         gc.enable()
-
-
-async def is_idle(served: Served) -> bool:
-    text = (await served.http.get("/metrics")).text
-    return "\nrouter_requests_in_flight 0.0\n" in text
 
 
 def over_http(path: str, body: dict[str, Any], status: int = 200) -> Ask:
@@ -91,6 +95,16 @@ def route(model: str, status: int = 200, **more: Any) -> Ask:
 
 def chat(model: str, status: int = 200, **more: Any) -> Ask:
     return over_http("/v1/chat/completions", {"model": model, "messages": USER, **more}, status)
+
+
+def test_garbage_of_ours_is_told_from_that_of_others() -> None:
+    with garbage() as found:
+        ours = Counted()
+        ours.itself = ours
+        others: list[Any] = []
+        others.append(others)
+        del ours, others
+    assert found == {"Counted": 1}
 
 
 @pytest.mark.parametrize(
