@@ -11,6 +11,10 @@ the other, so that whatever else the machine does hits all three. Judged are
 
 Generator, NATS and responders share a core where there are two, so three times the peak is as much their
 limit as the router's: ``offered`` and ``unanswered`` in the raw figures say whether a round can be believed.
+
+Over HTTP there is a closed loop, too: clients who send again the moment that they have an answer or a refusal,
+as load testers do. They offer as much as the router can refuse. Their goodput is compared with that of 64.
+
 ``BEAMLINE_MAX_IN_FLIGHT`` is left at its default, so what refuses is the admission control.
 """
 
@@ -28,7 +32,11 @@ from bench.world import router, world
 
 DOORS = ("nats", "http")
 TIMES = (1, 2, 3)
-SEARCH = {"nats": (3_000, 5_000, 7_000, 9_000, 12_000), "http": (1_400, 2_000, 2_800, 3_600, 4_400, 5_200)}
+CROWDS = (64, 256, 1_000)
+SEARCH = {
+    "nats": (3_000, 5_000, 7_000, 9_000, 12_000),
+    "http": (2_000, 3_600, 4_400, 5_200, 6_000, 6_800, 7_600),
+}
 WARM_UP_S = 2.0
 GOAL_SHARE = 0.9
 GOAL_REFUSAL_MS = 5.0
@@ -56,6 +64,7 @@ def run(*, rounds: int, seconds: float) -> tuple[list[Row], dict[str, Any]]:
                 return found
 
             rows += _door(offer, door, rounds)
+        rows += _crowds(made, addresses["http"], rounds, seconds, measured)
     return rows, {"rounds": measured}
 
 
@@ -86,6 +95,30 @@ def _door(offer: Offer, door: str, rounds: int) -> list[Row]:
                 )
             )
     return rows
+
+
+def _crowds(
+    made: Parts, address: str, rounds: int, seconds: float, measured: list[dict[str, Any]]
+) -> list[Row]:
+    port = address.rpartition(":")[2]
+    body = orjson.dumps(PAYLOAD["http"]).decode()
+    goodput: dict[int, list[float]] = {crowd: [] for crowd in CROWDS}
+    for _ in range(rounds):
+        for crowd in CROWDS:
+            load = (port, "/v1/chat/completions", crowd, 0, WARM_UP_S, seconds, body)
+            found = made.figures(made.module("bench.http_load", *load, stdout=subprocess.PIPE))
+            measured.append({"door": "http", "what": f"{crowd} clients", **found})
+            goodput[crowd].append(found["requests"] / found["seconds"])
+    few, *many = CROWDS
+    return [
+        Row(
+            f"overload, http: goodput of {crowd} clients who come back at once / of {few}",
+            "",
+            spread([one / base for one, base in zip(goodput[crowd], goodput[few], strict=True)], ".2f"),
+            None,
+        )
+        for crowd in many
+    ]
 
 
 def _offer(made: Parts, door: str, address: str, rate: float, seconds: float) -> dict[str, Any]:

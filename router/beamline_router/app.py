@@ -219,7 +219,7 @@ class _Router:
             raise StartError(str(error)) from error
         door = HttpDoor(self._serving, self._telemetry, self._readiness)
         try:
-            shedding = Shedding(self._serving.shed, self._serving.id_of)
+            shedding = Shedding(self._serving.shed, self._serving.id_of, self._gate.shedder.rest_s)
             http = HttpServer(door, shedding, self._settings.http_host, self._settings.http_port)
         except ListenError as error:
             raise StartError(str(error)) from error

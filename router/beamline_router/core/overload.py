@@ -13,14 +13,18 @@ was (another process has the core, NATS itself is late): such a sample counts as
 the smallest delay of the last minute, so a distant NATS server is no overload.
 
 A process with a standing queue is busy all the time, so what it gets done *is* what it can do, however much
-of the core it has at the moment. That much is let in, less what empties the queue within ``DRAIN_S``: the
-share to refuse follows from the requests that ended and arrived during the last ``_FLOW_S``, and so follows
-a capacity that falls or a load that rises within that time. Once the queue is gone the share decays fast.
-Shares are spread evenly over the arrivals instead of drawn. It is always the newest that is refused: what was
-let in has cost something already.
+of the core it has at the moment. While requests are refused, that much is let in, less what brings the delay
+down to ``HELD_S`` or more what brings it up to it, so the share follows a capacity that falls, a load that
+rises, and the end of both. A queue that is held so short keeps few requests in flight: what they touch stays
+in the core's caches, and a refusal waits as little as everything else. Shares are spread evenly over the
+arrivals instead of drawn. It is always the newest that is refused: what was let in has cost something
+already.
 
-A few are always let through (``floor``): as many in flight as end within the target. Requests that only wait
+A few are always let through (``floor``): as many in flight as end within ``FLOOR_S``. Requests that only wait
 for a slow model cause no delay, and are bounded by the router's ``limit`` alone.
+
+Clients who come back at once each time they are refused make refusing them the router's only work. Who is
+refused while nearly everybody is may be left unheard for ``rest_s``.
 
 Pure: ``now`` is monotonic seconds, nothing is drawn, and :meth:`Shedder.refuses` is an addition and a
 comparison where nothing is to be refused.
@@ -32,21 +36,34 @@ from collections import deque
 from math import inf
 from typing import Final
 
-TARGET_S: Final = 0.003
-"""The standing delay that is accepted: refusals shall leave within 5 ms, and wait as long as all others."""
+TARGET_S: Final = 0.015
+"""The standing delay that is accepted before anybody is refused. A request waits so long once for each of its
+steps, which is little beside a model's answer; a few hundred clients who each wait for theirs stay below it.
+"""
 INTERVAL_S: Final = 0.1
 """A delay stands if it was never smaller for this long (CoDel's interval)."""
+HELD_S: Final = 0.001
+"""The delay that is aimed at while requests are refused: work for a turn of the event loop, so that it never
+idles, and refusals leave well within 5 ms.
+"""
 FLOOR: Final = 4
-"""Requests in flight that are let through whatever the delay; more where more end within the target."""
+"""Requests in flight that are let through whatever the delay; more where more end within ``FLOOR_S``."""
+FLOOR_S: Final = 0.003
 MAX_SHARE: Final = 0.98
-DRAIN_S: Final = 0.1
-"""A queue above the target shall be gone within this time."""
+DRAIN_S: Final = 0.05
+"""What waits longer than ``HELD_S`` shall be gone within this time."""
+BESIEGED: Final = 0.94
+"""The share from which on who is refused rests: four times what can be served is a share of 0.75."""
+REST_S: Final = 0.25
+"""For how long at the largest share; who is refused was told to come back in a second."""
 _BASELINE_S: Final = 60.0
 _BASELINE_PARTS: Final = 10
-_SMOOTH: Final = 0.3
+_MORE: Final = 0.2
+"""So much more than gets done is let in where there is no delay at all."""
+_SMOOTH: Final = 0.5
 """How much of the way to the share that is computed is gone in a step."""
-_DECAY: Final = 0.94
-"""What remains of the share with each step in which the delay is below half of the target."""
+_HELD_INTERVAL_S: Final = 0.04
+"""From when samples count while a queue is held: older ones would make it swing."""
 _GONE: Final = 0.005
 _STEP_S: Final = 0.02
 _FLOW_S: Final = 0.2
@@ -96,21 +113,27 @@ class Shedder:
         """
         recent = self._recent
         recent.append((now, 0.0 if idle else delay_s))
-        while recent[0][0] < now - INTERVAL_S:
+        # One from before stays: after a pause of the process a single late sample would be all there is.
+        while len(recent) > 1 and recent[1][0] < now - INTERVAL_S:
             recent.popleft()
         if now - self._stepped_at < _STEP_S:
             return
         self._stepped_at = now
         done = self._flows(now, ended)
-        smallest = min(delay for _, delay in recent)
-        base = self._base(delay_s, now)
-        self._delay = max(0.0, smallest - base)
-        if self._delay < self.target_s / 2:
-            self.share = self.share * _DECAY if self.share > _GONE else 0.0
+        since = now - _HELD_INTERVAL_S if self.share else -inf
+        smallest = min(delay for at, delay in recent if at >= since)
+        self._delay = max(0.0, smallest - self._base(delay_s, now))
+        if not self.share and self._delay < self.target_s:
             return
-        room = 1.0 - (self._delay - self.target_s) / DRAIN_S
+        above = self._delay - HELD_S
+        room = 1.0 - (above / DRAIN_S if above > 0.0 else above / HELD_S * _MORE)
         wanted = min(MAX_SHARE, max(0.0, 1.0 - done * room))
-        self.share += _SMOOTH * (wanted - self.share)
+        share = self.share + _SMOOTH * (wanted - self.share)
+        self.share = share if share > _GONE else 0.0
+
+    def rest_s(self) -> float:
+        """For how long who is refused now may be left unheard, in seconds."""
+        return max(0.0, (self.share - BESIEGED) / (MAX_SHARE - BESIEGED) * REST_S)
 
     def refuses(self, in_flight: int) -> bool:
         """Whether the request that has just arrived is refused; counts it."""
@@ -140,7 +163,7 @@ class Shedder:
         arrivals, ends = self._arrived - arrived, ended - done
         if now <= since or arrivals <= 0:
             return 1.0
-        self.floor = max(float(FLOOR), ends / (now - since) * self.target_s)
+        self.floor = max(float(FLOOR), ends / (now - since) * FLOOR_S)
         return ends / arrivals
 
     def _base(self, delay_s: float, now: float) -> float:

@@ -49,8 +49,12 @@ class Line(Protocol):
         """Whether this connection ends with its next answer."""
         ...
 
+    def post(self, data: bytes) -> None:
+        """Sends with the end of this turn of the loop, in the order of the calls to this and the next."""
+        ...
+
     def write(self, data: bytes) -> None:
-        """Sends, in the order of the calls."""
+        """Sends at once."""
         ...
 
     async def room(self, limit_s: float | None) -> None:
@@ -185,7 +189,9 @@ class Exchange:
         ends = self._ends(close)
         lines = [*headers, (b"content-length", b"%d" % len(body))]
         head = self._head(status, lines, ends=ends)
-        self._put(head if self.method == "HEAD" else head + body)
+        self.begun = True
+        if not self.left:
+            self._line.post(head if self.method == "HEAD" else head + body)
         self._over(ends)
 
     def answer_json(

@@ -25,15 +25,17 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from math import inf
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 import httptools
 import structlog
 
+from .http_doors import Doors
 from .http_endings import CutOff, Deaf, has_unread, last_word
 from .http_exchange import Exchange, Header
 from .http_head import Fault, RefusedError, check, path_of, size, without_offer
 from .http_refusals import no_request
+from .http_sending import Sender
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 """Request line and headers: room for 8 KiB of baggage, a large token, and as much again of what proxies add.
@@ -64,30 +66,6 @@ _TOO_MUCH_BESIDE: Final = (
 log = structlog.get_logger()
 
 
-class Doors(Protocol):
-    """Who serves what connections bring; all connections of a server share one."""
-
-    leaving: bool
-    """Whether connections end with their next answer."""
-    connections: set[Connection]
-
-    def refusal(self, path: str, headers: list[Header], *, keep: bool) -> tuple[bytes, bool] | None:
-        """See ``http_refusals.Shedding``."""
-        ...
-
-    def start(self, exchange: Exchange) -> None:
-        """Begins to serve."""
-        ...
-
-    def common(self) -> bytes:
-        """Header lines of every answer."""
-        ...
-
-    def gone(self, connection: Connection) -> None:
-        """A connection has ended."""
-        ...
-
-
 class Connection(asyncio.Protocol):
     """One client, from its first byte to its last."""
 
@@ -97,6 +75,7 @@ class Connection(asyncio.Protocol):
         self._doors = doors
         self._loop = loop
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anything is read
+        self._sender: Sender = None  # type: ignore[assignment]  # with it
         self._parser = self._new_parser()
         self._queue: deque[Exchange] = deque()  # the first is being answered
         self._coming: Exchange | None = None  # whose body arrives; None also while one is dropped
@@ -108,6 +87,7 @@ class Connection(asyncio.Protocol):
         self._cut_off = CutOff(loop, self._cut)
         self._is_new = True
         self._ends = False  # with the answer that was sent
+        self._rest: asyncio.TimerHandle | None = None
         self._paused = False
         self._room: asyncio.Future[None] | None = None  # while the client does not read
 
@@ -116,6 +96,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
+        self._sender = Sender(self._doors.turn, transport)
         address = transport.get_extra_info("peername")
         if isinstance(address, tuple) and address:
             self.peer = str(address[0])
@@ -153,6 +134,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has left, or was closed."""
         self._cut_off.cancel()
+        self._stop_resting()
         for exchange in self._queue:
             exchange.leave()
         self._queue.clear()
@@ -207,8 +189,9 @@ class Connection(asyncio.Protocol):
         self._read_by = inf
         if self._ends:
             return
-        is_next = not self._queue
+        is_next = not self._queue and self._room is None
         if not is_next or not self._is_refused(path, headers, keep=keep):
+            self._stop_resting()
             method = parser.get_method().decode("ascii")
             keep_alive = keep and version != "1.0"
             self._coming = Exchange(self, method, path, headers, version=version, keep_alive=keep_alive)
@@ -245,9 +228,13 @@ class Connection(asyncio.Protocol):
         """See ``http_exchange.Line``."""
         return self._doors.leaving
 
+    def post(self, data: bytes) -> None:
+        """See ``http_exchange.Line``."""
+        self._sender.post(data)
+
     def write(self, data: bytes) -> None:
         """See ``http_exchange.Line``."""
-        self._transport.write(data)
+        self._sender.write(data)
 
     async def room(self, limit_s: float | None) -> None:
         """See ``http_exchange.Line``."""
@@ -263,7 +250,7 @@ class Connection(asyncio.Protocol):
 
     def resume(self) -> None:
         """See ``http_exchange.Line``."""
-        if self._paused and not self._transport.is_closing():
+        if self._paused and self._rest is None and not self._transport.is_closing():
             self._paused = False
             self._transport.resume_reading()
 
@@ -289,7 +276,7 @@ class Connection(asyncio.Protocol):
             self._read_by = self._loop.time() + _LAST_S
             self._cut_off.at(self._read_by)
         else:
-            self._transport.close()
+            self._sender.close()
 
     def abort(self) -> None:
         """Ends at once."""
@@ -327,7 +314,7 @@ class Connection(asyncio.Protocol):
 
     def _cut(self) -> None:
         if self._room is None:
-            self._transport.close()
+            self._sender.close()
         else:  # what it has not read will never leave
             self._transport.abort()
 
@@ -352,12 +339,26 @@ class Connection(asyncio.Protocol):
         refusal = self._doors.refusal(path, headers, keep=keep and not self._doors.leaving)
         if refusal is None:
             return False
-        answer, stays = refusal
-        self._transport.write(answer)
-        if not stays:
+        answer, stays, rest_s = refusal
+        self._sender.post(answer)
+        if stays:
+            if rest_s and self._rest is None:
+                self.pause()
+                self._rest = self._loop.call_later(rest_s, self._rested)
+        else:
             self._ends = True
             self._loop.call_soon(self._leave)  # once it is known whether there is a body
         return True
+
+    def _rested(self) -> None:
+        self._rest = None
+        if len(self._queue) <= _AHEAD:
+            self.resume()
+
+    def _stop_resting(self) -> None:
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
 
     def _leave(self) -> None:
         """Ends the connection behind the answer that was sent last."""
@@ -365,7 +366,7 @@ class Connection(asyncio.Protocol):
         if self._in_body:
             self._linger()
             return
-        self._transport.close()
+        self._sender.close()
         if self._room is not None:  # an answer that nobody reads does not keep it open
             self._cut_off.at(self._loop.time() + KEEP_ALIVE_S)
 
@@ -373,6 +374,7 @@ class Connection(asyncio.Protocol):
         """Ends the connection when its client has read the answer."""
         if not self._transport.is_closing():
             self._ends = True
+            self._sender.flush()
             last_word(self._transport, self)
             self.resume()
             self._cut_off.at(self._loop.time() + (_LINGER_S if self._room is None else KEEP_ALIVE_S))
@@ -393,5 +395,5 @@ class Connection(asyncio.Protocol):
             self._cut_off.never()
             return
         if not self._in_body or (broken is not None and not broken.done):  # else its answer has left
-            self._transport.write(no_request(status, message))
+            self._sender.write(no_request(status, message))
         self._linger()

@@ -33,15 +33,23 @@ _PATHS: Final = frozenset(PATHS.values())
 
 
 class Shedding:
-    """Asks ``shed`` before anything is made of a request. ``id_of`` gives request ids."""
+    """Asks ``shed`` before anything is made of a request. ``id_of`` gives request ids, ``rest_s`` the seconds
+    for which who is refused is not read.
+    """
 
-    def __init__(self, shed: Shed, id_of: Callable[[Mapping[str, str]], bytes]) -> None:
+    def __init__(
+        self,
+        shed: Shed,
+        id_of: Callable[[Mapping[str, str]], bytes],
+        rest_s: Callable[[], float],
+    ) -> None:
         self._shed = shed
+        self._rest_s = rest_s
         self._id_of = id_of
 
-    def refusal(self, path: str, headers: list[Header], *, keep: bool) -> tuple[bytes, bool] | None:
-        """The bytes of the answer, and whether the connection stays: only where ``keep`` says that it may,
-        and the body is worth receiving.
+    def refusal(self, path: str, headers: list[Header], *, keep: bool) -> tuple[bytes, bool, float] | None:
+        """The bytes of the answer; whether the connection stays, only where ``keep`` says that it may and the
+        body is worth receiving; and for how many seconds it is not read.
         """
         if path not in _PATHS:
             return None
@@ -52,7 +60,7 @@ class Shedding:
         body = (_chat(refusal) if path == _CHAT else refusal.plain) % request_id
         stays = keep and _short(headers)
         state = b"keep-alive" if stays else b"close"
-        return _OVERLOADED % (request_id, state, len(body), body), stays
+        return _OVERLOADED % (request_id, state, len(body), body), stays, self._rest_s()
 
 
 def no_request(status: str, message: str) -> bytes:

@@ -23,6 +23,7 @@ from beamline_sdk.listening import listen
 from .http_exchange import Exchange, Handler
 from .http_protocol import Connection
 from .http_refusals import Shedding
+from .http_sending import Turn
 
 _BACKLOG: Final = 2048
 LEAVE_S: Final = 1.0
@@ -48,6 +49,7 @@ class HttpServer:
         self._handler = handler
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
+        self.turn = Turn(self._loop)
         self._server: asyncio.Server | None = None
         self._empty: asyncio.Future[None] | None = None
         self._second = 0
@@ -81,11 +83,11 @@ class HttpServer:
     # What connections ask for
 
     def start(self, exchange: Exchange) -> None:
-        """See ``http_protocol.Doors``."""
+        """See ``http_doors.Doors``."""
         exchange.start(self._handler, self._tasks, self._loop)
 
     def common(self) -> bytes:
-        """See ``http_protocol.Doors``."""
+        """See ``http_doors.Doors``."""
         now = int(time.time())
         if now != self._second:
             self._second = now
@@ -93,7 +95,7 @@ class HttpServer:
         return self._common
 
     def gone(self, connection: Connection) -> None:
-        """See ``http_protocol.Doors``."""
+        """See ``http_doors.Doors``."""
         self.connections.discard(connection)
         if not self.connections and self._empty is not None and not self._empty.done():
             self._empty.set_result(None)

@@ -55,14 +55,20 @@ def serve(request: pytest.FixtureRequest) -> Serve:
     factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
 
     def run(
-        door: Handler, client: Callable[[Client], Awaitable[Any]], *, full: Callable[[], bool] = lambda: False
+        door: Handler,
+        client: Callable[[Client], Awaitable[Any]],
+        *,
+        full: Callable[[], bool] = lambda: False,
+        rest_s: float = 0.0,
     ) -> None:
         faults: list[dict[str, Any]] = []
 
         async def main() -> None:
             asyncio.get_running_loop().set_exception_handler(lambda _loop, fault: faults.append(fault))
             refusal = Refusal("full")
-            shedding = Shedding(lambda _door: refusal if full() else None, lambda _headers: b"id")
+            shedding = Shedding(
+                lambda _door: refusal if full() else None, lambda _headers: b"id", lambda: rest_s
+            )
             server = HttpServer(door, shedding, "127.0.0.1", 0)
             await server.begin()
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)

@@ -264,7 +264,8 @@ def test_however_the_bytes_are_cut_the_same_requests_are_served(which: list[int]
         exchange.answer(200, exchange.path.encode() + b":" + (body or b""))
 
     async def main() -> bytes:
-        server = HttpServer(door, Shedding(lambda _door: None, lambda _headers: b"id"), "127.0.0.1", 0)
+        shedding = Shedding(lambda _door: None, lambda _headers: b"id", lambda: 0.0)
+        server = HttpServer(door, shedding, "127.0.0.1", 0)
         line, wire = http_protocol.Connection(server, asyncio.get_running_loop()), Wire()
         line.connection_made(wire)
         whole = b"".join(PIECES[one][0] for one in which)

@@ -9,8 +9,12 @@ import orjson
 import pytest
 
 from beamline_contract.names import SUBJECT_INVOKE
+from beamline_router.edges.http_exchange import Exchange
 
 from .conftest import Site, eventually, extension, policy, provider_reply, running
+from .http_line import GET, POST, Client, Serve, serve
+
+__all__ = ["serve"]
 
 HOLDING = [{"action": "select_provider", "provider_id": "holding", "fallback": []}]
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
@@ -62,3 +66,74 @@ async def test_a_full_router_refuses_in_the_words_of_each_door_and_keeps_the_con
         assert f'router_requests_total{{code="resource_exhausted",door="{door}"}} {times}.0' in metrics
         assert f'router_request_duration_seconds_bucket{{door="{door}",le="0.001"}} {times}.0' in metrics
     assert site.calls == {"holding": 1, "lower": 1, "guard": 1, "echo": 1, "mask": 1}
+
+
+async def says_its_path(exchange: Exchange) -> None:
+    exchange.answer(200, exchange.path.encode())
+
+
+def test_who_comes_back_at_once_is_not_read_for_a_while(serve: Serve) -> None:
+    asked = 0
+
+    def full() -> bool:
+        nonlocal asked
+        asked += 1
+        return True
+
+    async def client(line: Client) -> None:
+        for _ in range(3):
+            line.writer.write(POST % (b"v1/route", 2) + b"hi")
+        assert (await line.answer())[0] == 429
+        line.writer.write(POST % (b"v1/route", 2) + b"hi")
+        await asyncio.sleep(0.1)
+        assert asked <= 3, "what came in one piece is answered, the rest waits"
+
+    serve(says_its_path, client, full=full, rest_s=60.0)
+
+
+def test_after_its_rest_a_connection_is_as_good_as_any(serve: Serve) -> None:
+    full = True
+
+    async def client(line: Client) -> None:
+        nonlocal full
+        line.writer.write(POST % (b"v1/route", 20_000) + b"x" * 10_000)
+        assert (await line.answer())[0] == 429
+        full = False
+        line.writer.write(b"x" * 10_000 + GET % b"v1/route" + GET % b"healthz")
+        assert [(await line.answer())[2] for _ in range(2)] == [b"/v1/route", b"/healthz"]
+
+    serve(says_its_path, client, full=lambda: full, rest_s=0.02)
+
+
+def test_a_request_that_is_let_in_ends_the_rest_that_came_before_it(serve: Serve) -> None:
+    answers = iter([True])
+
+    async def says_its_body(exchange: Exchange) -> None:
+        exchange.answer(200, await exchange.read(100) or b"")
+
+    async def client(line: Client) -> None:
+        line.writer.write(POST % (b"v1/route", 2) + b"no" + POST % (b"v1/route", 2) + b"h")
+        assert (await line.answer())[0] == 429
+        line.writer.write(b"i")
+        assert (await line.answer())[2] == b"hi"
+
+    serve(says_its_body, client, full=lambda: next(answers, False), rest_s=60.0)
+
+
+def test_who_does_not_read_refusals_is_not_read_either(serve: Serve) -> None:
+    sent, asked = 100_000, 0
+
+    def full() -> bool:
+        nonlocal asked
+        asked += 1
+        return True
+
+    async def client(line: Client) -> None:
+        line.writer.write((POST % (b"v1/route", 2) + b"hi") * sent)
+        before = -1
+        while before < asked:
+            before = asked
+            await asyncio.sleep(1)
+        assert 0 < asked < sent, "forty megabytes of refusals wait in the router"
+
+    serve(says_its_path, client, full=full)

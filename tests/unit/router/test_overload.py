@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beamline_router.core.overload import FLOOR, MAX_SHARE, TARGET_S, Shedder
+from beamline_router.core.overload import (
+    BESIEGED,
+    FLOOR,
+    FLOOR_S,
+    HELD_S,
+    MAX_SHARE,
+    REST_S,
+    TARGET_S,
+    Shedder,
+)
 
 STEP = 0.02
 PER_STEP = 200
@@ -58,6 +67,35 @@ def test_the_longer_the_queue_the_less_is_let_in() -> None:
     assert shares[-1] == pytest.approx(MAX_SHARE, abs=0.01)
 
 
+def test_a_queue_that_is_short_of_the_target_is_no_overload() -> None:
+    assert calm().go([TARGET_S * 0.9] * 500).refused() == 0
+    assert calm().go([TARGET_S * 1.1] * 500).refused() > 400
+
+
+@pytest.mark.parametrize(("delay", "more"), [(0.0005, True), (HELD_S * 1.5, False), (TARGET_S * 0.9, False)])
+def test_once_requests_are_refused_the_queue_is_held_shorter_than_what_began_it(
+    delay: float, more: bool
+) -> None:
+    done = 1.0 - overloaded().go([delay] * 100).shedder.share
+    assert (done > 0.5) is more, "half of what arrives can be served"
+
+
+def test_a_pause_of_the_whole_process_is_no_overload() -> None:
+    fed = calm()
+    for _ in range(20):
+        fed.now += 1.0
+        assert fed.go([1.0] + [0.0005] * 3).shedder.share == 0.0
+
+
+def test_only_where_nearly_everybody_is_refused_who_is_refused_rests() -> None:
+    shedder = Shedder()
+    rests = []
+    for share in (0.0, 0.75, BESIEGED, (BESIEGED + MAX_SHARE) / 2, MAX_SHARE):
+        shedder.share = share
+        rests.append(shedder.rest_s())
+    assert rests == [0.0, 0.0, 0.0, pytest.approx(REST_S / 2), pytest.approx(REST_S)]
+
+
 def test_single_late_samples_are_no_overload() -> None:
     assert Fed().go([0.2, 0.2, 0.2, 0.0005] * 200).refused() == 0
 
@@ -74,9 +112,9 @@ def test_a_lasting_overload_does_not_become_the_new_normal() -> None:
     assert overloaded(seconds=200.0).shedder.share > 0.5
 
 
-def test_so_many_as_end_within_the_target_are_always_let_through() -> None:
+def test_so_many_as_end_within_three_milliseconds_are_always_let_through() -> None:
     fed = overloaded(seconds=5.0)
-    at_once = round(PER_STEP / 2 / STEP * TARGET_S)
+    at_once = round(PER_STEP / 2 / STEP * FLOOR_S)
     assert fed.refused(1000, at_once - 1) == 0
     assert fed.refused(1000, at_once + 1) > 400
 
@@ -95,7 +133,7 @@ def test_refusals_are_spread_evenly(share: float, arrivals: int) -> None:
 
 
 def test_when_the_delay_is_gone_everybody_is_served_within_four_seconds() -> None:
-    assert overloaded(seconds=5.0).go([0.0005] * 200).shedder.share == 0.0
+    assert overloaded(seconds=5.0).go([0.0005] * 200, ended=PER_STEP).shedder.share == 0.0
 
 
 def test_after_a_reconnect_all_is_learnt_anew() -> None:

@@ -94,6 +94,18 @@ def test_under_overload_all_that_refusals_leave_is_served_and_refusals_wait_no_5
     assert run.median_refusal(2.0) <= 0.005
 
 
+@pytest.mark.parametrize("times", [1.1, 2.0, 4.0])
+def test_the_queue_is_held_so_short_that_refusals_and_answers_wait_a_few_milliseconds(times: float) -> None:
+    run = Simulated(step(2_000.0, 1.0, 4_000.0 * times), always(4_000.0)).run(6.0)
+    assert run.median_refusal(3.0) <= 0.002
+
+
+def test_a_burst_that_is_soon_served_is_not_refused() -> None:
+    burst = lambda now: 20_000.0 if 2.0 <= now < 2.005 else 2_000.0  # noqa: E731
+    run = Simulated(burst, always(4_000.0)).run(6.0)
+    assert not run.waited
+
+
 def test_when_the_capacity_drops_to_a_third_goodput_follows_it() -> None:
     capacity = 3_000.0
     run = Simulated(always(capacity * 0.95), step(capacity, 2.0, capacity / 3)).run(8.0)
