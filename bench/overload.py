@@ -12,8 +12,8 @@ the other, so that whatever else the machine does hits all three. Judged are
 Generator, NATS and responders share a core where there are two, so three times the peak is as much their
 limit as the router's: ``offered`` and ``unanswered`` in the raw figures say whether a round can be believed.
 
-Over HTTP there is a closed loop, too: clients who send again the moment that they have an answer or a refusal,
-as load testers do. They offer as much as the router can refuse. Their goodput is compared with that of 64.
+Over HTTP there is a closed loop, too: clients who send again the moment they have an answer or a refusal, as
+load testers do. They offer as much as the router can refuse. Their goodput is compared with that of 64.
 
 ``BEAMLINE_MAX_IN_FLIGHT`` is left at its default, so what refuses is the admission control.
 """

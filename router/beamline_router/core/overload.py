@@ -23,8 +23,10 @@ already.
 A few are always let through (``floor``): as many in flight as end within ``FLOOR_S``. Requests that only wait
 for a slow model cause no delay, and are bounded by the router's ``limit`` alone.
 
-Clients who come back at once each time they are refused make refusing them the router's only work. Who is
-refused while nearly everybody is may be left unheard for ``rest_s``.
+Clients who come back at once each time they are refused can keep a router busy refusing that could serve them
+all. So every ``TRIAL_S`` everybody is let in, until a delay above the target stands again; a load that does
+not wait for its answers costs that a queue of some tenths of a second. And who is refused while nearly
+everybody is may be left unheard for ``rest_s``.
 
 Pure: ``now`` is monotonic seconds, nothing is drawn, and :meth:`Shedder.refuses` is an addition and a
 comparison where nothing is to be refused.
@@ -56,6 +58,10 @@ BESIEGED: Final = 0.94
 """The share from which on who is refused rests: four times what can be served is a share of 0.75."""
 REST_S: Final = 0.25
 """For how long at the largest share; who is refused was told to come back in a second."""
+TRIAL_S: Final = 10.0
+"""For so long requests are refused before it is tried what happens when all are let in."""
+_TRIAL_ENDS_S: Final = 1.0
+"""For so long after its begin a delay is of the trial's making."""
 _BASELINE_S: Final = 60.0
 _BASELINE_PARTS: Final = 10
 _MORE: Final = 0.2
@@ -81,6 +87,7 @@ class Shedder:
         "_flow",
         "_recent",
         "_stepped_at",
+        "_tried_at",
         "floor",
         "share",
         "target_s",
@@ -97,7 +104,7 @@ class Shedder:
         self._flow: deque[tuple[float, int, int]] = deque()
         self._arrived = 0
         self._delay = 0.0
-        self._stepped_at = -inf
+        self._stepped_at = self._tried_at = -inf
         self._credit = 0.0
 
     @property
@@ -123,7 +130,13 @@ class Shedder:
         since = now - _HELD_INTERVAL_S if self.share else -inf
         smallest = min(delay for at, delay in recent if at >= since)
         self._delay = max(0.0, smallest - self._base(delay_s, now))
-        if not self.share and self._delay < self.target_s:
+        if not self.share:
+            if self._delay < self.target_s:
+                return
+            self._tried_at = now
+        elif now - self._tried_at >= TRIAL_S:
+            self.share, self._tried_at = 0.0, now
+            recent.append((now, 0.0))
             return
         above = self._delay - HELD_S
         room = 1.0 - (above / DRAIN_S if above > 0.0 else above / HELD_S * _MORE)
@@ -171,7 +184,8 @@ class Shedder:
         part = float(int(now / (_BASELINE_S / _BASELINE_PARTS)))
         parts = self._baseline
         # While requests are refused the delay is of our own making and must not become the new normal.
-        if not parts or (parts[-1][0] < part and self.share == 0.0):
+        calm = self.share == 0.0 and now - self._tried_at >= _TRIAL_ENDS_S
+        if not parts or (parts[-1][0] < part and calm):
             parts.append([part, delay_s])
             while len(parts) > _BASELINE_PARTS:
                 parts.popleft()

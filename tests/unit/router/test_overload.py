@@ -16,6 +16,7 @@ from beamline_router.core.overload import (
     MAX_SHARE,
     REST_S,
     TARGET_S,
+    TRIAL_S,
     Shedder,
 )
 
@@ -106,6 +107,23 @@ def test_a_distant_server_is_no_overload() -> None:
 
 def test_a_late_ping_is_no_overload_where_the_process_had_nothing_to_do() -> None:
     assert calm().go([0.2] * 500, idle=True).refused() == 0
+
+
+def test_now_and_then_all_are_let_in_until_a_delay_stands_again() -> None:
+    fed = overloaded(seconds=TRIAL_S - 0.2)
+    assert fed.refused(100) > 40
+    shares = []
+    for _ in range(30):
+        fed.go([0.03])
+        shares.append(fed.shedder.share)
+    begun = shares.index(0.0)
+    assert shares[begun : begun + 5] == [0.0] * 5, "an interval without refusals"
+    assert shares[-1] > 0.5
+
+
+def test_who_could_all_be_served_but_come_back_at_once_are_served_again_after_a_trial() -> None:
+    fed = overloaded(seconds=TRIAL_S).go([HELD_S + 0.0005] * 400)
+    assert fed.shedder.share == 0.0
 
 
 def test_a_lasting_overload_does_not_become_the_new_normal() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from beamline_router.core.overload import Shedder
+from beamline_router.core.overload import TRIAL_S, Shedder
 
 PIECES = 4
 REFUSAL = 0.05
@@ -116,6 +116,14 @@ def test_when_the_capacity_drops_to_a_third_goodput_follows_it() -> None:
     for second in range(3, 8):
         assert run.goodput(second, second + 1.0) >= 0.95 * possible
     assert run.median_refusal(4.0) <= 0.006
+
+
+def test_a_trial_that_shows_overload_costs_little() -> None:
+    run = Simulated(step(2_000.0, 1.0, 8_000.0), always(4_000.0)).run(2.0 + 3 * TRIAL_S)
+    possible = 4_000.0 * (1.0 - REFUSAL * 2.0) / (1.0 - REFUSAL)
+    assert run.goodput(2.0, 2.0 + 3 * TRIAL_S) >= 0.97 * possible
+    assert run.median_refusal(2.0) <= 0.002
+    assert max(wait for at, wait in run.waited if at >= 2.0) > 0.015, "there were trials"
 
 
 def test_when_the_capacity_is_back_everybody_is_served_again() -> None:
