@@ -12,24 +12,21 @@ a queue that never became short. A process that ran out of work meanwhile had no
 was (another process has the core, NATS itself is late): such a sample counts as none. What is counted from is
 the smallest delay of the last minute, so a distant NATS server is no overload.
 
-A process with a standing queue is busy all the time, so what it gets done *is* what it can do, however much
-of the core it has at the moment. While requests are refused, that much is let in, less what brings the delay
-down to ``HELD_S`` or more what brings it up to it, so the share follows a capacity that falls, a load that
-rises, and the end of both. A queue that is held so short keeps few requests in flight: what they touch stays
-in the core's caches, and a refusal waits as little as everything else. Shares are spread evenly over the
-arrivals instead of drawn. It is always the newest that is refused: what was let in has cost something
-already.
-
-A few are always let through (``floor``): as many in flight as end within ``FLOOR_S``. Requests that only wait
-for a slow model cause no delay, and are bounded by the router's ``limit`` alone.
+From then on a bound on the requests in flight is steered so that the delay comes to ``HELD_S``: by as many as
+end in the time that it is off. So what is let in follows what the process gets done, however much of the core
+it has at the moment, and where requests wait for slow models, which cause no delay, the bound is above those.
+A queue that is held so short keeps few requests at work: what they touch stays in the core's caches, and a
+refusal waits as little as everything else. Who is let in when others end also goes through the steps with
+its likes, in larger batches than if shares of the arrivals were let in. It is always the newest that is
+refused: what was let in has cost something already. As many as end within ``FLOOR_S`` are never refused.
 
 Clients who come back at once each time they are refused can keep a router busy refusing that could serve them
 all. So every ``TRIAL_S`` everybody is let in, until a delay above the target stands again; a load that does
 not wait for its answers costs that a queue of some tenths of a second. And who is refused while nearly
 everybody is may be left unheard for ``rest_s``.
 
-Pure: ``now`` is monotonic seconds, nothing is drawn, and :meth:`Shedder.refuses` is an addition and a
-comparison where nothing is to be refused.
+Pure: ``now`` is monotonic seconds, nothing is drawn, and :meth:`Shedder.refuses` is an addition, a
+comparison and no more.
 """
 
 from __future__ import annotations
@@ -51,26 +48,20 @@ idles, and refusals leave well within 5 ms.
 FLOOR: Final = 4
 """Requests in flight that are let through whatever the delay; more where more end within ``FLOOR_S``."""
 FLOOR_S: Final = 0.003
-MAX_SHARE: Final = 0.98
-DRAIN_S: Final = 0.05
-"""What waits longer than ``HELD_S`` shall be gone within this time."""
 BESIEGED: Final = 0.94
 """The share from which on who is refused rests: four times what can be served is a share of 0.75."""
 REST_S: Final = 0.25
-"""For how long at the largest share; who is refused was told to come back in a second."""
+"""For how long where all are refused; they were told to come back in a second."""
 TRIAL_S: Final = 10.0
 """For so long requests are refused before it is tried what happens when all are let in."""
 _TRIAL_ENDS_S: Final = 1.0
 """For so long after its begin a delay is of the trial's making."""
 _BASELINE_S: Final = 60.0
 _BASELINE_PARTS: Final = 10
-_MORE: Final = 0.2
-"""So much more than gets done is let in where there is no delay at all."""
-_SMOOTH: Final = 0.5
-"""How much of the way to the share that is computed is gone in a step."""
+_GROWTH: Final = 1.01
+"""Of the bound, at least, in a step without delay: where most requests wait for models it is in thousands."""
 _HELD_INTERVAL_S: Final = 0.04
 """From when samples count while a queue is held: older ones would make it swing."""
-_GONE: Final = 0.005
 _STEP_S: Final = 0.02
 _FLOW_S: Final = 0.2
 """Over how long arrivals and ends are compared."""
@@ -82,30 +73,30 @@ class Shedder:
     __slots__ = (
         "_arrived",
         "_baseline",
-        "_credit",
         "_delay",
         "_flow",
+        "_in_flight",
         "_recent",
+        "_refused",
         "_stepped_at",
         "_tried_at",
-        "floor",
+        "limit",
         "share",
         "target_s",
     )
 
     def __init__(self, target_s: float = TARGET_S) -> None:
         self.target_s = target_s
+        self.limit = inf
+        """Requests in flight from which on one more is refused; infinite without overload."""
         self.share = 0.0
-        """The share of requests to refuse now, 0 to ``MAX_SHARE``."""
-        self.floor = float(FLOOR)
-        """Requests in flight below which nobody is refused now."""
+        """The share of requests that were refused lately, 0 to 1."""
         self._recent: deque[tuple[float, float]] = deque()
         self._baseline: deque[list[float]] = deque()
-        self._flow: deque[tuple[float, int, int]] = deque()
-        self._arrived = 0
+        self._flow: deque[tuple[float, int, int, int]] = deque()
+        self._arrived = self._refused = self._in_flight = 0
         self._delay = 0.0
         self._stepped_at = self._tried_at = -inf
-        self._credit = 0.0
 
     @property
     def delay_s(self) -> float:
@@ -126,37 +117,36 @@ class Shedder:
         if now - self._stepped_at < _STEP_S:
             return
         self._stepped_at = now
-        done = self._flows(now, ended)
-        since = now - _HELD_INTERVAL_S if self.share else -inf
+        rate = self._flows(now, ended)
+        held = self.limit < inf
+        since = now - _HELD_INTERVAL_S if held else -inf
         smallest = min(delay for at, delay in recent if at >= since)
         self._delay = max(0.0, smallest - self._base(delay_s, now))
-        if not self.share:
-            if self._delay < self.target_s:
+        if held:
+            is_over = self.share == 0.0 and self._in_flight < self.limit / 2
+            if is_over or now - self._tried_at >= TRIAL_S:
+                self.limit, self._tried_at = inf, now
+                recent.append((now, 0.0))
                 return
-            self._tried_at = now
-        elif now - self._tried_at >= TRIAL_S:
-            self.share, self._tried_at = 0.0, now
-            recent.append((now, 0.0))
+        elif self._delay < self.target_s:
             return
-        above = self._delay - HELD_S
-        room = 1.0 - (above / DRAIN_S if above > 0.0 else above / HELD_S * _MORE)
-        wanted = min(MAX_SHARE, max(0.0, 1.0 - done * room))
-        share = self.share + _SMOOTH * (wanted - self.share)
-        self.share = share if share > _GONE else 0.0
+        else:
+            self.limit, self._tried_at = float(self._in_flight), now
+        change = rate * (HELD_S - self._delay)
+        grown = max(self.limit + change, self.limit * _GROWTH) if change > 0.0 else self.limit + change
+        self.limit = max(grown, FLOOR, rate * FLOOR_S)
 
     def rest_s(self) -> float:
         """For how long who is refused now may be left unheard, in seconds."""
-        return max(0.0, (self.share - BESIEGED) / (MAX_SHARE - BESIEGED) * REST_S)
+        return max(0.0, (self.share - BESIEGED) / (1.0 - BESIEGED) * REST_S)
 
     def refuses(self, in_flight: int) -> bool:
         """Whether the request that has just arrived is refused; counts it."""
         self._arrived += 1
-        if self.share == 0.0 or in_flight < self.floor:
+        self._in_flight = in_flight
+        if in_flight < self.limit:
             return False
-        self._credit += self.share
-        if self._credit < 1.0:
-            return False
-        self._credit -= 1.0
+        self._refused += 1
         return True
 
     def forget(self) -> None:
@@ -164,27 +154,26 @@ class Shedder:
         self._recent.clear()
         self._baseline.clear()
         self._flow.clear()
-        self._delay = self.share = self._credit = 0.0
+        self._delay = self.share = 0.0
+        self.limit = inf
 
     def _flows(self, now: float, ended: int) -> float:
-        """Requests that ended per request that arrived, lately; sets the floor by the same flow."""
+        """Requests that ended per second, lately; sets the share by the same flow."""
         flow = self._flow
-        flow.append((now, self._arrived, ended))
+        flow.append((now, self._arrived, self._refused, ended))
         while flow[0][0] < now - _FLOW_S:
             flow.popleft()
-        since, arrived, done = flow[0]
-        arrivals, ends = self._arrived - arrived, ended - done
-        if now <= since or arrivals <= 0:
-            return 1.0
-        self.floor = max(float(FLOOR), ends / (now - since) * FLOOR_S)
-        return ends / arrivals
+        since, arrived, refused, done = flow[0]
+        arrivals = self._arrived - arrived
+        self.share = (self._refused - refused) / arrivals if arrivals else 0.0
+        return (ended - done) / (now - since) if now > since else 0.0
 
     def _base(self, delay_s: float, now: float) -> float:
         """The smallest delay of the last minute, kept as the minima of its tenths."""
         part = float(int(now / (_BASELINE_S / _BASELINE_PARTS)))
         parts = self._baseline
         # While requests are refused the delay is of our own making and must not become the new normal.
-        calm = self.share == 0.0 and now - self._tried_at >= _TRIAL_ENDS_S
+        calm = self.limit == inf and now - self._tried_at >= _TRIAL_ENDS_S
         if not parts or (parts[-1][0] < part and calm):
             parts.append([part, delay_s])
             while len(parts) > _BASELINE_PARTS:
