@@ -1,5 +1,4 @@
-"""Admission control: which share of the requests an overloaded router refuses, so that it serves the rest
-well.
+"""Admission control: how many requests an overloaded router has in flight, so that it serves those well.
 
 More work than one process can do queues up: in the event loop, in the sockets, in NATS' own buffers. Without
 control everybody waits for all of it, and most of what is served then comes too late. So the router measures
@@ -13,8 +12,9 @@ was (another process has the core, NATS itself is late): such a sample counts as
 the smallest delay of the last minute, so a distant NATS server is no overload.
 
 From then on a bound on the requests in flight is steered so that the delay comes to ``HELD_S``: by as many as
-end in the time that it is off. So what is let in follows what the process gets done, however much of the core
-it has at the moment, and where requests wait for slow models, which cause no delay, the bound is above those.
+end in the time by which it is off. So what is let in follows what the process gets done, however much of the
+core it has at the moment, and where requests wait for slow models, which cause no delay, the bound is above
+those.
 A queue that is held so short keeps few requests at work: what they touch stays in the core's caches, and a
 refusal waits as little as everything else. Who is let in when others end also goes through the steps with
 its likes, in larger batches than if shares of the arrivals were let in. It is always the newest that is
@@ -58,13 +58,13 @@ _TRIAL_ENDS_S: Final = 1.0
 """For so long after its begin a delay is of the trial's making."""
 _BASELINE_S: Final = 60.0
 _BASELINE_PARTS: Final = 10
-_GROWTH: Final = 1.01
+_GROWTH: Final = 0.1
 """Of the bound, at least, in a step without delay: where most requests wait for models it is in thousands."""
 _HELD_INTERVAL_S: Final = 0.04
 """From when samples count while a queue is held: older ones would make it swing."""
 _STEP_S: Final = 0.02
 _FLOW_S: Final = 0.2
-"""Over how long arrivals and ends are compared."""
+"""Over how long arrivals, refusals and ends are counted."""
 
 
 class Shedder:
@@ -132,9 +132,11 @@ class Shedder:
             return
         else:
             self.limit, self._tried_at = float(self._in_flight), now
-        change = rate * (HELD_S - self._delay)
-        grown = max(self.limit + change, self.limit * _GROWTH) if change > 0.0 else self.limit + change
-        self.limit = max(grown, FLOOR, rate * FLOOR_S)
+        missing = HELD_S - self._delay
+        if missing > 0.0:
+            self.limit += missing * max(rate, self.limit * _GROWTH / HELD_S)
+        else:
+            self.limit = max(self.limit + missing * rate, rate * FLOOR_S, FLOOR)
 
     def rest_s(self) -> float:
         """For how long who is refused now may be left unheard, in seconds."""

@@ -144,6 +144,15 @@ def test_with_slow_models_an_overload_still_leaves_three_quarters() -> None:
     assert run.goodput(6.0, 14.0) >= 750.0
 
 
+def test_when_the_capacity_is_back_slow_models_are_asked_as_before_within_two_seconds() -> None:
+    stolen = lambda now: 100.0 if 4.0 <= now < 8.0 else 4_000.0  # noqa: E731
+    run = Simulated(always(1_000.0), stolen, remote_s=2.0).run(14.0)
+    refused = [at for at, _ in run.waited]
+    assert len(refused) > 1_000
+    assert max(refused) < 10.0
+    assert run.goodput(12.0, 14.0) >= 0.99 * 1_000.0
+
+
 def test_the_drop_would_be_fatal_without_admission_control() -> None:
     class Open(Shedder):
         def refuses(self, in_flight: int) -> bool:
