@@ -189,9 +189,7 @@ class Exchange:
         ends = self._ends(close)
         lines = [*headers, (b"content-length", b"%d" % len(body))]
         head = self._head(status, lines, ends=ends)
-        self.begun = True
-        if not self.left:
-            self._line.post(head if self.method == "HEAD" else head + body)
+        self._put(head if self.method == "HEAD" else head + body, whole=True)
         self._over(ends)
 
     def answer_json(
@@ -262,9 +260,13 @@ class Exchange:
             raise ValueError("a header of the answer has a line break in it")
         return b"%b%b%b\r\n" % (_STATUS[status], self._line.common, lines)
 
-    def _put(self, data: bytes) -> None:
+    def _put(self, data: bytes, *, whole: bool = False) -> None:
         self.begun = True
-        if not self.left:
+        if self.left:
+            return
+        if whole:
+            self._line.post(data)
+        else:
             self._line.write(data)
 
     def _over(self, close: bool) -> None:
