@@ -68,7 +68,7 @@ _FLOW_S: Final = 0.2
 
 
 class Shedder:
-    """One router's admission control. ``target_s``: the standing delay that is accepted."""
+    """One router's admission control."""
 
     __slots__ = (
         "_arrived",
@@ -82,11 +82,9 @@ class Shedder:
         "_tried_at",
         "limit",
         "share",
-        "target_s",
     )
 
-    def __init__(self, target_s: float = TARGET_S) -> None:
-        self.target_s = target_s
+    def __init__(self) -> None:
         self.limit = inf
         """Requests in flight from which on one more is refused; infinite without overload."""
         self.share = 0.0
@@ -128,7 +126,7 @@ class Shedder:
                 self.limit, self._tried_at = inf, now
                 recent.append((now, 0.0))
                 return
-        elif self._delay < self.target_s:
+        elif self._delay < TARGET_S:
             return
         else:
             self.limit, self._tried_at = float(self._in_flight), now

@@ -15,6 +15,7 @@ from beamline_router.edges import http_protocol
 from beamline_router.edges.http_exchange import Exchange
 from beamline_router.edges.http_refusals import Shedding
 from beamline_router.edges.http_server import HttpServer
+from beamline_router.edges.refusal import Refusal
 
 from .http_line import GET, POST, Client, Serve, says_its_path, serve, turns
 
@@ -281,3 +282,36 @@ def test_however_the_bytes_are_cut_the_same_requests_are_served(which: list[int]
 
     answers = asyncio.run(main()).split(b"HTTP/1.1 200 OK\r\n")[1:]
     assert [answer.partition(b"\r\n\r\n")[2] for answer in answers] == [PIECES[one][1] for one in which]
+
+
+async def test_answers_and_refusals_of_one_turn_leave_after_all_of_them_are_made() -> None:
+    done: list[str] = []
+
+    class Wire(asyncio.Transport):
+        def write(self, data: Any) -> None:
+            done.append(f"wrote {bytes(data).count(b'HTTP/1.1 ')}")
+
+        def is_closing(self) -> bool:
+            return False
+
+    async def door(exchange: Exchange) -> None:
+        exchange.answer(200, b"")
+        done.append("answered")
+
+    refusal = Refusal("full")
+    shedding = Shedding(lambda _door: refusal if full else None, lambda _headers: b"id", lambda: 0.0)
+    server = HttpServer(door, shedding, "127.0.0.1", 0)
+    lines = [http_protocol.Connection(server, asyncio.get_running_loop()) for _ in range(2)]
+    for line in lines:
+        line.connection_made(Wire())
+    for full, times in ((False, 1), (True, 3)):
+        for line in lines:
+            line.data_received((POST % (b"v1/route", 0)) * times)
+        assert not [one for one in done if one.startswith("wrote")]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert done == ([] if full else ["answered"] * 2) + [f"wrote {times}"] * 2
+        done.clear()
+    for line in lines:
+        line.connection_lost(None)
+    await server.stop(0)

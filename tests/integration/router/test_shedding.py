@@ -12,7 +12,7 @@ from beamline_contract.names import SUBJECT_INVOKE
 from beamline_router.edges.http_exchange import Exchange
 
 from .conftest import Site, eventually, extension, policy, provider_reply, running
-from .http_line import GET, POST, Client, Serve, serve
+from .http_line import GET, POST, Client, Serve, says_its_path, serve
 
 __all__ = ["serve"]
 
@@ -66,10 +66,6 @@ async def test_a_full_router_refuses_in_the_words_of_each_door_and_keeps_the_con
         assert f'router_requests_total{{code="resource_exhausted",door="{door}"}} {times}.0' in metrics
         assert f'router_request_duration_seconds_bucket{{door="{door}",le="0.001"}} {times}.0' in metrics
     assert site.calls == {"holding": 1, "lower": 1, "guard": 1, "echo": 1, "mask": 1}
-
-
-async def says_its_path(exchange: Exchange) -> None:
-    exchange.answer(200, exchange.path.encode())
 
 
 def test_who_comes_back_at_once_is_not_read_for_a_while(serve: Serve) -> None:
