@@ -21,9 +21,13 @@ its likes, in larger batches than if shares of the arrivals were let in. It is a
 refused: what was let in has cost something already. As many as end within ``FLOOR_S`` are never refused.
 
 Clients who come back at once each time they are refused can keep a router busy refusing that could serve them
-all. So every ``TRIAL_S`` everybody is let in, until a delay above the target stands again; a load that does
-not wait for its answers costs that a queue of some tenths of a second. And who is refused while nearly
-everybody is may be left unheard for ``rest_s``.
+all. So every ``TRIAL_S`` as many more are let in as end in ``TRIAL_ENDS_S``, until a delay above the target
+stands again; a load that does not wait for its answers costs that a queue of that length. And who is refused
+while nearly everybody is may be left unheard for ``rest_s``.
+
+Where models take seconds, what was let in too much is felt seconds later, and what was taken back, too. So
+the bound grows by no more than half of what ends meanwhile, and is lowered again only once what is in flight
+has come down to it.
 
 Pure: ``now`` is monotonic seconds, nothing is drawn, and :meth:`Shedder.refuses` is an addition, a
 comparison and no more.
@@ -48,18 +52,28 @@ idles, and refusals leave well within 5 ms.
 FLOOR: Final = 4
 """Requests in flight that are let through whatever the delay; more where more end within ``FLOOR_S``."""
 FLOOR_S: Final = 0.003
-BESIEGED: Final = 0.94
-"""The share from which on who is refused rests: four times what can be served is a share of 0.75."""
+FLOOR_OF_REFUSED: Final = 0.25
+"""So many stay in flight of those that are refused in one delay: where most work is refusing, serving fewer
+makes the delay no shorter, and there would be nobody left to serve.
+"""
+_REFUSED_S: Final = 0.03
+"""No longer delay counts for that."""
+BESIEGED: Final = 0.88
+"""The share from which on who is refused rests: eight times what can be served."""
 REST_S: Final = 0.25
 """For how long where all are refused; they were told to come back in a second."""
 TRIAL_S: Final = 10.0
 """For so long requests are refused before it is tried what happens when all are let in."""
-_TRIAL_ENDS_S: Final = 1.0
-"""For so long after its begin a delay is of the trial's making."""
+TRIAL_ENDS_S: Final = 0.25
+"""What ends within this time is let in for a trial beside what is in flight."""
+_TRIED_S: Final = 1.0
+"""For so long after a trial's begin a delay is of its making."""
 _BASELINE_S: Final = 60.0
 _BASELINE_PARTS: Final = 10
 _GROWTH: Final = 0.1
-"""Of the bound, at least, in a step without delay: where most requests wait for models it is in thousands."""
+"""Of the bound, in a step without delay, where most requests wait for models and it is in thousands."""
+_GROWTH_OF_ENDED: Final = 0.5
+"""Of those that end in a step, and no more: in the time that one request takes the bound grows by half."""
 _HELD_INTERVAL_S: Final = 0.04
 """From when samples count while a queue is held: older ones would make it swing."""
 _STEP_S: Final = 0.02
@@ -75,7 +89,7 @@ class Shedder:
         "_baseline",
         "_delay",
         "_flow",
-        "_in_flight",
+        "_is_held",
         "_recent",
         "_refused",
         "_stepped_at",
@@ -92,8 +106,9 @@ class Shedder:
         self._recent: deque[tuple[float, float]] = deque()
         self._baseline: deque[list[float]] = deque()
         self._flow: deque[tuple[float, int, int, int]] = deque()
-        self._arrived = self._refused = self._in_flight = 0
+        self._arrived = self._refused = 0
         self._delay = 0.0
+        self._is_held = False
         self._stepped_at = self._tried_at = -inf
 
     @property
@@ -101,11 +116,12 @@ class Shedder:
         """The standing delay above the baseline, in seconds."""
         return self._delay
 
-    def sample(self, delay_s: float, now: float, ended: int, *, idle: bool = False) -> None:
+    def sample(self, delay_s: float, now: float, *, in_flight: int, ended: int, idle: bool = False) -> None:
         """One measured delay; steps the controller at most every 20 ms.
 
-        ``ended`` counts the admitted requests that have ended since the start; ``idle`` says that the process
-        has had nothing to do at some moment since the last sample.
+        ``in_flight`` is the number of requests that are served now; ``ended`` counts the admitted ones that
+        have ended since the start; ``idle`` says that the process has had nothing to do at some moment since
+        the last sample.
         """
         recent = self._recent
         recent.append((now, 0.0 if idle else delay_s))
@@ -115,26 +131,36 @@ class Shedder:
         if now - self._stepped_at < _STEP_S:
             return
         self._stepped_at = now
-        rate = self._flows(now, ended)
-        held = self.limit < inf
-        since = now - _HELD_INTERVAL_S if held else -inf
+        rate, refused = self._flows(now, ended)
+        since = now - _HELD_INTERVAL_S if self._is_held else -inf
         smallest = min(delay for at, delay in recent if at >= since)
         self._delay = max(0.0, smallest - self._base(delay_s, now))
-        if held:
-            is_over = self.share == 0.0 and self._in_flight < self.limit / 2
-            if is_over or now - self._tried_at >= TRIAL_S:
-                self.limit, self._tried_at = inf, now
-                recent.append((now, 0.0))
-                return
-        elif self._delay < TARGET_S:
+        self._steer(now, in_flight, rate, refused)
+
+    def _steer(self, now: float, in_flight: int, rate: float, refused: float) -> None:
+        """Sets the bound; ``rate`` is what ends per second, ``refused`` what is refused."""
+        if self.limit < inf and self.share == 0.0 and in_flight < self.limit / 2:
+            self._let_in(inf, now)
             return
-        else:
-            self.limit, self._tried_at = float(self._in_flight), now
-        missing = HELD_S - self._delay
+        if self._is_held:
+            if now - self._tried_at >= TRIAL_S:
+                self._let_in(in_flight + rate * TRIAL_ENDS_S, now)
+                return
+        elif self._delay >= TARGET_S:
+            self._is_held, self._tried_at = True, now
+            self.limit = min(self.limit, float(in_flight))
+        missing = (HELD_S if self._is_held else TARGET_S) - self._delay
         if missing > 0.0:
-            self.limit += missing * max(rate, self.limit * _GROWTH / HELD_S)
-        else:
-            self.limit = max(self.limit + missing * rate, rate * FLOOR_S, FLOOR)
+            more = min(self.limit * _GROWTH, rate * _STEP_S * _GROWTH_OF_ENDED)
+            self.limit += min(missing, HELD_S) * max(rate, more / HELD_S)
+        elif in_flight <= self.limit + 1:
+            kept = FLOOR_OF_REFUSED * refused * min(self._delay, _REFUSED_S)
+            self.limit = max(self.limit + missing * rate, rate * FLOOR_S, kept, FLOOR)
+
+    def _let_in(self, limit: float, now: float) -> None:
+        """Up to ``limit``, until a delay above the target stands."""
+        self.limit, self._is_held, self._tried_at = limit, False, now
+        self._recent.append((now, 0.0))
 
     def rest_s(self) -> float:
         """For how long who is refused now may be left unheard, in seconds."""
@@ -143,7 +169,6 @@ class Shedder:
     def refuses(self, in_flight: int) -> bool:
         """Whether the request that has just arrived is refused; counts it."""
         self._arrived += 1
-        self._in_flight = in_flight
         if in_flight < self.limit:
             return False
         self._refused += 1
@@ -155,25 +180,27 @@ class Shedder:
         self._baseline.clear()
         self._flow.clear()
         self._delay = self.share = 0.0
-        self.limit = inf
+        self.limit, self._is_held = inf, False
 
-    def _flows(self, now: float, ended: int) -> float:
-        """Requests that ended per second, lately; sets the share by the same flow."""
+    def _flows(self, now: float, ended: int) -> tuple[float, float]:
+        """What ended and what was refused per second, lately; sets the share by the same flow."""
         flow = self._flow
         flow.append((now, self._arrived, self._refused, ended))
-        while flow[0][0] < now - _FLOW_S:
+        # One from before stays: behind a queue of half a second samples are further apart than that.
+        while len(flow) > 1 and flow[1][0] < now - _FLOW_S:
             flow.popleft()
         since, arrived, refused, done = flow[0]
-        arrivals = self._arrived - arrived
-        self.share = (self._refused - refused) / arrivals if arrivals else 0.0
-        return (ended - done) / (now - since) if now > since else 0.0
+        arrivals, refusals = self._arrived - arrived, self._refused - refused
+        self.share = refusals / arrivals if arrivals else 0.0
+        seconds = now - since
+        return ((ended - done) / seconds, refusals / seconds) if seconds > 0.0 else (0.0, 0.0)
 
     def _base(self, delay_s: float, now: float) -> float:
         """The smallest delay of the last minute, kept as the minima of its tenths."""
         part = float(int(now / (_BASELINE_S / _BASELINE_PARTS)))
         parts = self._baseline
         # While requests are refused the delay is of our own making and must not become the new normal.
-        calm = self.limit == inf and now - self._tried_at >= _TRIAL_ENDS_S
+        calm = self.limit == inf and now - self._tried_at >= _TRIED_S
         if not parts or (parts[-1][0] < part and calm):
             parts.append([part, delay_s])
             while len(parts) > _BASELINE_PARTS:

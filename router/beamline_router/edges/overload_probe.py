@@ -84,8 +84,14 @@ class OverloadProbe:
                 raise asyncio.CancelledError
             now = time.monotonic()
             before, slept = slept, self._sleeps()
-            self._shedder.sample(max(late, round_trip), now, self._load.ended, idle=slept - before >= _SLEEPS)
             in_flight = self._load.in_flight
+            self._shedder.sample(
+                max(late, round_trip),
+                now,
+                in_flight=in_flight,
+                ended=self._load.ended,
+                idle=slept - before >= _SLEEPS,
+            )
             if self._shedder.share > 0.1 and now - self._said_at > _SAY_EVERY_S:
                 self._said_at = now
                 log.warning(

@@ -127,6 +127,7 @@ class Serving:
         self._traces = traces
         self._warned_at = float("-inf")
         self._in_flight = 0
+        self._let_in = 0
         self._ended = 0
         self.closing = False
         telemetry.in_flight(lambda: self._in_flight)
@@ -146,10 +147,20 @@ class Serving:
 
         This is the whole cost of a refusal: no ids, no trace, no line in the log.
         """
-        refusal = self._gate.full(door, self._in_flight)
+        refusal = self._gate.full(door, self._in_flight + self._let_in)
         if refusal is not None:
             self._telemetry.shed(door)
-        return refusal
+            return refusal
+        if self._let_in == 0:
+            asyncio.get_running_loop().call_soon(self._begin)
+        self._let_in += 1
+        return None
+
+    def _begin(self) -> None:
+        """Who was let in in this turn of the loop begins now, and counts itself. Until then all that a single
+        read brings would find the same number in flight, and pass every bound together.
+        """
+        self._let_in = 0
 
     def id_of(self, headers: Mapping[str, str]) -> bytes:
         """The request id of one that is shed: its own where that is lawful, else a new one."""

@@ -68,6 +68,39 @@ async def test_a_full_router_refuses_in_the_words_of_each_door_and_keeps_the_con
     assert site.calls == {"holding": 1, "lower": 1, "guard": 1, "echo": 1, "mask": 1}
 
 
+@pytest.mark.parametrize("transport", ["fast", "plain"])
+async def test_what_one_read_brings_does_not_pass_the_bound_together(site: Site, transport: str) -> None:
+    release = asyncio.Event()
+
+    async def hold(request: dict[str, Any]) -> dict[str, Any]:
+        await release.wait()
+        return provider_reply(request)
+
+    await site.put(extension("holding", "provider", timeout_ms=30_000), policy("holding", HOLDING))
+    await site.respond(site.nc, "holding", "beamline.provider.holding.v1", hold)
+    body = orjson.dumps({"prompt": "x", "policy": "holding"})
+    async with running(site.settings(max_in_flight=3, transport=transport)) as served:
+        asked = [asyncio.ensure_future(site.nc.request(SUBJECT_INVOKE, body, timeout=10)) for _ in range(20)]
+        await eventually(lambda: sum(one.done() for one in asked) == 17, "all others are refused")
+        release.set()
+        answers = [orjson.loads((await one).data) for one in asked]
+        assert sum("output" in answer for answer in answers) == site.calls["holding"] == 3
+        release.clear()
+        lines = [await asyncio.open_connection("127.0.0.1", served.http.base_url.port) for _ in range(20)]
+        for _, writer in lines:
+            writer.write(POST % (b"v1/route", len(body)) + body)
+        first = [asyncio.ensure_future(reader.readline()) for reader, _ in lines]
+        await eventually(lambda: sum(one.done() for one in first) == 17, "all others are refused")
+        release.set()
+        assert sorted([await one for one in first])[2:4] == [
+            b"HTTP/1.1 200 OK\r\n",
+            b"HTTP/1.1 429 Too Many Requests\r\n",
+        ]
+        assert site.calls["holding"] == 6
+        for _, writer in lines:
+            writer.close()
+
+
 def test_who_comes_back_at_once_is_not_read_for_a_while(serve: Serve) -> None:
     asked = 0
 

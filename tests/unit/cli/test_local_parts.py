@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -33,3 +35,23 @@ def test_what_was_never_started_does_not_run_and_stops_without_a_word(tmp_path: 
     for part in (LocalNats(), LocalPostgres(tmp_path / "data")):
         assert not part.running
         part.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another process's environment is read in /proc")
+@pytest.mark.parametrize(
+    ("cores", "stated", "threads"), [(1, None, "1"), (2, None, "1"), (8, None, "4"), (8, "7", "7")]
+)
+def test_nats_leaves_half_of_the_cores_to_those_it_serves(
+    cores: int, stated: str | None, threads: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.delenv("GOMAXPROCS", raising=False)
+    if stated is not None:
+        monkeypatch.setenv("GOMAXPROCS", stated)
+    server = LocalNats()
+    server.start()
+    try:
+        given = Path(f"/proc/{server.pid}/environ").read_bytes().split(b"\0")
+    finally:
+        server.stop()
+    assert [one for one in given if one.startswith(b"GOMAXPROCS=")] == [f"GOMAXPROCS={threads}".encode()]

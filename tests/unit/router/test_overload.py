@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import inf
+from math import ceil, inf
 
 import pytest
 from hypothesis import given
@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from beamline_router.core.overload import (
     BESIEGED,
     FLOOR,
+    FLOOR_OF_REFUSED,
     FLOOR_S,
     HELD_S,
     REST_S,
     TARGET_S,
+    TRIAL_ENDS_S,
     TRIAL_S,
     Shedder,
 )
@@ -27,7 +29,9 @@ MANY = 100_000
 
 
 class Fed:
-    """A shedder whose router is asked for ``PER_STEP`` and ends half of it, in each step."""
+    """A shedder whose router is asked for ``PER_STEP`` and ends half of it, in each step. As many are in
+    flight as the bound lets in.
+    """
 
     def __init__(self) -> None:
         self.shedder = Shedder()
@@ -47,7 +51,8 @@ class Fed:
             for _ in range(PER_STEP):
                 self.shedder.refuses(in_flight)
             self.ended += ended
-            self.shedder.sample(delay, self.now, self.ended, idle=idle)
+            served = ceil(min(in_flight, self.shedder.limit))
+            self.shedder.sample(delay, self.now, in_flight=served, ended=self.ended, idle=idle)
         return self
 
     def refused(self, arrivals: int = 1000, in_flight: int = MANY) -> int:
@@ -58,7 +63,7 @@ def calm() -> Fed:
     return Fed().go([0.0005] * 20)
 
 
-def overloaded(delay: float = 0.03, seconds: float = 1.0, in_flight: int = MANY) -> Fed:
+def overloaded(delay: float = 0.08, seconds: float = 1.0, in_flight: int = MANY) -> Fed:
     return calm().go([delay] * round(seconds / STEP), in_flight=in_flight)
 
 
@@ -73,7 +78,7 @@ def test_while_a_queue_stands_fewer_may_be_in_flight_than_are() -> None:
 
 
 def test_the_longer_the_queue_the_fewer_may_be_in_flight() -> None:
-    limits = [overloaded(delay, 0.2, 2_000).shedder.limit for delay in (0.016, 0.02, 0.05, 0.5)]
+    limits = [overloaded(delay, 0.2, 2_000).shedder.limit for delay in (0.055, 0.06, 0.1, 0.5)]
     assert limits == sorted(limits, reverse=True)
 
 
@@ -86,15 +91,37 @@ def test_a_queue_that_is_short_of_the_target_is_no_overload() -> None:
 def test_once_requests_are_refused_the_queue_is_held_shorter_than_what_began_it(
     delay: float, more: bool
 ) -> None:
-    fed = overloaded(seconds=0.2, in_flight=1_000).go([delay] * 3)
+    fed = overloaded(seconds=0.2, in_flight=10_000).go([delay] * 3)
     before = fed.shedder.limit
     assert (fed.go([delay]).shedder.limit > before) is more
 
 
-def test_the_bound_of_those_who_wait_for_slow_models_grows_by_what_it_is() -> None:
-    fed = overloaded(seconds=0.2, in_flight=20_000)
+@pytest.mark.parametrize(("bound", "more"), [(20_000.0, PER_STEP / 4), (300.0, 30.0)])
+def test_where_models_are_slow_the_bound_grows_by_a_tenth_and_by_no_more_than_half_of_what_ends(
+    bound: float, more: float
+) -> None:
+    fed = overloaded(seconds=0.2).go([0.0005] * 2)
+    fed.shedder.limit = bound
+    assert fed.go([0.0005]).shedder.limit == pytest.approx(bound + more)
+
+
+def test_the_bound_is_lowered_again_only_once_as_few_are_in_flight() -> None:
+    fed = calm().go([0.08] * 6, in_flight=1_000)
     before = fed.shedder.limit
-    assert fed.go([0.0005] * 10, in_flight=20_000).shedder.limit > 1.4 * before
+    assert before < 1_000
+    for in_flight, lower in ((1_000, False), (ceil(before) + 2, False), (ceil(before), True)):
+        fed.now += STEP
+        fed.ended += PER_STEP // 2
+        fed.shedder.sample(0.08, fed.now, in_flight=in_flight, ended=fed.ended)
+        assert (fed.shedder.limit < before) is lower
+
+
+def test_behind_a_queue_that_delays_the_samples_too_the_bound_is_lowered() -> None:
+    fed = calm()
+    for _ in range(10):
+        fed.now += 0.4
+        fed.go([0.4], in_flight=2_000)
+    assert fed.shedder.limit < 1_500
 
 
 def test_a_pause_of_the_whole_process_is_no_overload() -> None:
@@ -125,30 +152,41 @@ def test_a_late_ping_is_no_overload_where_the_process_had_nothing_to_do() -> Non
     assert calm().go([0.2] * 500, idle=True).refused() == 0
 
 
-def test_now_and_then_all_are_let_in_until_a_delay_stands_again() -> None:
-    fed = overloaded(seconds=TRIAL_S - 0.2)
-    assert fed.refused(100) == 100
-    let_in = [fed.go([0.03]).shedder.limit == inf for _ in range(30)]
+def test_now_and_then_many_more_are_let_in_until_a_delay_stands_again() -> None:
+    fed = overloaded(seconds=TRIAL_S - 0.2, in_flight=2_000)
+    before = fed.shedder.limit
+    many = before + PER_STEP / 2 / STEP * TRIAL_ENDS_S
+    let_in = [fed.go([0.08], in_flight=2_000).shedder.limit >= many for _ in range(80)]
     begun = let_in.index(True)
-    assert all(let_in[begun : begun + 5]), "an interval without refusals"
-    assert not let_in[-1]
+    assert all(let_in[begun : begun + 5]), "an interval without lowering"
+    assert not any(let_in[begun + 10 :])
+    assert fed.shedder.limit == pytest.approx(before)
 
 
 def test_who_could_all_be_served_but_come_back_at_once_are_served_again_after_a_trial() -> None:
-    assert overloaded(seconds=TRIAL_S).go([HELD_S + 0.0005] * 400).shedder.limit == inf
+    fed = overloaded(seconds=TRIAL_S - 1.0)
+    assert fed.go([HELD_S + 0.001] * 10, in_flight=64).shedder.share > 0.0
+    assert fed.go([HELD_S + 0.001] * 400, in_flight=64).shedder.limit == inf
 
 
 def test_a_lasting_overload_does_not_become_the_new_normal() -> None:
     fed = overloaded(seconds=200.0)
-    held = [fed.go([0.03]).shedder.limit < inf for _ in range(500)]
+    held = [fed.go([0.08]).shedder.limit < inf for _ in range(500)]
     assert sum(held) > 450
 
 
 def test_so_many_as_end_within_three_milliseconds_are_always_let_through() -> None:
-    fed = overloaded(seconds=5.0, in_flight=1_000)
-    at_once = round(PER_STEP / 2 / STEP * FLOOR_S)
+    fed = calm().go([0.08] * 250, ended=1_000, in_flight=2_000)
+    at_once = round(1_000 / STEP * FLOOR_S)
     assert fed.refused(1000, at_once - 1) == 0
     assert fed.refused(1000, at_once + 1) == 1000
+
+
+def test_a_quarter_of_those_who_are_refused_in_one_delay_is_let_through() -> None:
+    fed = overloaded(seconds=5.0, in_flight=1_000)
+    kept = round(PER_STEP / STEP * 0.03 * FLOOR_OF_REFUSED)
+    assert fed.refused(1000, kept - 1) == 0
+    assert fed.refused(1000, kept + 1) == 1000
 
 
 def test_a_few_are_let_through_where_nothing_ends_at_all() -> None:
@@ -161,7 +199,7 @@ def test_the_share_is_what_was_refused_lately() -> None:
     assert fed.shedder.share == 1.0
     for _ in range(20):
         fed.refused(PER_STEP, 0)
-        fed.go([0.03])
+        fed.go([0.08])
     assert fed.shedder.share == pytest.approx(0.5)
 
 
@@ -174,7 +212,7 @@ def test_after_a_reconnect_all_is_learnt_anew() -> None:
     fed = overloaded(seconds=5.0)
     fed.shedder.forget()
     assert fed.refused(100) == 0
-    assert fed.go([0.03] * 100).refused(100) == 0
+    assert fed.go([0.08] * 100).refused(100) == 0
 
 
 @given(st.lists(st.tuples(st.floats(0.0, 100.0), st.booleans(), st.integers(0, 10_000)), max_size=100))

@@ -64,7 +64,7 @@ class Sampled(Shedder):
         super().__init__()
         self.idle: list[bool] = []
 
-    def sample(self, delay_s: float, now: float, ended: int, *, idle: bool = False) -> None:
+    def sample(self, delay_s: float, now: float, *, in_flight: int, ended: int, idle: bool = False) -> None:
         self.idle.append(idle)
 
 
