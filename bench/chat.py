@@ -2,9 +2,10 @@
 
 LiteLLM, the newest on PyPI, lives in a virtual environment of its own under the user's cache and is set up as
 its documentation advises for load tests (production mode, errors logged only, no database). It calls a local
-upstream; that upstream called directly is the floor. Both products get all cores and the same client and
-body, and check a key. One router stands beside one worker of LiteLLM, two routers beside two. CPU is that of
-the whole product: for Beamline its routers, NATS and the four steps; for LiteLLM all its processes. Sides
+upstream. That upstream called directly is one floor; the other is an HTTP door without any feature that asks
+the same four steps through nats-py (:mod:`bench.bare_chain`). Both products get all cores and the same client
+and body, and check a key. One router stands beside one worker of LiteLLM, two routers beside two. CPU is that
+of the whole product: for Beamline its routers, NATS and the four steps; for LiteLLM all its processes. Sides
 take turns within each round.
 """
 
@@ -37,6 +38,7 @@ IN_FLIGHT = 64
 PACED_RATE = 25
 WARM_UP_S = 1.0
 START_LIMIT_S = 120.0
+CHAIN = "bare chain"
 GOAL_RATE, GOAL_CPU, GOAL_P99 = 40.0, 40.0, 10.0
 PATH = "/v1/chat/completions"
 CHAT = {
@@ -77,10 +79,10 @@ def run(*, rounds: int, seconds: float) -> tuple[list[Row], dict[str, Any]]:
     measured: list[dict[str, Any]] = []
     with parts(pin=False) as made, world(made, STEPS) as around:
         routers = [router(made, around, name=f"router-{number}") for number in range(max(WORKERS))]
-        direct = _upstream(made)
+        direct, chain = _upstream(made), _chain(made, around)
         mine = [_beamline(routers[:processes], around) for processes in WORKERS]
         for number in range(rounds):
-            measured += [_measure(made, side, seconds, number) for side in (direct, *mine)]
+            measured += [_measure(made, side, seconds, number) for side in (direct, chain, *mine)]
             for workers in WORKERS:
                 with _litellm(made, python, direct.ports[0], workers) as theirs:
                     measured.append(_measure(made, theirs, max(seconds, 5.0), number))
@@ -110,6 +112,13 @@ def _upstream(made: Parts) -> Side:
     child = made.module("bench.model_api", stdout=subprocess.PIPE)
     assert child.stdout is not None
     return Side("upstream directly", (int(child.stdout.readline()),), (), (child.pid,))
+
+
+def _chain(made: Parts, around: World) -> Side:
+    subjects = [step.subject for step in STEPS]
+    child = made.module("bench.bare_chain", around.nats_url, *subjects, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    return Side(CHAIN, (int(child.stdout.readline()),), (), (child.pid, *around.pids))
 
 
 def _beamline(routers: list[RouterProcess], around: World) -> Side:
@@ -279,6 +288,8 @@ def _rows(measured: list[dict[str, Any]], version: str) -> list[Row]:
              _ratios(of(theirs, "p99_ms_at_25"), of(ours, "p99_ms_at_25"))),
         ):  # fmt: skip
             rows.append(Row(what, f">= {goal:g}", spread(values, ".1f"), median(values) >= goal))
+        floor = _ratios(of(theirs, "p99_ms_at_25"), of(CHAIN, "p99_ms_at_25"))
+        rows.append(Row(f"p99 at {PACED_RATE} req/s: {label} / {CHAIN}", "", spread(floor, ".1f"), None))
     errors = sum(one["errors"] for one in measured)
     rows.append(Row("answers other than 200 and 429", "0", str(errors), errors == 0))
     rows.append(Row("refused with 429", "", str(sum(one["refused"] for one in measured)), None))

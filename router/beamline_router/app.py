@@ -194,6 +194,7 @@ class _Router:
             trails=self._trails,
             traces=self._traces,
         )
+        self._probe = OverloadProbe(self._gate.shedder, self._serving, lambda: self._nc)
         self._reporter = Reporter(
             self._refresher,
             self._telemetry,
@@ -236,8 +237,7 @@ class _Router:
                 self._start(self._reporter.run(), "reports")
                 self._start(self._trails.run(), "trails")
                 self._start(self._door_settings.run(), "door settings")
-                probe = OverloadProbe(self._gate.shedder, self._serving, lambda: self._nc)
-                self._start(probe.run(), "overload")
+                self._start(self._probe.run(), "overload")
                 self._start(self._say_waiting(), "waiting")
                 await self._until_stopped()
             finally:
@@ -290,6 +290,7 @@ class _Router:
         await self._reporter.open(nc)
         self._reporter.subscriptions.append(await self._admin.open(nc))
         await first_of(self._has_table, self._link_closed)
+        await self._probe.opened()
         await self._door.open(nc)
         self._settled = True
         log.info("router.ready", url=http_url, revision=self._refresher.revision)
@@ -309,7 +310,7 @@ class _Router:
         self._door_settings.read_anew()
 
     async def _reconnected(self) -> None:
-        self._gate.shedder.forget()
+        self._probe.reconnected()
         self._refresher.wake()
         await self._reporter.status()
 
@@ -380,12 +381,10 @@ class _Router:
         return with_state(counts, snapshot, self._runtime, revision=self._refresher.revision, **now)
 
     async def _shut_down(self, http: HttpServer) -> None:
-        started = time.monotonic()
+        started, grace_s = time.monotonic(), self._settings.grace_seconds
         self._serving.closing = True
         log.info("router.stopping", in_flight=self._serving.in_flight)
-        await asyncio.gather(
-            http.stop(self._settings.grace_seconds), self._door.drain(self._settings.grace_seconds)
-        )
+        await asyncio.gather(http.stop(grace_s), self._door.drain(grace_s))
         await ended(*self._tasks)
         await self._refresher.save()
         await self._pipeline.close()

@@ -174,11 +174,15 @@ class Shedder:
         self._refused += 1
         return True
 
-    def forget(self) -> None:
-        """The way that is measured has changed (a reconnect): everything is learnt anew."""
+    def forget(self, distance_s: float | None = None) -> None:
+        """The way that is measured has changed (a connection): everything is learnt anew. ``distance_s`` is
+        its delay without any queue, in seconds; None: not known, the first sample counts as that.
+        """
         self._recent.clear()
         self._baseline.clear()
         self._flow.clear()
+        if distance_s is not None:
+            self._baseline.append([-inf, distance_s])
         self._delay = self.share = 0.0
         self.limit, self._is_held = inf, False
 

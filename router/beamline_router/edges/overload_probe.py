@@ -2,7 +2,9 @@
 
 Two ways, whichever is longer: how late a timer of the event loop fires (what arrives over HTTP waits as
 long), and how long a PING takes to NATS and back, which travels behind everything that NATS has for us on the
-same connection. While little is in flight it is looked at five times a second, else fifty times.
+same connection. How long that takes without a queue is measured before any request comes through a new
+connection: a router that starts into an overload would take what it finds for the distance. While little is
+in flight it is looked at five times a second, else fifty times.
 
 Whether the process ran out of work in between is what the system counts as voluntary context switches: an
 event loop with anything left to do never sleeps. On Linux they are those of the loop's own thread, elsewhere
@@ -31,6 +33,8 @@ _ROUND_TRIP_S: Final = 1
 _SAY_EVERY_S: Final = 10.0
 _BUSY_FROM: Final = 16
 """Requests in flight from which it is looked at often."""
+_TRIES: Final = 3
+"""Round trips through a new connection; the smallest is its distance."""
 _SLEEPS: Final = 2
 """So many context switches are the loop waiting for work; a single one may be a lock or a page."""
 
@@ -66,6 +70,20 @@ class OverloadProbe:
         self._nc = nc
         self._sleeps = sleeps or thread_sleeps
         self._said_at = float("-inf")
+        self._server: str | None = None
+        self._distance_s: float | None = None
+
+    async def opened(self) -> None:
+        """A new connection, on which nothing waits yet."""
+        trips = [await self._round_trip() for _ in range(_TRIES)]
+        self._server = self._connected_to()
+        self._distance_s = min((trip for trip in trips if trip > 0.0), default=None)
+        self._shedder.forget(self._distance_s)
+
+    def reconnected(self) -> None:
+        """The connection is back, and so are all requests: only to the same server the distance is known."""
+        same = self._server is not None and self._connected_to() == self._server
+        self._shedder.forget(self._distance_s if same else None)
 
     async def run(self) -> None:
         """Never ends by itself."""
@@ -100,6 +118,10 @@ class OverloadProbe:
                     delay_ms=round(self._shedder.delay_s * 1000, 1),
                     in_flight=in_flight,
                 )
+
+    def _connected_to(self) -> str | None:
+        nc = self._nc()
+        return nc.connected_url.netloc if nc is not None and nc.connected_url is not None else None
 
     async def _round_trip(self) -> float:
         """Seconds; 0 where there is no connection, or its server does not answer: that is no overload."""

@@ -10,6 +10,8 @@ import pytest
 
 from beamline_contract.names import SUBJECT_INVOKE
 from beamline_router.edges.http_exchange import Exchange
+from beamline_router.edges.nats_door import NatsDoor
+from beamline_router.edges.overload_probe import OverloadProbe
 
 from .conftest import Site, eventually, extension, policy, provider_reply, running
 from .http_line import GET, POST, Client, Serve, says_its_path, serve
@@ -99,6 +101,27 @@ async def test_what_one_read_brings_does_not_pass_the_bound_together(site: Site,
         assert site.calls["holding"] == 6
         for _, writer in lines:
             writer.close()
+
+
+async def test_the_distance_of_nats_is_measured_before_any_request_comes(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    measure, open_door = OverloadProbe.opened, NatsDoor.open
+
+    async def measuring(self: OverloadProbe) -> None:
+        await measure(self)
+        steps.append("measured")
+
+    async def opening(self: NatsDoor, nc: Any) -> None:
+        steps.append("opened")
+        await open_door(self, nc)
+
+    monkeypatch.setattr(OverloadProbe, "opened", measuring)
+    monkeypatch.setattr(NatsDoor, "open", opening)
+    async with running(site.settings()) as served:
+        assert await served.answers()
+    assert steps == ["measured", "opened"]
 
 
 def test_who_comes_back_at_once_is_not_read_for_a_while(serve: Serve) -> None:

@@ -215,6 +215,15 @@ def test_after_a_reconnect_all_is_learnt_anew() -> None:
     assert fed.go([0.08] * 100).refused(100) == 0
 
 
+def test_who_starts_into_an_overload_does_not_take_it_for_the_distance_of_the_server() -> None:
+    fed = Fed()
+    fed.shedder.forget(0.0005)
+    assert fed.go([0.06] * 20, in_flight=2_000).shedder.limit < 2_000
+    distant = Fed()
+    distant.shedder.forget(0.05)
+    assert distant.go([0.06] * 500).refused() == 0
+
+
 @given(st.lists(st.tuples(st.floats(0.0, 100.0), st.booleans(), st.integers(0, 10_000)), max_size=100))
 def test_the_share_is_always_a_share_and_the_bound_leaves_a_few(
     samples: list[tuple[float, bool, int]],

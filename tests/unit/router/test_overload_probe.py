@@ -1,9 +1,10 @@
-"""The overload probe ends when it is cancelled, whatever swallows the cancellation on the way."""
+"""What the overload probe measures, and that it ends when it is cancelled."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -82,6 +83,54 @@ async def test_a_loop_that_slept_between_two_samples_had_no_queue(monkeypatch: A
     with pytest.raises(asyncio.CancelledError):
         await OverloadProbe(told, Busy(), lambda: None, sleeps).run()
     assert told.idle == [False, False, True]
+
+
+class Distant:
+    """A client of a server that is 20 ms away, and was late once."""
+
+    is_connected = True
+
+    def __init__(self) -> None:
+        self.server = "one:4222"
+        self.trips = 0
+
+    @property
+    def connected_url(self) -> Any:
+        return urlsplit(f"nats://{self.server}")
+
+    async def flush(self, _timeout: int) -> None:
+        self.trips += 1
+        await asyncio.sleep(0.02 if self.trips > 1 else 0.06)
+
+
+class Told(Shedder):
+    """Keeps the distances that it is told."""
+
+    __slots__ = ("distances",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.distances: list[float | None] = []
+
+    def forget(self, distance_s: float | None = None) -> None:
+        self.distances.append(distance_s)
+
+
+async def test_the_distance_of_a_server_is_measured_once_and_holds_for_all_connections_to_it() -> None:
+    told, client = Told(), Distant()
+    nc: Any = client
+    probe = OverloadProbe(told, Quiet(), lambda: nc)
+    probe.reconnected()
+    await probe.opened()
+    probe.reconnected()
+    client.server = "other:4222"
+    probe.reconnected()
+    unknown, measured, same, other = told.distances
+    assert unknown is other is None
+    assert measured is not None
+    assert 0.02 <= measured < 0.06
+    assert same == measured
+    assert client.trips == 3
 
 
 async def test_the_system_counts_the_sleeps_of_the_loop() -> None:
