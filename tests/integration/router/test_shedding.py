@@ -22,10 +22,8 @@ HOLDING = [{"action": "select_provider", "provider_id": "holding", "fallback": [
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
 
 
-@pytest.mark.parametrize("transport", ["fast", "plain"])
-async def test_a_full_router_refuses_in_the_words_of_each_door_and_keeps_the_connection(
-    site: Site, transport: str
-) -> None:
+async def holding(site: Site) -> asyncio.Event:
+    """A policy of that name, whose provider answers once the event is set."""
     release = asyncio.Event()
 
     async def hold(request: dict[str, Any]) -> dict[str, Any]:
@@ -34,6 +32,14 @@ async def test_a_full_router_refuses_in_the_words_of_each_door_and_keeps_the_con
 
     await site.put(extension("holding", "provider", timeout_ms=30_000), policy("holding", HOLDING))
     await site.respond(site.nc, "holding", "beamline.provider.holding.v1", hold)
+    return release
+
+
+@pytest.mark.parametrize("transport", ["fast", "plain"])
+async def test_a_full_router_refuses_in_the_words_of_each_door_and_keeps_the_connection(
+    site: Site, transport: str
+) -> None:
+    release = await holding(site)
     async with running(site.settings(max_in_flight=1, transport=transport)) as served:
         held = asyncio.ensure_future(served.route({"prompt": "x", "policy": "holding"}))
         await eventually(lambda: site.calls.get("holding") == 1, "one is held")
@@ -72,14 +78,7 @@ async def test_a_full_router_refuses_in_the_words_of_each_door_and_keeps_the_con
 
 @pytest.mark.parametrize("transport", ["fast", "plain"])
 async def test_what_one_read_brings_does_not_pass_the_bound_together(site: Site, transport: str) -> None:
-    release = asyncio.Event()
-
-    async def hold(request: dict[str, Any]) -> dict[str, Any]:
-        await release.wait()
-        return provider_reply(request)
-
-    await site.put(extension("holding", "provider", timeout_ms=30_000), policy("holding", HOLDING))
-    await site.respond(site.nc, "holding", "beamline.provider.holding.v1", hold)
+    release = await holding(site)
     body = orjson.dumps({"prompt": "x", "policy": "holding"})
     async with running(site.settings(max_in_flight=3, transport=transport)) as served:
         asked = [asyncio.ensure_future(site.nc.request(SUBJECT_INVOKE, body, timeout=10)) for _ in range(20)]
