@@ -63,7 +63,7 @@ BESIEGED: Final = 0.88
 REST_S: Final = 0.25
 """For how long where all are refused; they were told to come back in a second."""
 TRIAL_S: Final = 10.0
-"""For so long requests are refused before it is tried what happens when all are let in."""
+"""For so long requests are refused before it is tried what happens when many more are let in."""
 TRIAL_ENDS_S: Final = 0.25
 """What ends within this time is let in for a trial beside what is in flight."""
 _TRIED_S: Final = 1.0

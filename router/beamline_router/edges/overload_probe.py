@@ -95,11 +95,6 @@ class OverloadProbe:
             await asyncio.sleep(wait)
             late = time.monotonic() - began - wait
             round_trip = await self._round_trip()
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                # On Python 3.11 asyncio.wait_for, inside of nats-py, forgets a cancellation that arrives
-                # together with the PONG; without this the router's end would wait for ever.
-                raise asyncio.CancelledError
             now = time.monotonic()
             before, slept = slept, self._sleeps()
             in_flight = self._load.in_flight
@@ -131,9 +126,15 @@ class OverloadProbe:
         began = time.monotonic()
         try:
             await nc.flush(_ROUND_TRIP_S)
+            took = time.monotonic() - began
         except (errors.Error, OSError, ValueError):
-            return 0.0
-        return time.monotonic() - began
+            took = 0.0
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # On Python 3.11 asyncio.wait_for, inside of nats-py, forgets a cancellation that arrives
+            # together with the PONG; without this the router's end would wait for ever.
+            raise asyncio.CancelledError
+        return took
 
 
 def thread_sleeps() -> int:

@@ -38,10 +38,11 @@ class ForgetfulClient:
             return
 
 
-async def test_a_cancellation_that_nats_py_forgets_still_ends_the_probe(monkeypatch: Any) -> None:
+@pytest.mark.parametrize("work", [OverloadProbe.run, OverloadProbe.opened])
+async def test_a_cancellation_that_nats_py_forgets_still_ends_the_probe(work: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(overload_probe, "_IDLE_S", 0.0)
     client: Any = ForgetfulClient()
-    task = asyncio.ensure_future(OverloadProbe(Shedder(), Quiet(), lambda: client).run())
+    task = asyncio.ensure_future(work(OverloadProbe(Shedder(), Quiet(), lambda: client)))
     await client.asked.wait()
     task.cancel()
     await asyncio.wait({task}, timeout=5)
